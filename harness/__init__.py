@@ -1,0 +1,1 @@
+"""How it is measured: counters, clocks, trainers, metrics, tables."""

@@ -1,0 +1,1 @@
+"""What is measured: DiT and DiM, one skeleton, one size table."""
