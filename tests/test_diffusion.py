@@ -101,7 +101,7 @@ def test_variational_term_is_the_numerically_integrated_kl():
 
     mean_q, log_q = (value.item() for value in process.posterior(schedule, x0, xt, t))
     guess = process.predict(schedule, output, xt, t)
-    q = torch.distributions.Normal(torch.tensor(mean_q).double(), math.exp(0.5 * log_q))
+    q = torch.distributions.Normal(torch.tensor(mean_q, dtype=torch.float64), math.exp(0.5 * log_q))
     p = torch.distributions.Normal(guess.mean.squeeze(), (0.5 * guess.log_variance).exp().squeeze())
     grid = torch.linspace(-12, 12, 200_001, dtype=torch.float64) * math.exp(0.5 * log_q) + mean_q
     integrand = q.log_prob(grid).exp() * (q.log_prob(grid) - p.log_prob(grid))
