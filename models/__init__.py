@@ -1,1 +1,96 @@
-"""What is measured: DiT and DiM, one skeleton, one size table."""
+"""What is measured: DiT and DiM, one skeleton, one size table.
+
+`spec` and `catalogue` need no torch; `create_model` and `load_weights` import it when called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.spec import ModelSpec, catalogue, spec
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.denoiser import Denoiser
+
+__all__ = ["ModelSpec", "catalogue", "create_model", "load_weights", "spec"]
+
+
+def create_model(
+    name: str | ModelSpec,
+    resolution: int = 256,
+    *,
+    device: torch.device | str | None = None,
+    **overrides: object,
+) -> Denoiser:
+    """Build a denoiser by its public name, with fields of its ModelSpec overridden.
+
+    `create_model("DiM-XL/2", resolution=512, num_classes=1000, device="meta")`. Raises ValueError for an unknown
+    name (with the nearest ones), an unknown field, or a resolution that does not divide into patches.
+    """
+    import dataclasses
+
+    import torch
+
+    from models.denoiser import Denoiser
+    from models.dim import DiMBlock
+    from models.dit import DiTBlock
+
+    if isinstance(name, str):
+        chosen = spec(name, **overrides)
+    else:
+        chosen = dataclasses.replace(name, **overrides) if overrides else name  # type: ignore[arg-type]
+    block = {"DiT": DiTBlock, "DiM": DiMBlock}[chosen.family]
+    with torch.device(device or torch.get_default_device()):
+        return Denoiser(chosen, block, resolution)
+
+
+def load_weights(model: torch.nn.Module, source: str | Path | Mapping[str, torch.Tensor]) -> None:
+    """Load a state dict, strictly, from a mapping or a `.pt`, `.pth` or `.safetensors` file.
+
+    A dict that holds the weights under "ema" (preferred) or "model", as DiT's training script saves it, is unpacked.
+    Raises ValueError that names the keys and shapes that differ, or the file that cannot be read.
+    """
+    state = _read(Path(source)) if isinstance(source, str | Path) else dict(source)
+    for key in ("ema", "model"):
+        if isinstance(state.get(key), Mapping):
+            state = dict(state[key])
+            break
+    expected = model.state_dict()
+    missing = [key for key in expected if key not in state]
+    unexpected = [key for key in state if key not in expected]
+    reshaped = [
+        f"{key} {tuple(state[key].shape)} for {tuple(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
+    ]
+    if missing or unexpected or reshaped:
+        found = [("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)]
+        what = "; ".join(f"{len(keys)} {kind}: {', '.join(map(str, keys[:3]))}" for kind, keys in found if keys)
+        raise ValueError(f"these weights are not of this model: {what}")
+    model.load_state_dict(state, strict=True)
+
+
+def _read(path: Path) -> dict:
+    import argparse
+    import pickle
+
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        # DiT's training script keeps its command line in the checkpoint: a plain Namespace, harmless to load.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"cannot read weights from {path}: {reason}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"cannot read weights from {path}: it holds a {type(state).__name__}, not a state dict")
+    return state

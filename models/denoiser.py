@@ -1,0 +1,95 @@
+"""The skeleton that DiT and DiM share: embed, N blocks, final layer, unpatchify. Only the block differs.
+
+Letters: B batch, L tokens, D width, p patch side, C channels, H = W latent side.
+"""
+
+from __future__ import annotations
+
+import torch
+from timm.layers import PatchEmbed
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from models.layers import AdaLNZeroBlock, FinalLayer, LabelEmbedder, TimestepEmbedder, sincos_2d
+from models.spec import ModelSpec
+
+
+class Denoiser(nn.Module):
+    """Predicts the noise (and, with `learn_sigma`, the variance) in a latent, given timestep and class.
+
+    Built for one square resolution in pixels. Raises ValueError when the resolution does not divide into patches.
+    `activation_checkpointing` recomputes each block in the backward pass instead of keeping its activations.
+    """
+
+    def __init__(self, spec: ModelSpec, block: type[AdaLNZeroBlock], resolution: int = 256) -> None:
+        super().__init__()
+        grid = spec.grid(resolution)
+        self.spec = spec
+        self.resolution = resolution
+        self.activation_checkpointing = False
+        self.x_embedder = PatchEmbed(grid * spec.patch, spec.patch, spec.channels, spec.width)
+        self.t_embedder = TimestepEmbedder(spec.width)
+        self.y_embedder = LabelEmbedder(spec.num_classes, spec.width, spec.class_dropout)
+        self.register_buffer("pos_embed", sincos_2d(grid, spec.width))  # in the state dict, as DiT has it
+        self.pos_embed: Tensor
+        self.blocks = nn.ModuleList([block(spec) for _ in range(spec.depth)])
+        self.final_layer = FinalLayer(spec)
+        self.initialize_weights()
+
+    @torch.no_grad()
+    def initialize_weights(self) -> None:
+        """DiT's initialisation; state-space parameters of a mixer keep Mamba's."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))  # the patch embedding is a linear layer
+        nn.init.zeros_(self.x_embedder.proj.bias)
+        nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
+        for linear in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
+            nn.init.normal_(linear.weight, std=0.02)
+        for module in self.modules():
+            if hasattr(module, "reset_state_space"):  # xavier and a zero bias would give every channel the same dt, 0.69
+                module.reset_state_space()
+        zero = [block.adaLN_modulation[1] for block in self.blocks]
+        for linear in (*zero, self.final_layer.adaLN_modulation[1], self.final_layer.linear):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, drop_labels: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W); timesteps t (B,) in 0..999; labels y (B,) int64. Returns (B, 2C or C, H, W).
+
+        In training labels are dropped at random, or where `drop_labels` (B,) bool says so.
+        """
+        x = self.x_embedder(x) + self.pos_embed                   # (B, L, D)
+        c = self.t_embedder(t) + self.y_embedder(y, drop_labels)  # (B, D)
+        for block in self.blocks:
+            if self.activation_checkpointing and self.training:
+                x = checkpoint(block, x, c, use_reentrant=False)  # (B, L, D)
+            else:
+                x = block(x, c)                                   # (B, L, D)
+        x = self.final_layer(x, c)                                # (B, L, p*p*C)
+        return self.unpatchify(x)                                 # (B, C, H, W)
+
+    def unpatchify(self, x: Tensor) -> Tensor:
+        """(B, L, p*p*C) to (B, C, H, W); within a token the channel runs fastest."""
+        B, p, grid = x.shape[0], self.spec.patch, self.spec.grid(self.resolution)
+        x = x.reshape(B, grid, grid, p, p, -1)                    # (B, h, w, p, p, C)
+        x = x.permute(0, 5, 1, 3, 2, 4)                           # (B, C, h, p, w, p)
+        return x.reshape(B, -1, grid * p, grid * p)               # (B, C, H, W)
+
+    def forward_with_cfg(self, x: Tensor, t: Tensor, y: Tensor, cfg_scale: float, cfg_channels: int = 3) -> Tensor:
+        """Classifier-free guidance in one batched forward: uncond + cfg_scale (cond - uncond).
+
+        The batch is doubled, as in DiT: y (2B,) holds the labels, then the null class; of x (2B, C, H, W) the first
+        half is used, twice. Only the first `cfg_channels` noise channels are guided: three of a latent's four in
+        DiT's published samples (its authors call it unintended and keep it); never the variance.
+        """
+        half = x[: len(x) // 2]
+        out = self.forward(torch.cat([half, half]), t, y)         # (2B, 2C, H, W)
+        guided = min(cfg_channels, self.spec.channels)
+        noise, rest = out[:, :guided], out[:, guided:]
+        cond, uncond = noise.chunk(2)                             # (B, guided, H, W) each
+        noise = uncond + cfg_scale * (cond - uncond)
+        return torch.cat([torch.cat([noise, noise]), rest], dim=1)  # (2B, 2C, H, W)

@@ -1,0 +1,103 @@
+"""DiM's block (Mo & Tian, arXiv 2405.15881): two selective scans, one in each direction, mix the tokens.
+
+Letters: B batch, L tokens, D width, E = expand·D inner width, S state, K convolution, R rank of the timescale.
+Costs a token: 6D² multiply-adds in the shared projections, 2E(K + 2R + 2S) in the two directions' own, 8ES in the scans.
+Parameter names are Vim's (Zhu et al., arXiv 2401.09417): a direction's own weights carry the infix `_b` when backward.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers import AdaLNZeroBlock
+from models.scan import selective_scan
+from models.spec import ModelSpec
+
+DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4  # initial timescales, Mamba (Gu & Dao, arXiv 2312.00752, section 3.6)
+
+
+class DiMBlock(AdaLNZeroBlock):
+    """adaLN-Zero around a bidirectional Mamba and MLP."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec)
+        self.mixer = BidirectionalMamba(spec)
+
+    def mix(self, x: Tensor) -> Tensor:
+        return self.mixer(x)
+
+
+class BidirectionalMamba(nn.Module):
+    """Mamba-1 run over the sequence in both directions, with shared input and output projections (Vim's "v2").
+
+    `spec.merge` averages ("mean") or adds ("sum") the two directions. `scan_backend` names the selective scan's
+    implementation; it changes speed and memory, never the function.
+
+    The weights of the submodules are used as tensors, without calling the submodules. The fused kernels of mamba_ssm
+    and Vim do the same, which is why counters that hook modules (thop) see nothing of a Mamba mixer.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        D, E, S, K, R = spec.width, spec.inner, spec.state, spec.conv, spec.dt_rank
+        self.merge = spec.merge
+        self.scan_backend = "auto"
+        self.in_proj = nn.Linear(D, 2 * E, bias=False)
+        self.out_proj = nn.Linear(E, D, bias=False)
+        for b in ("", "_b"):
+            self.add_module(f"conv1d{b}", nn.Conv1d(E, E, K, groups=E))
+            self.add_module(f"x_proj{b}", nn.Linear(E, R + 2 * S, bias=False))
+            self.add_module(f"dt_proj{b}", nn.Linear(R, E))
+            self.register_parameter(f"A{b}_log", nn.Parameter(torch.empty(E, S)))
+            self.register_parameter(f"D{b}", nn.Parameter(torch.empty(E)))
+        self.reset_state_space()
+
+    @torch.no_grad()
+    def reset_state_space(self) -> None:
+        """Mamba's own initialisation of the timescale (dt_proj), the decay (A_log) and the skip (D)."""
+        for b in ("", "_b"):
+            dt_proj, A_log = getattr(self, f"dt_proj{b}"), getattr(self, f"A{b}_log")
+            bound = dt_proj.in_features**-0.5
+            dt_proj.weight.uniform_(-bound, bound)
+            log_dt = torch.empty_like(dt_proj.bias).uniform_(math.log(DT_MIN), math.log(DT_MAX))
+            dt = log_dt.exp().clamp(min=DT_FLOOR)
+            dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus(bias) = dt
+            A_log.copy_(torch.arange(1, A_log.shape[1] + 1, device=A_log.device).log().expand_as(A_log))  # S4D-real
+            getattr(self, f"D{b}").fill_(1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, z = F.linear(x, self.in_proj.weight).chunk(2, dim=-1)                      # (B, L, E) each
+        y = self.direction(x, z, reverse=False) + self.direction(x, z, reverse=True)  # (B, L, E)
+        if self.merge == "mean":
+            y = y / 2
+        return F.linear(y, self.out_proj.weight)                                      # (B, L, D)
+
+    def direction(self, x: Tensor, z: Tensor, reverse: bool) -> Tensor:
+        """One gated scan over x (B, L, E); with `reverse`, time runs from the last token to the first."""
+        b = "_b" if reverse else ""
+        conv, x_proj, dt_proj = (getattr(self, f"{name}{b}") for name in ("conv1d", "x_proj", "dt_proj"))
+        R, S = dt_proj.in_features, getattr(self, f"A{b}_log").shape[1]
+        u = F.silu(causal_conv1d(x, conv.weight, conv.bias, reverse))            # (B, L, E)
+        dt, B, C = F.linear(u, x_proj.weight).split([R, S, S], dim=-1)           # (B, L, R), (B, L, S), (B, L, S)
+        delta = F.linear(dt, dt_proj.weight)                                     # (B, L, E), its bias enters the scan
+        A = -torch.exp(getattr(self, f"A{b}_log").float())                       # (E, S)
+        D = getattr(self, f"D{b}").float()                                       # (E,)
+        return selective_scan(u, delta, A, B, C, D, z, dt_proj.bias.float(), delta_softplus=True,
+                              reverse=reverse, backend=self.scan_backend)        # (B, L, E)
+
+
+def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool = False) -> Tensor:
+    """Depthwise convolution in which a token sees itself and the K-1 before it (after it, with `reverse`).
+
+    x (B, L, E), weight (E, 1, K), bias (E,); returns (B, L, E). Reversing pads the other end and flips the kernel,
+    which equals flipping the sequence twice and copies nothing.
+    """
+    K = weight.shape[-1]
+    if reverse:
+        weight = weight.flip(-1)
+    x = F.pad(x.transpose(1, 2), (0, K - 1) if reverse else (K - 1, 0))          # (B, E, L + K - 1)
+    return F.conv1d(x, weight, bias, groups=x.shape[1]).transpose(1, 2)          # (B, L, E)

@@ -1,0 +1,114 @@
+"""The parts that both families are built of: embeddings, the adaLN-Zero block around a mixer, the final layer.
+
+Letters: B batch, L tokens, D width, p patch side, C channels.
+Module and parameter names are DiT's (Peebles & Xie, arXiv 2212.09748), so that its checkpoints load as they are.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from timm.layers import Mlp
+from torch import Tensor, nn
+
+from models.spec import ModelSpec
+
+LAYER_NORM_EPS = 1e-6
+TIMESTEP_FREQUENCIES = 256
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Scale and shift every token by its sample's condition: x (B, L, D); shift, scale (B, D)."""
+    return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
+
+
+def sincos_1d(positions: Tensor, dim: int) -> Tensor:
+    """[sin | cos] of positions (M,) at dim/2 frequencies 10000^(-i/(dim/2)): (M, dim), float64."""
+    frequencies = 10000.0 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
+    angles = positions.double()[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def sincos_2d(grid: int, dim: int) -> Tensor:
+    """The fixed position table (1, grid², dim), float32: columns in the first half of dim, rows in the second."""
+    row, column = torch.arange(grid).repeat_interleave(grid), torch.arange(grid).repeat(grid)
+    return torch.cat([sincos_1d(column, dim // 2), sincos_1d(row, dim // 2)], dim=1).float().unsqueeze(0)
+
+
+class TimestepEmbedder(nn.Module):
+    """Timesteps to vectors: [cos | sin] features, then a two-layer MLP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(TIMESTEP_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t: Tensor) -> Tensor:
+        half = TIMESTEP_FREQUENCIES // 2
+        index = torch.arange(half, dtype=torch.float32, device=t.device)
+        angles = t.float()[:, None] * torch.exp(-math.log(10000) * index / half)  # (B, 128)
+        features = torch.cat([angles.cos(), angles.sin()], dim=1)                 # (B, 256)
+        return self.mlp(features.to(self.mlp[0].weight.dtype))                    # (B, D)
+
+
+class LabelEmbedder(nn.Module):
+    """Class labels to vectors. The last row is the null class, which classifier-free guidance conditions on."""
+
+    def __init__(self, num_classes: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + 1, width)
+        self.null_class = num_classes
+        self.dropout = dropout
+
+    def forward(self, y: Tensor, drop: Tensor | None = None) -> Tensor:
+        """y (B,) int64; `drop` (B,) bool says which labels become null. In training it is drawn when not given."""
+        if drop is None and self.training and self.dropout > 0:
+            drop = torch.rand(y.shape, device=y.device) < self.dropout
+        if drop is not None:
+            y = y.masked_fill(drop, self.null_class)
+        return self.embedding_table(y)
+
+
+class AdaLNZeroBlock(nn.Module):
+    """A residual block under adaLN-Zero: a token mixer, then an MLP. A family is this block with its own `mix`.
+
+    The condition gives shift, scale and gate for each sublayer; gates start at zero, so a new block is the identity.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        width = spec.width
+        self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS, elementwise_affine=False)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, spec.modulations * width))
+        self.mlp: Mlp | None = None
+        if spec.mlp:
+            self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS, elementwise_affine=False)
+            self.mlp = Mlp(width, spec.mlp_ratio * width, act_layer=lambda: nn.GELU(approximate="tanh"))
+
+    def mix(self, x: Tensor) -> Tensor:
+        """Exchange information between tokens: (B, L, D) to (B, L, D)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """x (B, L, D), condition c (B, D)."""
+        modulation = self.adaLN_modulation(c).chunk(6 if self.mlp is not None else 3, dim=1)
+        shift, scale, gate = modulation[:3]                                                # (B, D) each
+        x = x + gate.unsqueeze(1) * self.mix(modulate(self.norm1(x), shift, scale))        # (B, L, D)
+        if self.mlp is not None:
+            shift, scale, gate = modulation[3:]                                            # (B, D) each
+            x = x + gate.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift, scale))    # (B, L, D)
+        return x
+
+
+class FinalLayer(nn.Module):
+    """Tokens to pixels of their patch, under adaLN (shift and scale)."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(spec.width, eps=LAYER_NORM_EPS, elementwise_affine=False)
+        self.linear = nn.Linear(spec.width, spec.patch**2 * spec.out_channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(spec.width, 2 * spec.width))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)         # (B, D) each
+        return self.linear(modulate(self.norm_final(x), shift, scale))  # (B, L, p*p*C)
