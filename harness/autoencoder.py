@@ -1,0 +1,107 @@
+"""Pixels to latents and back: the identity, and Stable Diffusion's autoencoder through diffusers.
+
+An autoencoder is three functions over (B, C, H, W): `moments` of the posterior over latents, `sample` of a latent from
+moments and given noise, `decode`. Images are float32 in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+SCALE = 0.18215
+"""Latents are multiplied by this, so that they have about unit variance (Rombach et al., arXiv 2112.10752; DiT)."""
+HUB = "stabilityai/sd-vae-ft-ema"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+class Autoencoder(Protocol):
+    name: str  # goes into every record: decoders differ, and metrics with them
+    downsample: int
+
+    def moments(self, images: Tensor) -> Tensor: ...
+    def sample(self, moments: Tensor, noise: Tensor) -> Tensor: ...
+    def decode(self, latents: Tensor) -> Tensor: ...
+
+
+class Identity:
+    """Pixel space: a latent is the image."""
+
+    name = "identity"
+    downsample = 1
+
+    def moments(self, images: Tensor) -> Tensor:
+        return images
+
+    def sample(self, moments: Tensor, noise: Tensor) -> Tensor:
+        return moments
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents
+
+
+def sample_latents(moments: Tensor, noise: Tensor) -> Tensor:
+    """Scaled latents (B, 4, h, w) from moments (B, 8, h, w), mean and log variance, and noise (B, 4, h, w)."""
+    mean, log_variance = moments.chunk(2, dim=1)
+    return SCALE * (mean + (0.5 * log_variance.clamp(-30, 20)).exp() * noise)
+
+
+class StableDiffusion:
+    """Stable Diffusion's `AutoencoderKL`: 8 pixels a latent position, 4 channels, scale 0.18215.
+
+    `where` is a local directory in diffusers' layout or a hub name. Raises ValueError, saying which file is missing,
+    where to get it and which flag points at it.
+    """
+
+    downsample = 8
+
+    def __init__(self, where: str = HUB, device: torch.device | str = "cpu") -> None:
+        try:
+            from diffusers import AutoencoderKL
+        except ImportError as error:
+            raise ValueError("the autoencoder needs diffusers: pip install 'dim-vs-dit[latent]'") from error
+        path = Path(where).expanduser()
+        if path.is_dir():
+            missing = [name for name in ("config.json", WEIGHTS) if not (path / name).is_file()]
+            if missing:
+                raise ValueError(f"--vae {where}: no {' and no '.join(missing)} there; get them from hf.co/{HUB}")
+        try:
+            self.model = AutoencoderKL.from_pretrained(where)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"no autoencoder at {where!r}: download config.json and {WEIGHTS} from hf.co/{HUB} "
+                "into a directory and point at it with --vae DIRECTORY"
+            ) from error
+        self.model = self.model.eval().requires_grad_(False).to(device)
+        self.name = path.name if path.is_dir() else where
+        self.downsample = 2 ** (len(self.model.config.block_out_channels) - 1)
+
+    @torch.no_grad()
+    def moments(self, images: Tensor) -> Tensor:
+        return self.model.encode(images).latent_dist.parameters
+
+    def sample(self, moments: Tensor, noise: Tensor) -> Tensor:
+        return sample_latents(moments, noise)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.model.decode(latents / SCALE).sample
+
+
+class Cached:
+    """The encoder's half of an autoencoder whose moments are already on disk: no network in memory."""
+
+    def __init__(self, name: str, downsample: int) -> None:
+        self.name, self.downsample = name, downsample
+
+    def moments(self, images: Tensor) -> Tensor:
+        return images
+
+    def sample(self, moments: Tensor, noise: Tensor) -> Tensor:
+        return sample_latents(moments, noise)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        raise ValueError(f"a latent cache holds no decoder; load {self.name} to decode")

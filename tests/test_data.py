@@ -1,0 +1,205 @@
+"""Digits, image trees and the latent cache: preprocessing by hand arithmetic, order, damage, resumption."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harness import data, latents
+from harness.data import Digits, ImageFolder, centre_crop, open_dataset, order
+from harness.latents import LatentCache, encode
+
+
+class HalfSize:
+    """An autoencoder by hand: the mean is 2x2 averages of three channels and their sum, the log variance is -30."""
+
+    name, downsample = "half-size", 2
+
+    def moments(self, images):
+        small = torch.nn.functional.avg_pool2d(images, 2)
+        mean = torch.cat([small, small.sum(1, keepdim=True)], dim=1)
+        return torch.cat([mean, torch.full_like(mean, -30)], dim=1)
+
+    def sample(self, moments, noise):
+        raise NotImplementedError
+
+    decode = sample
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Three classes of four 12x9 images; every image its own random pixels."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "tree"
+    for name in ("cat", "ant", "bee"):
+        (root / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
+
+
+def test_digits_are_the_real_ones_at_their_native_resolution():
+    digits = Digits(8)
+    images, labels = digits.load(range(len(digits)), [False] * len(digits))
+    assert images.shape == (1797, 1, 8, 8)
+    assert labels.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]  # UCI's class counts
+    assert (images.min().item(), images.max().item()) == (-1, 1)
+    assert digits.pixels[0, 0, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]  # 0 0 5 13 9 1 0 0 of 16
+
+
+def test_digits_at_another_resolution_are_pillow_s_bicubic():
+    from sklearn.datasets import load_digits
+
+    large = Digits(16)
+    for index, raw in enumerate(load_digits().images[:20]):
+        scaled = Image.fromarray((raw * 255 / 16).astype(np.float32)).resize((16, 16), Image.Resampling.BICUBIC)
+        difference = large.pixels[index, 0].numpy() - np.asarray(scaled).clip(0, 255)
+        assert np.abs(difference).max() <= 0.51  # rounding to 8 bits
+
+
+def test_order_visits_everything_once_an_epoch_and_differs_between_epochs_and_seeds():
+    epochs = [order(10, 0, range(e * 10, e * 10 + 10)) for e in range(3)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    assert order(10, 1, range(10)) != epochs[0]
+    assert order(10, 0, range(5, 15)) == epochs[0][5:] + epochs[1][:5]  # a batch may straddle two epochs
+
+
+def test_centre_crop_halves_by_boxes_then_crops_the_middle():
+    """16x32 grey ramp to 8: one exact halving to 8x16 by 2x2 means, no bicubic, columns 4..11 stay."""
+    ramp = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (16, 1))
+    cropped = np.asarray(centre_crop(Image.fromarray(ramp), 8))
+    means = ramp[0].reshape(16, 2).mean(1)
+    assert cropped.shape == (8, 8)
+    assert np.array_equal(cropped[0], means[4:12].round())
+
+
+def test_centre_crop_scales_the_short_side_to_the_goal():
+    assert centre_crop(Image.new("RGB", (300, 200)), 128).size == (128, 128)
+    assert centre_crop(Image.new("RGB", (64, 100)), 128).size == (128, 128)  # smaller images are enlarged
+
+
+def test_image_folder_numbers_sorted_classes_and_mirrors_on_request(tree):
+    folder = ImageFolder(tree, 9)
+    assert folder.classes == ["ant", "bee", "cat"]
+    images, labels = folder.load([0, 11], [False, True])
+    assert labels.tolist() == [0, 2]
+    original = np.asarray(Image.open(tree / "cat" / "3.png"))[:, 1:10]  # floor((12 - 9) / 2) columns off the left
+    mirrored = torch.from_numpy(original[:, ::-1].copy()).permute(2, 0, 1) / 127.5 - 1
+    assert torch.allclose(images[1], mirrored)
+
+
+def test_a_corrupt_image_is_named_and_skipped_only_on_request(tree):
+    (tree / "bee" / "1.png").write_bytes((tree / "bee" / "1.png").read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"corrupt image .*bee/1\.png.*--skip-corrupt"):
+        ImageFolder(tree, 8).load(range(12), [False] * 12)
+    folder = ImageFolder(tree, 8, skip_corrupt=True)
+    with pytest.warns(UserWarning, match=r"bee/1\.png.*1 so far"):
+        images, labels = folder.load(range(12), [False] * 12)
+    assert folder.corrupt == {"bee/1.png"}
+    assert torch.equal(images[5], images[6])  # the next readable one stands in
+    assert len(labels) == 12
+
+
+@pytest.mark.parametrize("kind", ["missing", "no classes", "no images"])
+def test_a_folder_with_nothing_to_read_is_refused(tmp_path, kind):
+    root = tmp_path / "tree"
+    if kind != "missing":
+        root.mkdir()
+    if kind == "no images":
+        (root / "cat").mkdir()
+        (root / "cat" / "notes.txt").write_text("no picture")
+    with pytest.raises(ValueError, match="no data at" if kind == "missing" else kind.replace("classes", "class")):
+        open_dataset(str(root), 8)
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(latents, "SHARD_IMAGES", 5)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_cache_holds_the_moments_of_both_flips(tree, tmp_path):
+    folder, where = ImageFolder(tree, 8), tmp_path / "cache"
+    assert list(encode(folder, HalfSize(), where, batch=2)) == [5, 10, 12]
+    cache = open_dataset(str(where), 8)
+    assert isinstance(cache, LatentCache)
+    assert (len(cache), cache.channels, cache.classes) == (12, 4, folder.classes)
+    indices, flips = [11, 0, 5, 4], [True, False, True, False]
+    images, labels = folder.load(indices, flips)
+    moments, cached_labels = cache.load(indices, flips)
+    assert torch.equal(labels, cached_labels)
+    assert torch.allclose(moments, HalfSize().moments(images))
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_encoding_resumes_repairs_and_refuses_other_settings(tree, tmp_path):
+    folder, where = ImageFolder(tree, 8), tmp_path / "cache"
+    first = next(encode(folder, HalfSize(), where, batch=4))  # interrupted after one shard
+    assert first == 5
+    with pytest.raises(ValueError, match="unfinished"):
+        LatentCache(where)
+    kept = (where / "shard-00000.safetensors").stat().st_mtime_ns
+    list(encode(folder, HalfSize(), where, batch=4))
+    assert (where / "shard-00000.safetensors").stat().st_mtime_ns == kept
+
+    whole = (where / "shard-00001.safetensors").read_bytes()
+    (where / "shard-00001.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"shard-00001\.safetensors is missing or damaged"):
+        LatentCache(where)
+    with pytest.warns(UserWarning, match=r"shard-00001\.safetensors is missing or damaged"):
+        list(encode(folder, HalfSize(), where, batch=4))
+    assert (where / "shard-00001.safetensors").read_bytes() == whole
+
+    with pytest.raises(ValueError, match="another resolution"):
+        next(encode(ImageFolder(tree, 4), HalfSize(), where, batch=4))
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_corrupt_image_stays_out_of_the_cache(tree, tmp_path):
+    (tree / "bee" / "1.png").write_bytes(b"no picture")
+    where = tmp_path / "cache"
+    with pytest.raises(ValueError, match=r"bee/1\.png"):
+        list(encode(ImageFolder(tree, 8), HalfSize(), where, batch=4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        list(encode(ImageFolder(tree, 8, skip_corrupt=True), HalfSize(), where, batch=4))
+    cache = LatentCache(where)
+    assert len(cache) == 11
+    assert cache.load(range(11), [False] * 11)[1].tolist() == [0] * 4 + [1] * 3 + [2] * 4
+
+
+def test_a_cache_of_another_resolution_is_refused(tree, tmp_path):
+    list(encode(ImageFolder(tree, 8), HalfSize(), tmp_path / "cache", batch=4))
+    with pytest.raises(ValueError, match="resolution 8, not 16"):
+        open_dataset(str(tmp_path / "cache"), 16)
+
+
+def test_encode_command_writes_a_cache_and_resumes(tree, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(data, "StableDiffusion", lambda where, device: HalfSize())
+    arguments = ["encode", "--data", str(tree), "--out", str(tmp_path / "cache"), "--resolution", "8", "--batch", "3"]
+    arguments += ["--vae", "anywhere", "--device", "cpu", "--skip-corrupt"]
+    assert data.main(arguments) == 0
+    before = (tmp_path / "cache" / "index.json").read_text()
+    assert data.main(arguments) == 0
+    assert (tmp_path / "cache" / "index.json").read_text() == before
+    assert json.loads(before)["autoencoder"] == "half-size"
+    assert "12 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [(["--data", "/nowhere"], "no such directory"), (["--data", ".", "--batch", "0"], "positive")],
+)
+def test_encode_command_refuses_in_one_line_with_exit_code_2(tmp_path, capsys, flags, complaint):
+    with pytest.raises(SystemExit) as exit_:
+        data.main(["encode", "--out", str(tmp_path / "cache"), *flags])
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err
+    assert complaint in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "cache").exists()
