@@ -1,0 +1,117 @@
+"""Means and covariances of features that stream by: float64, mergeable, and the same to the last bit every time.
+
+Letters: N rows seen, B rows of one block, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 4000  # rows a block: large enough for a fast product, 65 MB at 2048 features
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean (D,) and covariance (D, D), float64; `count` of the samples behind them, None where nobody recorded it."""
+
+    mean: Array
+    covariance: Array
+    count: int | None = None
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean (D,) and scatter sum (x - mean)(x - mean)^T (D, D), float64."""
+
+    count: int
+    mean: Array
+    scatter: Array
+
+    def gaussian(self, normalisation: str = "sample") -> Gaussian:
+        """Mean and covariance, divided by N - 1 (`sample`, as ADM and numpy) or by N (`population`, as StyleGAN-V).
+
+        Raises ValueError for another normalisation, or for fewer than two rows.
+        """
+        if self.count < 2:
+            raise ValueError(f"a covariance needs at least 2 samples, not {self.count}")
+        divisors = {"sample": self.count - 1, "population": self.count}
+        if normalisation not in divisors:
+            raise ValueError(f"unknown covariance normalisation {normalisation!r}; choose from {', '.join(divisors)}")
+        return Gaussian(self.mean, self.scatter / divisors[normalisation], self.count)
+
+
+def of_block(rows: NDArray) -> Moments:
+    """Moments of rows (B, D), centred on their own mean first, so that a large mean costs no digits."""
+    x = np.asarray(rows, dtype=np.float64)
+    mean = x.mean(axis=0)
+    centred = x - mean
+    return Moments(len(x), mean, centred.T @ centred)  # numpy sees one array twice and computes one triangle
+
+
+def of_weighted(rows: NDArray, weights: NDArray) -> Moments:
+    """Moments of rows (N, D) of which row i stands weights[i] times, as in a bootstrap resample; weights (N,) >= 0."""
+    drawn = np.flatnonzero(weights)
+    total = Moments(0, np.zeros(rows.shape[1]), np.zeros((rows.shape[1],) * 2))
+    for start in range(0, len(drawn), BLOCK):
+        chosen = drawn[start : start + BLOCK]
+        x, w = rows[chosen].astype(np.float64), weights[chosen].astype(np.float64)
+        mean = w @ x / w.sum()
+        x -= mean
+        x *= np.sqrt(w)[:, None]
+        total = merge(total, Moments(int(w.sum()), mean, x.T @ x))
+    return total
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+    """Moments of both sets together (Chan, Golub & LeVeque 1983). Associative but for rounding: keep one order."""
+    if not a.count or not b.count:
+        return a if a.count else b
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f"cannot merge moments of {len(a.mean)} and of {len(b.mean)} features")
+    count = a.count + b.count
+    delta = b.mean - a.mean
+    mean = a.mean + delta * (b.count / count)
+    scatter = a.scatter + b.scatter
+    scatter += np.outer(delta * (a.count * b.count / count), delta)
+    return Moments(count, mean, scatter)
+
+
+def stream(batches: Iterable[NDArray], block: int = BLOCK) -> Moments:
+    """Moments of batches (., D) in order, in memory for one block.
+
+    Rows are regrouped into the same blocks whatever the batches, and blocks merge from the first to the last: the
+    result is the same to the last bit for any batch size and for any number of processes that made the batches.
+    Raises ValueError for an empty stream, or for NaN or infinite features, naming the first such row.
+    """
+    total: Moments | None = None
+    pending: NDArray | None = None
+    filled = 0
+    for batch in batches:
+        if pending is None:
+            pending = np.empty((block, batch.shape[1]))
+        start = 0
+        while start < len(batch):
+            taken = min(block - filled, len(batch) - start)
+            pending[filled : filled + taken] = batch[start : start + taken]
+            filled, start = filled + taken, start + taken
+            if filled == block:
+                total, filled = _add(total, pending), 0
+    if pending is not None and filled:
+        total = _add(total, pending[:filled])
+    if total is None:
+        raise ValueError("no features to take moments of")
+    return total
+
+
+def _add(total: Moments | None, rows: NDArray) -> Moments:
+    moments = of_block(rows)
+    if not np.isfinite(moments.mean).all():
+        first = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]) + (total.count if total else 0)
+        raise ValueError(f"the features of sample {first} are not finite")
+    return merge(total, moments) if total else moments
