@@ -1,8 +1,8 @@
 """The Fréchet distance between two Gaussians, |m1 - m2|^2 + Tr S1 + Tr S2 - 2 Tr (S1 S2)^(1/2), in float64.
 
 For any square roots S1 = A A^T and S2 = B B^T the last trace is the nuclear norm of A^T B. With Cholesky's A its
-squares are the eigenvalues of the symmetric A^T S2 A: the fast way, for covariances of full rank. Where rank is missing, both
-roots are cut at their numerical rank instead; general eigenvalues or a matrix square root lose digits there.
+squares are the eigenvalues of the symmetric A^T S2 A: the fast way, for covariances of full rank. Where rank is
+missing, both roots are cut at their numerical rank; general eigenvalues or a matrix square root lose digits there.
 """
 
 from __future__ import annotations

@@ -1,0 +1,43 @@
+"""What turns images or clips into features: one pass gives every stream that the metrics of a recipe read.
+
+Letters: B batch, T frames, H height, W width, C channels (1 or 3), D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """`extract` maps uint8 (B, H, W, C), or clips (B, T, H, W, C), to float32 streams (B, D) by name.
+
+    `identity` says all that the features depend on: network, weights' sha256, resize, precision.
+    """
+
+    name: str
+    streams: tuple[str, ...]
+    identity: dict[str, object]
+    extract: Callable[[Tensor], dict[str, Tensor]]
+
+
+@contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """TF32 off and deterministic convolutions while it lasts: torch leaves TF32 convolutions on by default."""
+    backend, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = backend.allow_tf32, backend.benchmark, backend.deterministic, matmul.allow_tf32
+    backend.allow_tf32, backend.benchmark, backend.deterministic, matmul.allow_tf32 = False, False, True, False
+    try:
+        yield
+    finally:
+        backend.allow_tf32, backend.benchmark, backend.deterministic, matmul.allow_tf32 = before
+
+
+def rgb(images: Tensor) -> Tensor:
+    """(..., H, W, 1) or (..., H, W, 3) to three channels; grey is repeated."""
+    return images.expand(*images.shape[:-1], 3)

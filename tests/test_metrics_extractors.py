@@ -1,0 +1,249 @@
+"""The feature extractors and their weight files, on randomly initialised networks where the real files are absent."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from networks import random_i3d, random_inception
+from torch import nn
+
+from harness.metrics import digits, weights
+from harness.metrics.extractor import exact_arithmetic
+from harness.metrics.i3d import i3d
+from harness.metrics.weights import REGISTRY, WeightFile, Weights, load_weights, weights_directory
+
+INSTALL = "pip install torch-fidelity"
+
+
+@pytest.fixture(scope="module")
+def inception_file(tmp_path_factory):
+    pytest.importorskip("torch_fidelity", reason=INSTALL)
+    return random_inception(tmp_path_factory.mktemp("weights") / "inception.pth")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 40, 56, 3), dtype=np.uint8))
+
+
+# Inception
+
+
+def test_one_pass_gives_torch_fidelitys_features_and_the_spatial_layer_channel_fastest(inception_file, images):
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    from harness.metrics.inception import inception
+
+    found = inception(load_weights("inception", path=inception_file)).extract(images)
+    theirs = FeatureExtractorInceptionV3(
+        "x", ["2048", "logits_unbiased"], feature_extractor_weights_path=inception_file
+    )
+    seen = {}
+    for name in ("Mixed_6d", "Mixed_6e"):
+        getattr(theirs, name).register_forward_hook(lambda m, i, output, name=name: seen.update({name: output}))
+    with torch.no_grad():
+        pool, logits = theirs(images.permute(0, 3, 1, 2))
+    np.testing.assert_allclose(found["pool"], pool, rtol=1e-6)
+    np.testing.assert_allclose(found["logits"], logits, rtol=1e-6, atol=1e-6 * float(logits.abs().max()))
+    assert found["spatial"].shape == (2, 2023)
+    for row, column, channel in ((0, 0, 0), (3, 5, 6), (16, 16, 2)):  # H, W, C order, of the branch's own output
+        flat = (row * 17 + column) * 7 + channel
+        np.testing.assert_array_equal(found["spatial"][:, flat], seen["Mixed_6d"][:, channel, row, column])
+    assert found["spatial"].min() == 0  # after the ReLU
+
+
+def test_the_tensorflow_resize_is_the_formula_in_numpy(images):
+    pytest.importorskip("torch_fidelity", reason=INSTALL)
+    from harness.metrics.inception import SIDE, _tf1
+
+    x = images.numpy().astype(np.float32)
+    rows, columns = (np.arange(SIDE, dtype=np.float32) * np.float32(n / SIDE) for n in x.shape[1:3])
+    top, left = rows.astype(int), columns.astype(int)
+    bottom, right = np.minimum(top + 1, x.shape[1] - 1), np.minimum(left + 1, x.shape[2] - 1)
+    fy = (rows - top)[:, None, None].astype(np.float32)
+    fx = (columns - left)[:, None].astype(np.float32)
+    upper = x[:, top][:, :, left] + (x[:, top][:, :, right] - x[:, top][:, :, left]) * fx
+    lower = x[:, bottom][:, :, left] + (x[:, bottom][:, :, right] - x[:, bottom][:, :, left]) * fx
+    expected = upper + (lower - upper) * fy
+    found = _tf1(images.permute(0, 3, 1, 2).float()).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_clean_resize_is_clean_fids(images):
+    pytest.importorskip("torch_fidelity", reason=INSTALL)
+    resize = pytest.importorskip("cleanfid.resize", reason="pip install clean-fid")
+    from harness.metrics.inception import _clean
+
+    theirs = np.stack([resize.build_resizer("clean")(image) for image in images.numpy()])
+    np.testing.assert_array_equal(_clean(images).permute(0, 2, 3, 1).numpy(), theirs)
+    grey = images[..., :1]
+    np.testing.assert_array_equal(_clean(grey), _clean(grey.repeat(1, 1, 1, 3)))
+
+
+def test_features_do_not_depend_on_the_batch_in_double_precision(inception_file, images):
+    from harness.metrics.inception import inception
+
+    extractor = inception(load_weights("inception", path=inception_file), dtype=torch.float64)
+    together, alone = extractor.extract(images[:2]), extractor.extract(images[1:2])
+    np.testing.assert_allclose(together["pool"][1:], alone["pool"], rtol=1e-6)
+
+
+def test_a_file_that_is_not_inception_is_refused(tmp_path):
+    pytest.importorskip("torch_fidelity", reason=INSTALL)
+    from harness.metrics.inception import inception
+
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="is not weights of this Inception"):
+        inception(load_weights("inception", path=tmp_path / "other.pth"))
+
+
+def test_without_torch_fidelity_one_line_says_what_to_install():
+    from harness.metrics.inception import inception
+
+    with (
+        mock.patch.dict("sys.modules", {"torch_fidelity": None}),
+        pytest.raises(ValueError, match=r"^Inception metrics need torch-fidelity: pip install torch-fidelity$"),
+    ):
+        inception(Weights(b"", "0" * 64, False))
+
+
+def test_tf32_is_off_inside_and_restored_outside():
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = True
+    try:
+        with exact_arithmetic():
+            assert not cudnn.allow_tf32
+            assert cudnn.deterministic
+        assert cudnn.allow_tf32
+    finally:
+        cudnn.allow_tf32 = before
+
+
+# Digits
+
+
+@pytest.fixture(scope="module")
+def digits_cache(tmp_path_factory):
+    where = tmp_path_factory.mktemp("digits")
+    return where, digits.digits_extractor(where)
+
+
+def test_the_digits_network_recognises_digits_that_it_has_not_seen_at_any_resolution(digits_cache):
+    _, extractor = digits_cache
+    trained, held_out = digits.split()
+    assert not set(trained) & set(held_out)
+    for resolution in (8, 32):
+        data = digits.Digits(resolution)
+        pixels = data.pixels[held_out].permute(0, 2, 3, 1)
+        guessed = extractor.extract(pixels)["logits"].argmax(dim=1)
+        assert (guessed == data.labels[held_out]).float().mean() >= 0.97
+    features = extractor.extract(digits.Digits().pixels.permute(0, 2, 3, 1))["pool"].double()
+    assert torch.linalg.matrix_rank(torch.cov(features.T)) == digits.FEATURES
+
+
+def test_the_digits_network_is_cached_and_a_damaged_cache_trained_anew(digits_cache):
+    where, extractor = digits_cache
+    (file,) = where.glob("*.safetensors")
+    with mock.patch.object(digits, "train", side_effect=AssertionError("trained again")):
+        assert digits.digits_extractor(where).identity == extractor.identity
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + b"?")
+    with pytest.warns(UserWarning, match="is damaged"):
+        again = digits.digits_extractor(where)
+    assert again.identity == extractor.identity  # training is deterministic
+    assert file.read_bytes() == content
+
+
+# I3D
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # the published file is TorchScript
+
+
+def test_i3d_is_called_as_stylegan_v_calls_it(tmp_path):
+    network = i3d(load_weights("i3d", path=random_i3d(tmp_path / "i3d.pt")))
+    clips = torch.randint(0, 256, (2, 16, 24, 32, 3), dtype=torch.uint8)
+    features = network.extract(clips)["pool"]
+    assert features.shape == (2, 400)
+    module = torch.jit.load(str(tmp_path / "i3d.pt"))
+    arranged = clips.permute(0, 4, 1, 2, 3).float()
+    with torch.no_grad():
+        np.testing.assert_array_equal(features, module(arranged, True, True, True))
+        assert not torch.allclose(features, module(arranged, False, True, True))
+    with pytest.raises(ValueError, match="at least 10 frames, not 9"):
+        network.extract(clips[:, :9])
+
+
+def test_a_file_that_is_not_torchscript_is_refused(tmp_path):
+    (tmp_path / "i3d.pt").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="is not a TorchScript network"):
+        i3d(load_weights("i3d", path=tmp_path / "i3d.pt"))
+
+
+def test_a_network_with_other_features_is_refused(tmp_path):
+    class Other(nn.Module):
+        def forward(self, x: torch.Tensor, rescale: bool, resize: bool, return_features: bool) -> torch.Tensor:
+            return x.mean(dim=(2, 3, 4))
+
+    torch.jit.save(torch.jit.script(Other()), tmp_path / "i3d.pt")
+    with pytest.raises(ValueError, match=r"gave features \(1, 3\), not \(1, 400\)"):
+        i3d(load_weights("i3d", path=tmp_path / "i3d.pt")).extract(torch.zeros(1, 16, 8, 8, 3, dtype=torch.uint8))
+
+
+# Weight files
+
+
+@pytest.fixture
+def entry(tmp_path, monkeypatch):
+    source = tmp_path / "published.bin"
+    source.write_bytes(b"weights")
+    file = WeightFile("toy", "toy.bin", source.as_uri(), hashlib.sha256(b"weights").hexdigest(), "MIT")
+    monkeypatch.setitem(REGISTRY, "toy", file)
+    return file
+
+
+def test_a_missing_file_is_named_with_where_to_put_it(entry, tmp_path):
+    with pytest.raises(ValueError, match=f"--offline forbids a download: put {entry.url} at {tmp_path}/w/toy.bin"):
+        load_weights("toy", directory=tmp_path / "w", offline=True)
+
+
+def test_a_download_is_verified_and_kept(entry, tmp_path):
+    found = load_weights("toy", directory=tmp_path / "w")
+    assert (found.content, found.published) == (b"weights", True)
+    assert (tmp_path / "w" / "toy.bin").read_bytes() == b"weights"
+    Path(tmp_path / "published.bin").write_bytes(b"changed")
+    assert load_weights("toy", directory=tmp_path / "w", offline=True) == found
+    with pytest.raises(ValueError, match="nothing was kept"):
+        load_weights("toy", directory=tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_every_load_is_verified(entry, tmp_path):
+    (tmp_path / "toy.bin").write_bytes(b"weighty")
+    with pytest.raises(ValueError, match="is not the published toy file: its sha256 is"):
+        load_weights("toy", directory=tmp_path)
+    given = load_weights("toy", path=tmp_path / "toy.bin")  # any file may be given by path, and is marked so
+    assert (given.published, given.sha256) == (False, hashlib.sha256(b"weighty").hexdigest())
+    assert isinstance(given.open(), io.BytesIO)
+    with pytest.raises(ValueError, match="no toy weights at"):
+        load_weights("toy", path=tmp_path / "absent")
+
+
+def test_the_weights_directory_is_the_flag_then_the_variable_then_the_users_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv(weights.VARIABLE, str(tmp_path / "variable"))
+    assert weights_directory(tmp_path / "flag") == tmp_path / "flag"
+    assert weights_directory() == tmp_path / "variable"
+    monkeypatch.delenv(weights.VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert weights_directory() == tmp_path / "dim-vs-dit"
+
+
+def test_the_registered_hash_begins_as_the_file_name_says():
+    assert REGISTRY["inception"].file.endswith(f"-{REGISTRY['inception'].sha256[:8]}.pth")
+    assert all(len(file.sha256) == 64 and file.licence for file in REGISTRY.values())
