@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from harness.autoencoder import Autoencoder
+from harness.files import sha256, write_atomically, write_json
 
 if TYPE_CHECKING:
     from harness.data import ImageFolder
@@ -28,34 +28,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 INDEX = "index.json"
 SHARD_IMAGES = 4096
-
-
-def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
-    """Fill a temporary neighbour through `write(file)`, sync it, rename it. What was at `path` survives any failure."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def write_json(path: Path, value: object) -> None:
-    write_atomically(path, lambda file: file.write((json.dumps(value, indent=1) + "\n").encode()))
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def encode(

@@ -1,0 +1,73 @@
+"""Training batches as functions of (seed, step, row): the same in one process or many, whole or in parts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.data import Dataset, order
+from harness.diffusion.presets import TrainConfig
+from harness.diffusion.process import TIMESTEPS
+from harness.seeds import stream
+
+
+@dataclass(frozen=True)
+class Batch:
+    items: Tensor  # (B, C, H, W) images, or (B, 2C, h, w) moments
+    labels: Tensor  # (B,) int64
+    drop_labels: Tensor  # (B,) bool
+    t: Tensor  # (B,) int64
+    noise: Tensor  # (B, C, h, w)
+    posterior: Tensor  # (B, C, h, w): the noise that samples a latent from its moments; empty in pixel space
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(value.to(device, non_blocking=True) for value in vars(self).values()))
+
+    def pin(self) -> Batch:
+        return Batch(*(value.pin_memory() for value in vars(self).values()))
+
+
+def draw_batch(
+    dataset: Dataset, config: TrainConfig, shape: tuple[int, int, int], random_latents: bool, step: int, rows: range
+) -> Batch:
+    """Rows of the global batch of a step (from 0): the same whoever asks, and in however many parts."""
+    indices = order(len(dataset), config.seed, [step * config.batch + row for row in rows])
+    flips, drops, timesteps, noise, posterior = [], [], [], [], []
+    for row in rows:
+        random = stream(config.seed, "train", step, row)
+        flips.append(bool(random.random() < 0.5) and config.flip)
+        drops.append(bool(random.random() < config.class_dropout))
+        timesteps.append(int(random.integers(TIMESTEPS)))
+        noise.append(random.standard_normal(shape, dtype=np.float32))
+        if random_latents:
+            posterior.append(random.standard_normal(shape, dtype=np.float32))
+    items, labels = dataset.load(indices, flips)
+    return Batch(
+        items,
+        labels,
+        torch.tensor(drops),
+        torch.tensor(timesteps),
+        torch.from_numpy(np.stack(noise)),
+        torch.from_numpy(np.stack(posterior)) if random_latents else torch.empty(0),
+    )
+
+
+def prefetch(make: Callable[[int, range], Batch], parts: Iterable[tuple[int, range]], workers: int) -> Generator[Batch]:
+    """`make(step, rows)` for each part, in order, computed ahead by threads (decoders release the interpreter)."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            for part in parts:
+                waiting.append(pool.submit(make, *part))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

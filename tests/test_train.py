@@ -1,0 +1,324 @@
+"""The trainer: exact continuation, one process or two, what the optimizer really sees, and how it says no."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harness import train
+from harness.diffusion import checkpoint, fit
+from harness.diffusion.presets import PRESETS
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ["--model", "DiT-N/4", "--batch", "16", "--device", "cpu"]
+
+
+def run(where, *flags):
+    return train.main([*TINY, "--out", str(where), *map(str, flags)])
+
+
+def newest(where):
+    found = checkpoint.latest(where / "checkpoints")
+    assert found
+    return found[1]
+
+
+def losses(where):
+    return [json.loads(line) for line in (where / "losses.jsonl").read_text().splitlines()]
+
+
+def assert_same(left, right, path="state"):
+    """Two nested containers of tensors, bit for bit."""
+    assert type(left) is type(right), path
+    if isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), path
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys(), path
+        for key in left:
+            assert_same(left[key], right[key], f"{path}.{key}")
+    elif isinstance(left, list):
+        assert len(left) == len(right), path
+        for number, (a, b) in enumerate(zip(left, right, strict=True)):
+            assert_same(a, b, f"{path}[{number}]")
+    else:
+        assert left == right, path
+
+
+def assert_same_run(left, right):
+    a, b = newest(left), newest(right)
+    for key in ("step", "model", "ema", "optimizer"):
+        assert_same(a[key], b[key], key)
+    assert losses(left) == losses(right)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted run of 60 steps."""
+    where = tmp_path_factory.mktemp("runs") / "whole"
+    assert run(where, "--steps", 60) == 0
+    return where
+
+
+def test_a_run_killed_with_sigkill_ends_as_if_it_had_not_been(whole, tmp_path):
+    where = tmp_path / "killed"
+    command = [sys.executable, "-m", "harness.train", *TINY, "--out", str(where), "--steps", "100000"]
+    process = subprocess.Popen([*command, "--checkpoint-every", "7"], cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(where.glob("checkpoints/step-*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.kill()  # wherever it happens to be
+    assert process.wait() == -signal.SIGKILL
+    reached = newest(where)["step"]
+    assert 0 < reached < 60, "it was to be killed within the 60 steps of the whole run"
+    assert run(where, "--steps", 60) == 0
+    assert_same_run(where, whole)
+
+
+def test_sigterm_writes_a_checkpoint_exits_with_75_and_continues_exactly(whole, tmp_path, monkeypatch, capsys):
+    real = fit.log_losses
+
+    def log_and_be_told_to_stop(*arguments):
+        real(*arguments)
+        monkeypatch.setattr(fit, "log_losses", real)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(fit, "log_losses", log_and_be_told_to_stop)
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(tmp_path, "--steps", 60) == 75
+    assert "stopped at step 21 of 60" in capsys.readouterr().out
+    assert newest(tmp_path)["step"] == 21
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert run(tmp_path, "--steps", 60) == 0
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_dim_run_continues_exactly(tmp_path):
+    assert run(tmp_path / "whole", "--model", "DiM-N/4", "--steps", 8, "--seed", 3) == 0
+    assert run(tmp_path / "parts", "--model", "DiM-N/4", "--steps", 5, "--seed", 3) == 0
+    assert run(tmp_path / "parts", "--model", "DiM-N/4", "--steps", 8, "--seed", 3) == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_torn_line_of_the_loss_log_is_dropped_on_continuing(tmp_path):
+    run(tmp_path, "--steps", 4)
+    with open(tmp_path / "losses.jsonl", "a") as file:
+        file.write('{"step": 5, "loss": 1.0, "gradient_norm": 1.0}\n{"step": 6, "lo')
+    run(tmp_path, "--steps", 6)
+    assert [line["step"] for line in losses(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_two_gloo_processes_train_as_one(whole, tmp_path):
+    """The same loss curve and weights within floating-point reordering, by the same command under torchrun."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command = [*launcher, "harness.train", *TINY, "--out", str(tmp_path), "--steps", "20"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    alone, together = losses(whole)[:20], losses(tmp_path)
+    assert [line["loss"] for line in together] == pytest.approx([line["loss"] for line in alone], rel=1e-4)
+    norms = [line["gradient_norm"] for line in alone]
+    assert [line["gradient_norm"] for line in together] == pytest.approx(norms, rel=1e-3)
+
+
+def test_accumulation_computes_the_same_step_in_parts(whole, tmp_path):
+    run(tmp_path, "--steps", 20, "--accumulate", 4)
+    alone = [line["loss"] for line in losses(whole)[:20]]
+    assert [line["loss"] for line in losses(tmp_path)] == pytest.approx(alone, rel=1e-4)
+
+
+def test_ema_follows_the_weights_by_hand(tmp_path):
+    run(tmp_path, "--steps", 2, "--checkpoint-every", 1, "--ema-decay", 0.75)
+    first, second = (checkpoint.read(path) for path in checkpoint.find(tmp_path / "checkpoints"))
+    for name, value in second["model"].items():
+        expected = 0.75 * first["ema"][name] + 0.25 * value
+        assert torch.allclose(second["ema"][name], expected, atol=1e-7), name
+
+
+def test_first_step_of_adamw_moves_every_parameter_by_the_learning_rate(tmp_path):
+    """Bias-corrected, the first Adam step is lr g / (|g| + eps): without decay, no entry moves further than lr."""
+    run(tmp_path, "--steps", 2, "--checkpoint-every", 1, "--learning-rate", 0.01)
+    first, second = (checkpoint.read(path) for path in checkpoint.find(tmp_path / "checkpoints"))
+    torch.manual_seed(0)
+    initial = train.create_model(train.ModelSpec(**first["config"]["spec"]), 8).state_dict()
+    moved = (first["model"]["final_layer.linear.weight"] - initial["final_layer.linear.weight"]).abs()
+    assert moved.max().item() == pytest.approx(0.01, rel=1e-3)
+    unmoved = first["model"]["blocks.0.attn.qkv.weight"] - initial["blocks.0.attn.qkv.weight"]
+    assert torch.equal(unmoved, torch.zeros_like(unmoved)), "zero gates give no gradient, and there is no weight decay"
+    assert not torch.equal(first["model"]["x_embedder.proj.weight"], second["model"]["x_embedder.proj.weight"])
+
+
+def test_clipping_bounds_what_the_optimizer_sees(tmp_path, monkeypatch):
+    seen = []
+
+    class Recorder(torch.optim.AdamW):
+        def step(self, *arguments):
+            seen.append(torch.nn.utils.get_total_norm([p.grad for g in self.param_groups for p in g["params"]]).item())
+            return super().step(*arguments)
+
+    monkeypatch.setattr(fit.torch.optim, "AdamW", Recorder)
+    run(tmp_path, "--steps", 3, "--clip-norm", 0.05)
+    logged = [line["gradient_norm"] for line in losses(tmp_path)]
+    assert min(logged) > 0.06, "what is logged is the norm before clipping"
+    assert seen == pytest.approx([0.05] * 3, rel=1e-3)
+
+
+def test_checkpointing_activations_changes_nothing(whole, tmp_path):
+    run(tmp_path, "--steps", 5, "--checkpoint-activations")
+    assert losses(tmp_path) == losses(whole)[:5]
+
+
+def test_compile_traces_the_whole_model_and_changes_nothing(whole, tmp_path, monkeypatch):
+    """Dynamo with its eager backend: the graph is captured without breaks, the arithmetic stays."""
+    traced = functools.partialmethod(torch.nn.Module.compile, backend="eager", fullgraph=True)
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    run(tmp_path, "--steps", 3, "--compile")
+    assert [line["loss"] for line in losses(tmp_path)] == pytest.approx([line["loss"] for line in losses(whole)[:3]])
+
+
+def test_bf16_keeps_parameters_and_optimizer_in_fp32(whole, tmp_path):
+    run(tmp_path, "--steps", 20, "--precision", "bf16")
+    state = newest(tmp_path)
+    moments = [value for entry in state["optimizer"]["state"].values() for value in entry.values()]
+    assert {value.dtype for value in [*state["model"].values(), *state["ema"].values(), *moments]} == {torch.float32}
+    alone, mixed = [line["loss"] for line in losses(whole)[:20]], [line["loss"] for line in losses(tmp_path)]
+    assert mixed != alone
+    assert mixed == pytest.approx(alone, rel=0.05)
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("tf32", True)])
+def test_tf32_is_on_exactly_when_named(tmp_path, precision, allowed):
+    run(tmp_path, "--steps", 1, "--precision", precision)
+    assert torch.backends.cuda.matmul.allow_tf32 is allowed
+    assert newest(tmp_path)["config"]["precision"] == precision
+    fit.set_precision("fp32")
+
+
+def test_milestones_stay(tmp_path):
+    run(tmp_path, "--steps", 6, "--checkpoint-every", 1, "--checkpoint-at", 2, 3)
+    names = [path.name for path in checkpoint.find(tmp_path / "checkpoints")]
+    assert names == ["milestone-0000002.pt", "milestone-0000003.pt", "step-0000005.pt", "step-0000006.pt"]
+
+
+def test_labels_are_dropped_to_the_null_class_at_the_asked_rate():
+    from harness.data import Digits
+    from harness.diffusion.batches import draw_batch
+
+    batch = draw_batch(Digits(8), PRESETS["digits"], (1, 8, 8), False, 5, range(128))
+    rates = [
+        draw_batch(Digits(8), PRESETS["digits"], (1, 8, 8), False, step, range(128)).drop_labels.float().mean().item()
+        for step in range(20)
+    ]
+    assert np.mean(rates) == pytest.approx(0.1, abs=0.02)
+    again = draw_batch(Digits(8), PRESETS["digits"], (1, 8, 8), False, 5, range(32, 64))
+    assert torch.equal(again.noise, batch.noise[32:64])
+    assert torch.equal(again.items, batch.items[32:64])
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_streams_and_last_good_checkpoint(tmp_path, monkeypatch, capsys):
+    real, calls = fit.training_loss, []
+
+    def poisoned(*arguments):
+        calls.append(None)
+        return real(*arguments) * (float("nan") if len(calls) == 12 else 1)
+
+    monkeypatch.setattr(fit, "training_loss", poisoned)
+    assert run(tmp_path, "--steps", 40, "--checkpoint-every", 10) == 1
+    message = capsys.readouterr().err
+    assert "at step 12" in message
+    assert "(seed 0, 'train', 11, 0..15)" in message
+    assert "step-0000010.pt" in message
+    assert newest(tmp_path)["step"] == 10
+    assert all(torch.isfinite(value).all() for value in newest(tmp_path)["model"].values())
+
+
+def test_a_failing_disk_ends_the_run_with_code_1(tmp_path, monkeypatch, capsys):
+    def full(path, write):
+        raise OSError(28, "No space left on device")
+
+    run(tmp_path, "--steps", 2)
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    assert run(tmp_path, "--steps", 4) == 1
+    assert "No space left on device; the last good checkpoint is" in capsys.readouterr().err
+    assert newest(tmp_path)["step"] == 2
+
+
+def test_dry_run_prints_the_configuration_and_writes_nothing(tmp_path, capsys):
+    assert run(tmp_path / "run", "--preset", "digits", "--dry-run") == 0
+    assert json.loads(capsys.readouterr().out)["learning_rate"] == PRESETS["digits"].learning_rate
+    assert not (tmp_path / "run").exists()
+
+
+def test_imagenet_preset_is_the_papers_recipe():
+    recipe = PRESETS["imagenet256"]
+    assert (recipe.learning_rate, recipe.batch, recipe.ema_decay, recipe.class_dropout) == (1e-4, 256, 0.9999, 0.1)
+    assert (recipe.flip, recipe.steps, recipe.resolution, recipe.num_classes) == (True, 400_000, 256, 1000)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("ant", "bee"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(
+                tmp_path / "tree" / name / f"{i}.jpg"
+            )
+    return tmp_path / "tree"
+
+
+def test_an_image_tree_trains_in_pixel_space(tree, tmp_path):
+    flags = ["--data", tree, "--num-classes", 2, "--resolution", 16, "--steps", 2, "--workers", 1, "--skip-corrupt"]
+    (tree / "bee" / "1.jpg").write_bytes((tree / "bee" / "1.jpg").read_bytes()[:300])
+    with pytest.warns(UserWarning, match=r"bee/1\.jpg"):
+        assert run(tmp_path / "run", *flags) == 0
+    assert newest(tmp_path / "run")["config"]["spec"]["channels"] == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--model", "DiT-N/3"], "unknown model 'DiT-N/3'"),
+        (["--data", "/nowhere"], "no data at '/nowhere'"),
+        (["--num-classes", "9"], "digits has 10 classes, the model 9; pass --num-classes 10"),
+        (["--resolution", "10"], "not divisible by 4"),
+        (["--steps", "0"], "must be a positive integer"),
+        (["--batch", "16", "--accumulate", "3"], "do not divide into 3"),
+        (["--learning-rate", "-1"], "learning_rate must lie between 0 and 1"),
+        (["--ema-decay", "1.5"], "ema_decay must lie in [0, 1)"),
+        (["--vae", "/nowhere/vae"], "digits has 1 channel"),
+        (["--device", "abacus"], "unknown device 'abacus'"),
+        (["--preset", "imagenet9"], "invalid choice: 'imagenet9'"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(tmp_path, capsys, flags, complaint):
+    with pytest.raises(SystemExit) as exit_:
+        run(tmp_path / "run", "--steps", 1, *flags)
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err
+    assert complaint in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_corrupt_image_is_named_with_the_flag_that_skips_it(tree, tmp_path, capsys):
+    (tree / "bee" / "1.jpg").write_bytes(b"no picture")
+    with pytest.raises(SystemExit) as exit_:
+        run(tmp_path / "run", "--data", tree, "--num-classes", 2, "--resolution", 16, "--steps", 2)
+    assert exit_.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "bee/1.jpg" in last
+    assert "--skip-corrupt" in last
+
+
+def test_a_run_directory_of_another_run_is_refused(whole, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run(whole, "--steps", 60, "--seed", 1)
+    assert exit_.value.code == 2
+    assert "seed was 0, now 1; choose another --out" in capsys.readouterr().err
