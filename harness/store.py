@@ -63,7 +63,8 @@ class Provenance:
 class Measurement:
     """One number with its unit, method and origin. `value` is None where there is none to give; `verdict` says why.
 
-    `workload` keys what was asked; `parts` splits the value; `omitted` names what the method left out, in its unit.
+    `workload` keys what was asked; `parts` splits the value; `omitted` names what the method
+    left out, as shares of the whole.
     """
 
     quantity: str
@@ -102,9 +103,7 @@ def append(path: Path, measurements: Iterable[Measurement], *, repeat: bool = Tr
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         known = set() if repeat else {_claim(record) for record in _records(file, path)}
-        lines = [
-            json.dumps(dataclasses.asdict(m), ensure_ascii=False) for m in measurements if m.claim() not in known
-        ]
+        lines = [json.dumps(dataclasses.asdict(m), ensure_ascii=False) for m in measurements if m.claim() not in known]
         if lines:
             text = "\n".join(lines) + "\n"
             if file.seek(0, os.SEEK_END) and not _ends_with_newline(file):
@@ -120,14 +119,22 @@ def load(*paths: Path) -> pd.DataFrame:
 
     The fields of `workload` become columns of their own. A line that is not a whole record is skipped with a warning.
     """
+    records = []
+    for path in paths or tuple(sorted((RESULTS / "measurements").glob("*.jsonl"))):
+        with path.open("rb") as file:
+            records += _records(file, path)
+    return _frame(records)
+
+
+def frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
+    """Measurements as `load` would give them back."""
+    return _frame([dataclasses.asdict(m) for m in measurements])
+
+
+def _frame(records: list[dict]) -> pd.DataFrame:
     import pandas as pd
 
-    chosen = paths or tuple(sorted((RESULTS / "measurements").glob("*.jsonl")))
-    rows = []
-    for path in chosen:
-        with path.open("rb") as file:
-            rows += [{**record.pop("workload"), **record} for record in _records(file, path)]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{**record.pop("workload"), **record} for record in records])
 
 
 def _records(file, path: Path) -> list[dict]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from models import ModelSpec, spec
@@ -53,6 +55,14 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, not {text!r}")
     return value
+
+
+def writable(text: str) -> Path:
+    """argparse type: a file that can be written, or created in a directory that is there."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"cannot write {text!r}")
+    return path
 
 
 def add_model_flags(parser: argparse.ArgumentParser, models: list[str], resolutions: list[int]) -> None:

@@ -10,7 +10,7 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.layers import AdaLNZeroBlock, FinalLayer, LabelEmbedder, TimestepEmbedder, sincos_2d
+from models.layers import AdaLNZeroBlock, FinalLayer, LabelEmbedder, TimestepEmbedder, sincos_2d, zero_linears
 from models.spec import ModelSpec
 
 
@@ -34,28 +34,27 @@ class Denoiser(nn.Module):
         self.pos_embed: Tensor
         self.blocks = nn.ModuleList([block(spec) for _ in range(spec.depth)])
         self.final_layer = FinalLayer(spec)
-        self.initialize_weights()
+        if not self.pos_embed.is_meta:
+            self.initialize_weights()
 
     @torch.no_grad()
     def initialize_weights(self) -> None:
-        """DiT's initialisation; state-space parameters of a mixer keep Mamba's."""
+        """DiT's initialisation; what a mixer has of its own (the state space) keeps the mixer's."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))  # the patch embedding is a linear layer
-        nn.init.zeros_(self.x_embedder.proj.bias)
+        self.x_embedder.proj.bias.data.zero_()
         nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
-        for linear in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
-            nn.init.normal_(linear.weight, std=0.02)
-        for module in self.modules():
-            if hasattr(module, "reset_state_space"):  # xavier and a zero bias would give every channel the same dt, 0.69
-                module.reset_state_space()
-        zero = [block.adaLN_modulation[1] for block in self.blocks]
-        for linear in (*zero, self.final_layer.adaLN_modulation[1], self.final_layer.linear):
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        for module in self.t_embedder.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+        for block in self.blocks:
+            assert isinstance(block, AdaLNZeroBlock)
+            block.initialize_weights()
+        zero_linears(self.final_layer)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, drop_labels: Tensor | None = None) -> Tensor:
         """x (B, C, H, W); timesteps t (B,) in 0..999; labels y (B,) int64. Returns (B, 2C or C, H, W).

@@ -1,7 +1,7 @@
 """DiM's block (Mo & Tian, arXiv 2405.15881): two selective scans, one in each direction, mix the tokens.
 
 Letters: B batch, L tokens, D width, E = expand·D inner width, S state, K convolution, R rank of the timescale.
-Costs a token: 6D² multiply-adds in the shared projections, 2E(K + 2R + 2S) in the two directions' own, 8ES in the scans.
+Costs a token: 6D² multiply-adds in the shared projections, 2E(K + 2R + 2S) in each direction's own, 8ES in scans.
 Parameter names are Vim's (Zhu et al., arXiv 2401.09417): a direction's own weights carry the infix `_b` when backward.
 """
 
@@ -29,6 +29,10 @@ class DiMBlock(AdaLNZeroBlock):
 
     def mix(self, x: Tensor) -> Tensor:
         return self.mixer(x)
+
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        self.mixer.reset_state_space()  # xavier and a zero bias would give every channel the same timescale, 0.69
 
 
 class BidirectionalMamba(nn.Module):

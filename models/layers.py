@@ -7,6 +7,7 @@ Module and parameter names are DiT's (Peebles & Xie, arXiv 2212.09748), so that 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from timm.layers import Mlp
@@ -36,6 +37,14 @@ def sincos_2d(grid: int, dim: int) -> Tensor:
     return torch.cat([sincos_1d(column, dim // 2), sincos_1d(row, dim // 2)], dim=1).float().unsqueeze(0)
 
 
+def zero_linears(module: nn.Module) -> None:
+    """Set every linear layer inside to zero."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
 class TimestepEmbedder(nn.Module):
     """Timesteps to vectors: [cos | sin] features, then a two-layer MLP."""
 
@@ -48,7 +57,7 @@ class TimestepEmbedder(nn.Module):
         index = torch.arange(half, dtype=torch.float32, device=t.device)
         angles = t.float()[:, None] * torch.exp(-math.log(10000) * index / half)  # (B, 128)
         features = torch.cat([angles.cos(), angles.sin()], dim=1)                 # (B, 256)
-        return self.mlp(features.to(self.mlp[0].weight.dtype))                    # (B, D)
+        return self.mlp(features.to(next(self.parameters()).dtype))               # (B, D)
 
 
 class LabelEmbedder(nn.Module):
@@ -83,11 +92,15 @@ class AdaLNZeroBlock(nn.Module):
         self.mlp: Mlp | None = None
         if spec.mlp:
             self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS, elementwise_affine=False)
-            self.mlp = Mlp(width, spec.mlp_ratio * width, act_layer=lambda: nn.GELU(approximate="tanh"))
+            self.mlp = Mlp(width, spec.mlp_ratio * width, act_layer=partial(nn.GELU, approximate="tanh"))
 
     def mix(self, x: Tensor) -> Tensor:
         """Exchange information between tokens: (B, L, D) to (B, L, D)."""
         raise NotImplementedError
+
+    def initialize_weights(self) -> None:
+        """After the skeleton's xavier: close the gates. A mixer with an initialisation of its own restores it here."""
+        zero_linears(self.adaLN_modulation)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """x (B, L, D), condition c (B, D)."""

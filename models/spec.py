@@ -19,7 +19,7 @@ MERGES = ("mean", "sum")
 
 @dataclass(frozen=True)
 class Size:
-    """Width, attention heads, and the depth of each family; `matched` is the DiM depth with the nearest parameters to DiT."""
+    """Width, attention heads, and each family's depth; `matched` is the DiM depth of nearest parameters to DiT."""
 
     width: int
     heads: int

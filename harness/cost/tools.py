@@ -1,0 +1,72 @@
+"""The counters that others use, run as they are: thop, fvcore and torch's FlopCounterMode."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from dataclasses import dataclass
+from importlib import metadata
+
+import torch
+from torch import Tensor, nn
+
+from harness.cost.kernels import traceable_kernels
+from harness.cost.trace import to_meta
+
+TOOLS = ("thop", "fvcore", "torch")
+
+EXECUTION_LIMIT_MACS = 1_000_000_000
+"""fvcore executes the model on real tensors; above this many multiply-adds its figure is predicted instead."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a tool printed: its count, its parameter count where it has one, its name and version."""
+
+    count: int
+    params: int | None
+    tool: str
+
+
+def version(tool: str) -> str:
+    """The tool's name and version. Raises ValueError, with the install command, when it is not installed."""
+    try:
+        return f"{tool} {metadata.version(tool)}"
+    except metadata.PackageNotFoundError:
+        raise ValueError(f"{tool} is not installed: pip install {tool}") from None
+
+
+def run(tool: str, model: nn.Module, *inputs: Tensor) -> Reading:
+    """Run a tool on `model(*inputs)`. thop and torch see a meta copy of the model; fvcore executes the model itself."""
+    name = version(tool)
+    with torch.no_grad(), traceable_kernels(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        count, params = {"thop": _thop, "fvcore": _fvcore, "torch": _torch}[tool](model, inputs)
+    return Reading(round(count), params, name)
+
+
+def _thop(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[float, int]:
+    import thop
+
+    shadow = copy.deepcopy(to_meta(model))  # thop adds hooks and buffers to what it profiles
+    macs, params = thop.profile(shadow, tuple(x.to("meta") for x in inputs), verbose=False)
+    return macs, round(params)
+
+
+def _fvcore(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[float, None]:
+    from fvcore.nn import FlopCountAnalysis
+
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    analysis = FlopCountAnalysis(model, inputs)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    return analysis.total(), None
+
+
+def _torch(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[int, None]:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shadow = to_meta(model)
+    with FlopCounterMode(display=False) as counter:
+        shadow(*(x.to("meta") for x in inputs))
+    return counter.get_total_flops(), None
