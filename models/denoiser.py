@@ -45,8 +45,10 @@ class Denoiser(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))  # the patch embedding is a linear layer
-        self.x_embedder.proj.bias.data.zero_()
+        patches = self.x_embedder.proj
+        assert patches.bias is not None
+        nn.init.xavier_uniform_(patches.weight.flatten(1))  # the patch embedding is a linear layer
+        nn.init.zeros_(patches.bias)
         nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
         for module in self.t_embedder.modules():
             if isinstance(module, nn.Linear):

@@ -7,10 +7,9 @@ Module and parameter names are DiT's (Peebles & Xie, arXiv 2212.09748), so that 
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import torch
-from timm.layers import Mlp
+from timm.layers import GELUTanh, Mlp
 from torch import Tensor, nn
 
 from models.spec import ModelSpec
@@ -92,7 +91,7 @@ class AdaLNZeroBlock(nn.Module):
         self.mlp: Mlp | None = None
         if spec.mlp:
             self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS, elementwise_affine=False)
-            self.mlp = Mlp(width, spec.mlp_ratio * width, act_layer=partial(nn.GELU, approximate="tanh"))
+            self.mlp = Mlp(width, spec.mlp_ratio * width, act_layer=GELUTanh)
 
     def mix(self, x: Tensor) -> Tensor:
         """Exchange information between tokens: (B, L, D) to (B, L, D)."""

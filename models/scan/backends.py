@@ -8,10 +8,11 @@ from types import ModuleType
 
 import torch
 
-from . import reference
+from . import cpu, reference
 
 # Fastest first: "auto" takes the first one that runs.
 BACKENDS: dict[str, ModuleType] = {
+    "numba": cpu,
     "reference": reference,
 }
 

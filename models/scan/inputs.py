@@ -1,13 +1,13 @@
 """What a selective scan is given: the operands of one call, checked once and handed to every backend alike.
 
-Letters: B batch, L tokens (time), E channels, N states per channel.
+Letters: B batch, L tokens (time), E channels, N states of a channel.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import sigmoid, silu, softplus
 
 
 class ScanInputs(NamedTuple):
@@ -32,7 +32,7 @@ class ScanInputs(NamedTuple):
 
     @property
     def state_dtype(self) -> torch.dtype:
-        """float32 whatever the inputs are, so that 16-bit inputs lose nothing in the recurrence; float64 for float64."""
+        """float32, so that 16-bit inputs lose nothing in the recurrence; float64 where u is float64."""
         return torch.float64 if self.u.dtype == torch.float64 else torch.float32
 
     @property
@@ -45,9 +45,9 @@ class ScanInputs(NamedTuple):
             raise ValueError(f"u must be (batch, tokens, channels), got shape {tuple(self.u.shape)}")
         batch, length, channels = self.u.shape
         if self.A.dim() != 2 or self.A.shape[0] != channels:
-            raise ValueError(f"A must be (channels, states) = ({channels}, N), got shape {tuple(self.A.shape)}")
+            raise ValueError(f"A must be (channels, states) with {channels} channels, got shape {tuple(self.A.shape)}")
         states = self.A.shape[1]
-        wanted = {
+        shapes = {
             "delta": (batch, length, channels),
             "B": (batch, length, states),
             "C": (batch, length, states),
@@ -55,30 +55,73 @@ class ScanInputs(NamedTuple):
             "z": (batch, length, channels),
             "delta_bias": (channels,),
         }
-        for name, shape in wanted.items():
-            tensor = getattr(self, name)
-            if tensor is not None and tuple(tensor.shape) != shape:
-                raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
-        for name, tensor in zip(self._fields[:8], self.tensors, strict=True):
+        for name, tensor in zip(self._fields, self.tensors, strict=False):
             if tensor is None:
                 continue
+            if name in shapes and tuple(tensor.shape) != shapes[name]:
+                raise ValueError(f"{name} must have shape {shapes[name]}, got {tuple(tensor.shape)}")
             if not tensor.is_floating_point():
                 raise ValueError(f"{name} must be real floating point, got {tensor.dtype}")
             if tensor.device != self.u.device:
-                raise ValueError(f"{name} is on {tensor.device}, u on {self.u.device}: one device is needed")
+                raise ValueError(f"{name} is on {tensor.device}, u on {self.u.device}; all must be on one device")
 
     def cast(self) -> "ScanInputs":
         """The same operands in the dtype of the state."""
-        dtype = self.state_dtype
-        return ScanInputs(
-            *(None if t is None else t.to(dtype) for t in self.tensors), self.delta_softplus, self.reverse
-        )
+        tensors = (None if tensor is None else tensor.to(self.state_dtype) for tensor in self.tensors)
+        return ScanInputs(*tensors, self.delta_softplus, self.reverse)
 
-    def raw_timestep(self) -> Tensor:
-        """delta + delta_bias, before softplus."""
-        return self.delta if self.delta_bias is None else self.delta + self.delta_bias
+    def tokens(self, span: slice) -> "ScanInputs":
+        """The same scan over some of the tokens."""
+        u, delta, A, B, C, D, z, bias = self.tensors
+        part = (None if tensor is None else tensor[:, span] for tensor in (u, delta, B, C, z))
+        u, delta, B, C, z = part
+        return ScanInputs(u, delta, A, B, C, D, z, bias, self.delta_softplus, self.reverse)
 
     def timestep(self) -> Tensor:
         """The dt of the recurrence, (B, L, E)."""
-        raw = self.raw_timestep()
-        return F.softplus(raw) if self.delta_softplus else raw
+        raw = self._raw_timestep()
+        return softplus(raw) if self.delta_softplus else raw
+
+    def output(self, y: Tensor) -> Tensor:
+        """(y + D u) silu(z), from y_t = <C_t, h_t>."""
+        skipped = y if self.D is None else y + self.D * self.u
+        return skipped if self.z is None else skipped * silu(self.z)
+
+    def read_out_gradient(self, dout: Tensor) -> Tensor:
+        """dL/dy from dL/dout."""
+        return dout if self.z is None else dout * silu(self.z)
+
+    def gradients(
+        self, dout: Tensor, y: Tensor, dx: Tensor, ddt: Tensor, dA: Tensor, dB: Tensor, dC: Tensor
+    ) -> "ScanGradients":
+        """Gradients of all operands, from those of the recurrence h_t = exp(dt_t A) h_{t-1} + x_t B_t, where x = dt u
+        and ddt is the gradient that reaches dt through the decay."""
+        dt, dy = self.timestep(), self.read_out_gradient(dout)
+        du, ddelta = dx * dt, ddt + dx * self.u
+        if self.delta_softplus:
+            ddelta = ddelta * sigmoid(self._raw_timestep())
+        dD = dz = None
+        if self.D is not None:
+            du, dD = du + dy * self.D, (dy * self.u).sum((0, 1))
+            y = y + self.D * self.u
+        if self.z is not None:
+            gate = sigmoid(self.z)
+            dz = dout * y * gate * (1 + self.z * (1 - gate))
+        dbias = None if self.delta_bias is None else ddelta.sum((0, 1))
+        return ScanGradients(du, ddelta, dA, dB, dC, dD, dz, dbias)
+
+    def _raw_timestep(self) -> Tensor:
+        return self.delta if self.delta_bias is None else self.delta + self.delta_bias
+
+
+class ScanGradients(NamedTuple):
+    """Gradients of the eight tensor operands, in their order; None for an absent one."""
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    delta_bias: Tensor | None
