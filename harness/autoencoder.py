@@ -59,22 +59,24 @@ class StableDiffusion:
     downsample = 8
 
     def __init__(self, where: str = HUB, device: torch.device | str = "cpu") -> None:
+        path = Path(where).expanduser()
+        advice = (
+            f"download config.json and {WEIGHTS} from hf.co/{HUB} into a directory and point at it with --vae DIRECTORY"
+        )
+        if path.is_dir():
+            missing = [name for name in ("config.json", WEIGHTS) if not (path / name).is_file()]
+            if missing:
+                raise ValueError(f"no {' and no '.join(missing)} in {where}: {advice}")
+        elif where.startswith(("/", ".", "~")):
+            raise ValueError(f"no autoencoder at {where!r}: {advice}")
         try:
             from diffusers import AutoencoderKL
         except ImportError as error:
             raise ValueError("the autoencoder needs diffusers: pip install 'dim-vs-dit[latent]'") from error
-        path = Path(where).expanduser()
-        if path.is_dir():
-            missing = [name for name in ("config.json", WEIGHTS) if not (path / name).is_file()]
-            if missing:
-                raise ValueError(f"--vae {where}: no {' and no '.join(missing)} there; get them from hf.co/{HUB}")
         try:
-            self.model = AutoencoderKL.from_pretrained(where)
+            self.model = AutoencoderKL.from_pretrained(where, use_safetensors=True, low_cpu_mem_usage=False)
         except (OSError, ValueError) as error:
-            raise ValueError(
-                f"no autoencoder at {where!r}: download config.json and {WEIGHTS} from hf.co/{HUB} "
-                "into a directory and point at it with --vae DIRECTORY"
-            ) from error
+            raise ValueError(f"cannot load the autoencoder {where!r}: {advice}") from error
         self.model = self.model.eval().requires_grad_(False).to(device)
         self.name = path.name if path.is_dir() else where
         self.downsample = 2 ** (len(self.model.config.block_out_channels) - 1)

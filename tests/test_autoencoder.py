@@ -1,7 +1,11 @@
 """The autoencoder's contract, on diffusers' real class with small random weights."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from harness.autoencoder import SCALE, Identity, StableDiffusion, sample_latents
 
@@ -39,9 +43,9 @@ def test_encode_and_decode_are_diffusers_own_times_the_scale(vae_directory):
     assert not any(parameter.requires_grad for parameter in ours.model.parameters())
 
 
-def test_missing_weights_say_which_file_where_from_and_which_flag(vae_directory, tmp_path):
-    (tmp_path / "config.json").write_text((vae_directory / "config.json").read_text())
-    with pytest.raises(ValueError, match=r"--vae .*diffusion_pytorch_model\.safetensors.*hf\.co/stabilityai"):
+def test_missing_weights_say_which_file_where_from_and_which_flag(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"no diffusion_pytorch_model\.safetensors in .*hf\.co/stabilityai.*--vae"):
         StableDiffusion(str(tmp_path))
     with pytest.raises(ValueError, match=r"no autoencoder at '/nowhere/vae'.*hf\.co/stabilityai.*--vae"):
         StableDiffusion("/nowhere/vae")
@@ -57,3 +61,33 @@ def test_latents_have_the_posterior_s_moments():
 def test_pixel_space_is_the_identity():
     images = torch.rand(2, 1, 8, 8)
     assert torch.equal(Identity().decode(Identity().sample(Identity().moments(images), images)), images)
+
+
+def test_an_image_tree_trains_and_samples_through_the_real_class_from_tree_and_from_cache(vae_directory, tmp_path):
+    """The whole latent pipeline: encode the tree, train on the tree and on the cache, sample, decode."""
+    from harness import data, sample, train
+    from harness.diffusion import checkpoint
+
+    random = np.random.default_rng(0)
+    for name in ("ant", "bee"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        for i in range(3):
+            pixels = random.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "tree" / name / f"{i}.png")
+    tree, cache, vae = str(tmp_path / "tree"), str(tmp_path / "cache"), str(vae_directory)
+    place = ["--resolution", "16", "--device", "cpu"]
+    assert data.main(["encode", "--data", tree, "--out", cache, "--vae", vae, *place]) == 0
+    common = ["--preset", "imagenet256", "--model", "DiT-N/2", "--num-classes", "2", "--steps", "3", "--batch", "8"]
+    assert train.main([*common, *place, "--data", tree, "--vae", vae, "--out", str(tmp_path / "a")]) == 0
+    assert train.main([*common, *place, "--data", cache, "--vae", vae, "--out", str(tmp_path / "b")]) == 0
+    on_tree, on_cache = ((tmp_path / run / "losses.jsonl").read_text().splitlines() for run in "ab")
+    for left, right in zip(on_tree, on_cache, strict=True):
+        assert json.loads(left)["loss"] == pytest.approx(json.loads(right)["loss"], rel=1e-4)
+    spec = checkpoint.latest(tmp_path / "a" / "checkpoints")[1]["config"]["spec"]
+    assert (spec["channels"], spec["downsample"]) == (4, 2)
+
+    out = tmp_path / "samples"
+    flags = ["--num-samples", "2", "--steps", "3", "--device", "cpu", "--out", str(out)]
+    assert sample.main(["--ckpt", str(tmp_path / "b"), *flags]) == 0
+    assert Image.open(out / "000001.png").size == (16, 16)
+    assert json.loads((out / "settings.json").read_text())["autoencoder"] == "tiny-vae"

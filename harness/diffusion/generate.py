@@ -1,0 +1,150 @@
+"""Seeds to samples: sample i is a function of (seed, i) and the weights alone.
+
+Its class and all its noise come from its own stream. That leaves the network's arithmetic: matrix products of another
+shape, or a sample in another row, may round differently in the last bit, and a rounded pixel with them. So sample i
+always stands in row `i % slots` of a network batch of `slots` rows, idle rows being zeros: same shapes, same rows, same
+bits, for every `batch` and number of processes. On a CPU `slots` is 16, whatever the batch; elsewhere, where padding
+would cost more than it gives, it is the batch, and between batch sizes a few pixels may differ by one level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.diffusion.checkpoint import Trained
+from harness.diffusion.fit import autocast, set_precision
+from harness.diffusion.presets import PRECISIONS
+from harness.diffusion.process import SAMPLERS, linear_schedule, sample
+from harness.distributed import Ranks
+from harness.seeds import stream
+
+CPU_SLOTS = 16
+QUANTISER = "trunc(clamp(127.5 x + 128, 0, 255))"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """What the samples follow from, beside the weights. `classes`: uniform (at random, as DiT), balanced, or a list.
+
+    Guidance is uncond + cfg_scale (cond - uncond) on the first `cfg_channels` channels; 3 is DiT's published choice.
+    Raises ValueError, naming the field, for impossible values.
+    """
+
+    seed: int = 0
+    steps: int = 250
+    sampler: str = "ddpm"
+    cfg_scale: float = 1.5
+    cfg_channels: int = 3
+    classes: str | tuple[int, ...] = "uniform"
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        linear_schedule(self.steps)
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"unknown sampler {self.sampler!r}; choose from {', '.join(SAMPLERS)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {self.precision!r}; choose from {', '.join(PRECISIONS)}")
+        if self.seed < 0 or self.cfg_scale < 0 or self.cfg_channels < 0:
+            raise ValueError("seed, cfg_scale and cfg_channels must not be negative")
+        if isinstance(self.classes, str) and self.classes not in ("uniform", "balanced"):
+            raise ValueError(f"unknown classes {self.classes!r}; choose uniform, balanced, or a list of numbers")
+
+    def check_classes(self, num_classes: int) -> None:
+        """Raise ValueError for a listed class that a model of so many does not have."""
+        wrong = [label for label in self.classes if label not in range(num_classes)]
+        if wrong and not isinstance(self.classes, str):
+            raise ValueError(f"no class {wrong[0]}: the model has 0..{num_classes - 1}")
+
+
+@dataclass(frozen=True)
+class Samples:
+    indices: list[int]
+    images: np.ndarray  # (B, H, W, 3) uint8; grey images have three equal channels
+    labels: np.ndarray  # (B,) int64
+
+
+def draw_label(config: SampleConfig, index: int, num_classes: int, random: np.random.Generator) -> int:
+    """The class of a sample; the random draw is spent in any case, so that the noise after it is the same."""
+    uniform = int(random.integers(num_classes))
+    if isinstance(config.classes, tuple):
+        return config.classes[index % len(config.classes)]
+    return index % num_classes if config.classes == "balanced" else uniform
+
+
+def quantise(images: Tensor) -> np.ndarray:
+    """(B, C, H, W) in [-1, 1] to (B, H, W, 3) uint8 by DiT's rule, which rounds halves up; grey is repeated."""
+    levels = (127.5 * images.float() + 128).clamp(0, 255).to(torch.uint8).cpu()
+    return levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def plan(indices: Iterable[int], batch: int, slots: int, ranks: Ranks) -> Iterator[list[int]]:
+    """This process's share of the samples, in batches that each lie within one network batch."""
+    waiting: list[int] = []
+    for index in sorted(indices):
+        if index // slots % ranks.world != ranks.rank:
+            continue
+        if waiting and (len(waiting) == batch or index // slots != waiting[0] // slots):
+            yield waiting
+            waiting = []
+        waiting.append(index)
+    if waiting:
+        yield waiting
+
+
+@torch.inference_mode()
+def generate(
+    trained: Trained, config: SampleConfig, indices: Iterable[int], batch: int, ranks: Ranks
+) -> Iterator[Samples]:
+    """The samples of these indices that fall to this process, `batch` at a time (on a CPU 16 at most).
+
+    Raises ValueError for a class that the model does not have.
+    """
+    spec = trained.model.spec
+    config.check_classes(spec.num_classes)
+    set_precision(config.precision)
+    slots = CPU_SLOTS if ranks.device.type == "cpu" else batch
+    schedule = linear_schedule(config.steps).to(ranks.device)
+    side = trained.model.resolution // spec.downsample
+    shape = (spec.channels, side, side)
+    for members in plan(indices, batch, slots, ranks):
+        rows = [index % slots for index in members]
+        random = [stream(config.seed, "sample", index) for index in members]
+        labels = np.array(
+            [draw_label(config, i, spec.num_classes, r) for i, r in zip(members, random, strict=True)], dtype=np.int64
+        )
+
+        def draw_noise(rows: list[int] = rows, random: list[np.random.Generator] = random) -> Tensor:
+            noise = np.zeros((slots, *shape), dtype=np.float32)
+            for row, generator in zip(rows, random, strict=True):
+                noise[row] = generator.standard_normal(shape, dtype=np.float32)
+            return torch.from_numpy(noise).to(ranks.device)
+
+        y = torch.zeros(slots, dtype=torch.int64)
+        y[rows] = torch.from_numpy(labels)
+        denoise = denoiser(trained, config, y.to(ranks.device), ranks.device)
+        latents = sample(schedule, denoise, draw_noise(), config.sampler, draw_noise)
+        yield Samples(members, quantise(trained.autoencoder.decode(latents))[rows], labels)
+
+
+def denoiser(trained: Trained, config: SampleConfig, y: Tensor, device: torch.device):
+    """The network as a function of (x, t): one forward a step, doubled by guidance only when the scale is not 1."""
+    model = trained.model
+    both = torch.cat([y, torch.full_like(y, model.spec.num_classes)])
+
+    def plain(x: Tensor, t: Tensor) -> Tensor:
+        with autocast(device, config.precision):
+            return model(x, t, y)
+
+    def guided(x: Tensor, t: Tensor) -> Tensor:
+        with autocast(device, config.precision):
+            output = model.forward_with_cfg(
+                x.repeat(2, 1, 1, 1), t.repeat(2), both, config.cfg_scale, config.cfg_channels
+            )
+            return output[: len(x)]
+
+    return plain if config.cfg_scale == 1 else guided

@@ -1,0 +1,242 @@
+"""The sampler: a sample is a function of (seed, index) and weights, drawn once, written whole, and described."""
+
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harness import sample
+from harness.autoencoder import Identity
+from harness.diffusion import checkpoint, generate, pictures
+from harness.diffusion.generate import SampleConfig, quantise
+from harness.distributed import Ranks
+from models import create_model
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = Ranks(0, 1, torch.device("cpu"))
+
+
+def random_model(name):
+    """A denoiser of digits whose every layer matters: fresh ones are zero at the gates and at the head."""
+    torch.manual_seed(0)
+    model = create_model(name, 8, channels=1, downsample=1, num_classes=10)
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    return model
+
+
+def save(where, name):
+    model = random_model(name)
+    raw = {key: value * 1.1 for key, value in model.state_dict().items()}
+    config = {"spec": dataclasses.asdict(model.spec), "resolution": 8, "vae": "identity", "dataset": "digits"}
+    config["classes"] = [str(digit) for digit in range(10)]
+    checkpoint.save(where / "checkpoints", {"step": 3, "config": config, "model": raw, "ema": model.state_dict()})
+    return where
+
+
+@pytest.fixture(scope="module", params=["DiT-N/2", "DiM-N/2"])
+def trained_run(request, tmp_path_factory):
+    return save(tmp_path_factory.mktemp("run"), request.param)
+
+
+@pytest.fixture(scope="module")
+def dit_run(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("run"), "DiT-N/4")
+
+
+def draw(run, out, *flags):
+    return sample.main(["--ckpt", str(run), "--out", str(out), "--steps", "8", "--device", "cpu", *map(str, flags)])
+
+
+def images(out, count):
+    return np.stack([image for image, _ in pictures.read(out, count)])
+
+
+def test_batch_size_does_not_change_a_single_byte(trained_run, tmp_path):
+    for batch in (1, 7, 16):
+        draw(trained_run, tmp_path / str(batch), "--num-samples", 20, "--batch", batch)
+    reference = images(tmp_path / "16", 20)
+    assert len(np.unique(reference.reshape(20, -1), axis=0)) == 20
+    assert np.array_equal(images(tmp_path / "1", 20), reference)
+    assert np.array_equal(images(tmp_path / "7", 20), reference)
+
+
+def test_latents_too_are_equal_to_the_last_bit_in_any_batch_and_subset(trained_run, monkeypatch):
+    trained = checkpoint.load_trained(trained_run, torch.device("cpu"))
+    monkeypatch.setattr(generate, "quantise", lambda decoded: decoded.numpy().copy())
+    config = SampleConfig(steps=5)
+
+    def latents(indices, batch):
+        drawn = list(generate.generate(trained, config, indices, batch, CPU))
+        return dict(zip([i for s in drawn for i in s.indices], np.concatenate([s.images for s in drawn]), strict=True))
+
+    whole = latents(range(32), 16)
+    for part in (latents([30, 3, 17], 16), latents(range(9, 20), 4)):
+        for index, value in part.items():
+            assert np.array_equal(value, whole[index]), index
+
+
+def test_two_gloo_processes_draw_the_same_bytes_as_one(trained_run, tmp_path):
+    draw(trained_run, tmp_path / "one", "--num-samples", 40)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    flags = ["--ckpt", str(trained_run), "--out", str(tmp_path / "two"), "--steps", "8", "--num-samples", "40"]
+    command = [*launcher, "harness.sample", *flags, "--device", "cpu", "--npz"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    assert np.array_equal(images(tmp_path / "two", 40), images(tmp_path / "one", 40))
+    with np.load(tmp_path / "two" / "samples.npz") as archive:
+        assert np.array_equal(archive["arr_0"], images(tmp_path / "one", 40))
+
+
+def test_the_same_command_draws_only_what_is_missing_or_damaged(dit_run, tmp_path, monkeypatch):
+    draw(dit_run, tmp_path, "--num-samples", 20)
+    before = images(tmp_path, 20)
+    kept = (tmp_path / "000003.png").stat().st_mtime_ns
+    (tmp_path / "000005.png").unlink()
+    (tmp_path / "000018.png").write_bytes((tmp_path / "000018.png").read_bytes()[:70])
+    Image.new("RGB", (8, 8)).save(tmp_path / "000019.png")  # no sample: it lacks its class
+    drawn = []
+    real = pictures.write
+    monkeypatch.setattr(pictures, "write", lambda out, samples: (drawn.extend(samples.indices), real(out, samples)))
+    draw(dit_run, tmp_path, "--num-samples", 22)
+    assert drawn == [5, 18, 19, 20, 21]
+    assert np.array_equal(images(tmp_path, 20), before)
+    assert (tmp_path / "000003.png").stat().st_mtime_ns == kept
+
+
+def test_a_folder_of_other_samples_is_never_touched(dit_run, tmp_path, capsys):
+    draw(dit_run, tmp_path, "--num-samples", 2)
+    with pytest.raises(SystemExit) as exit_:
+        draw(dit_run, tmp_path, "--num-samples", 4, "--seed", 1)
+    assert exit_.value.code == 2
+    assert "seed is 0, asked for 1; choose another --out" in capsys.readouterr().err
+    assert not (tmp_path / "000003.png").exists()
+
+
+def test_settings_say_what_the_samples_are(dit_run, tmp_path):
+    draw(dit_run, tmp_path, "--num-samples", 1, "--weights", "raw", "--sampler", "ddim", "--precision", "bf16")
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings["weights"] == "raw"
+    assert settings["sampler"] == "ddim"
+    assert settings["precision"] == "bf16"
+    assert settings["autoencoder"] == "identity"
+    assert settings["model"] == "DiT-N/4"
+    assert settings["step"] == 3
+
+
+def test_ema_and_raw_weights_draw_different_samples(dit_run, tmp_path):
+    draw(dit_run, tmp_path / "ema", "--num-samples", 4)
+    draw(dit_run, tmp_path / "raw", "--num-samples", 4, "--weights", "raw")
+    assert not np.array_equal(images(tmp_path / "ema", 4), images(tmp_path / "raw", 4))
+
+
+@pytest.mark.parametrize(("scale", "rows"), [(1.0, 16), (1.5, 32)])
+def test_guidance_costs_one_batched_forward_a_step_and_none_at_scale_1(dit_run, scale, rows):
+    trained = checkpoint.load_trained(dit_run, torch.device("cpu"))
+    seen = []
+    trained.model.x_embedder.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    list(generate.generate(trained, SampleConfig(steps=5, cfg_scale=scale), range(16), 16, CPU))
+    assert seen == [rows] * 5
+
+
+def test_guidance_extrapolates_from_the_null_class():
+    """By hand on the guided output: null + scale (conditional - null) on the noise; the variance is conditional."""
+    model = random_model("DiT-N/4").eval()
+    trained = checkpoint.Trained(model, Identity(), [], {})
+    x, t, y = torch.randn(3, 1, 8, 8), torch.tensor([999, 500, 3]), torch.tensor([1, 2, 3])
+    with torch.no_grad():
+        guided = generate.denoiser(trained, SampleConfig(cfg_scale=4.0), y, torch.device("cpu"))(x, t)
+        conditional, null = model(x, t, y), model(x, t, torch.full_like(y, 10))
+    assert torch.allclose(guided[:, :1], null[:, :1] + 4 * (conditional[:, :1] - null[:, :1]), atol=1e-5)
+    assert torch.allclose(guided[:, 1:], conditional[:, 1:], atol=1e-5)
+
+
+def test_classes_are_uniform_balanced_or_listed(dit_run):
+    trained = checkpoint.load_trained(dit_run, torch.device("cpu"))
+
+    def labels(classes, count=20):
+        config = SampleConfig(steps=1, classes=classes)
+        return [int(y) for s in generate.generate(trained, config, range(count), 16, CPU) for y in s.labels]
+
+    assert labels("balanced") == [*range(10), *range(10)]
+    assert labels((3, 1, 4)) == [3, 1, 4] * 6 + [3, 1]
+    uniform = labels("uniform", 400)
+    assert np.bincount(uniform, minlength=10).min() > 20
+    assert uniform[:20] == labels("uniform")
+
+
+def test_the_noise_of_a_sample_does_not_depend_on_how_classes_are_chosen(dit_run, monkeypatch):
+    trained = checkpoint.load_trained(dit_run, torch.device("cpu"))
+    first = next(generate.generate(trained, SampleConfig(steps=4), range(16), 16, CPU))
+    listed = SampleConfig(steps=4, classes=tuple(first.labels.tolist()))
+    again = next(generate.generate(trained, listed, range(16), 16, CPU))
+    assert np.array_equal(first.images, again.images)
+
+
+def test_quantiser_rounds_halves_up_and_clamps():
+    values = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, 3 / 255 - 1, -1 + 0.99 / 127.5]).view(1, 1, 1, -1)
+    assert quantise(values)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255, 2, 1]
+    every_level = torch.arange(256).view(1, 1, 1, -1) / 127.5 - 1
+    assert quantise(every_level)[0, 0, :, 2].tolist() == list(range(256)), "8-bit images survive the round trip"
+
+
+def test_npz_is_adms(dit_run, tmp_path):
+    draw(dit_run, tmp_path, "--num-samples", 5, "--npz", "--classes", "balanced", "--cfg-scale", 1, "--cfg-channels", 4)
+    with np.load(tmp_path / "samples.npz") as archive:
+        assert (archive["arr_0"].dtype, archive["arr_0"].shape) == (np.uint8, (5, 8, 8, 3))
+        assert (archive["arr_1"].dtype, archive["arr_1"].tolist()) == (np.int64, [0, 1, 2, 3, 4])
+        assert np.array_equal(archive["arr_0"], images(tmp_path, 5))
+    assert np.load(io.BytesIO((tmp_path / "samples.npz").read_bytes()))["arr_0"].shape == (5, 8, 8, 3)
+
+
+def test_grid_shows_the_samples_in_order_of_class(dit_run, tmp_path):
+    draw(dit_run, tmp_path, "--num-samples", 12, "--classes", 7, 2)
+    grid = np.asarray(Image.open(tmp_path / "grid.png"))
+    first_of_class_2 = images(tmp_path, 2)[1]
+    assert np.array_equal(grid[18 : 18 + 48, 4:52], first_of_class_2.repeat(6, 0).repeat(6, 1))
+    assert grid.shape == (2 * (48 + 4 + 14) + 4, 10 * (48 + 4) + 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--num-samples", "0"], "must be a positive integer"),
+        (["--steps", "1001"], "steps must lie in 1..1000"),
+        (["--classes", "cat"], "unknown classes 'cat'"),
+        (["--classes", "3", "10"], "no class 10: the model has 0..9"),
+        (["--cfg-scale", "-1"], "must not be negative"),
+        (["--model", "DiT-N/4", "--resolution", "32"], "not of this model"),
+        (["--vae", "/nowhere/vae"], "no autoencoder at '/nowhere/vae'"),
+        (["--ckpt", "/nowhere/model.pt"], "no such checkpoint"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(dit_run, tmp_path, capsys, flags, complaint):
+    with pytest.raises(SystemExit) as exit_:
+        draw(dit_run, tmp_path / "out", *flags)
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err
+    assert complaint in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bare_state_dict_samples_once_it_is_named(tmp_path, monkeypatch):
+    class Vae:
+        name, downsample = "vae", 8
+
+        def decode(self, latents):
+            return torch.nn.functional.interpolate(latents[:, :3], scale_factor=8)
+
+    monkeypatch.setattr(checkpoint, "StableDiffusion", lambda where, device: Vae())
+    torch.save(create_model("DiM-N/2", 16, num_classes=5).state_dict(), tmp_path / "weights.pt")
+    flags = ["--model", "DiM-N/2", "--resolution", 16, "--num-classes", 5, "--num-samples", 1]
+    assert draw(tmp_path / "weights.pt", tmp_path / "out", *flags) == 0
+    assert images(tmp_path / "out", 1).shape == (1, 16, 16, 3)
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["autoencoder"] == "vae"
