@@ -13,7 +13,7 @@ import itertools
 import pandas as pd
 
 from harness import report, store
-from harness.cost import CONVENTIONS, FORMULAS, MAC_KINDS, Convention, Cost, analytic, crossover, equal_macs_depth
+from harness.cost import CONVENTIONS, FORMULAS, MAC_KINDS, Convention, Cost, analytic, equal_macs_depth
 from harness.workload import Parser, Workload, add_model_flags, sweep, writable
 
 MODELS = ["DiT-XL/2", "DiM-XL/2", "DiM-XL/2-matched"]
@@ -68,7 +68,7 @@ def _conventions(names: list[str] | None) -> list[Convention]:
 
 def _catalogue(args: argparse.Namespace, conventions: list[Convention]) -> tuple[list[store.Measurement], str]:
     """Records and text for models of the catalogue."""
-    from harness.cost.measure import measure_all, workloads_of_tables
+    from harness.cost.measure import crossovers, measure_all, workloads_of_tables
 
     if args.table:
         records = measure_all(workloads_of_tables([args.table]), list(CONVENTIONS.values()))
@@ -76,9 +76,9 @@ def _catalogue(args: argparse.Namespace, conventions: list[Convention]) -> tuple
     workloads = sweep(args)
     if args.by_op:
         return [], report.render(_by_op(workloads), args.format)
-    records = measure_all(workloads, conventions)
+    records = measure_all(workloads, conventions) + crossovers(w.spec for w in workloads)
     images = "one image" if args.batch == 1 else f"{args.batch} images"
-    sections = [*_comparisons(workloads)]
+    sections = [_comparison_section(records, workloads)]
     if not args.convention or "formula" in args.convention:
         sections.append(_formula_section(workloads))
     return records, _text(args, records, conventions, f"a forward pass of {images}", sections)
@@ -178,7 +178,7 @@ def _convention_section(rows: list[report.Row], conventions: list[Convention]) -
         unit = "GFLOP" if convention.unit == "FLOP" else "GMAC"
         column = f"{convention.name}_{'gflops' if convention.unit == 'FLOP' else 'gmacs'}"
         columns[column] = f"{convention.name} ({'x' + str(convention.batch) + ', ' if convention.batch else ''}{unit})"
-    columns |= {"published_gflops": "published Gflops", "published_gflops_match": "same"}
+    columns |= {"published_gflops": "published Gflops", "gflops_match": "same"}
     table = report.render(_columns(rows, columns), "table")
     lines = ["The same passes as others count them", "", table, ""]
     for convention in others:
@@ -202,21 +202,21 @@ def _omissions(rows: list[report.Row], convention: Convention) -> list[str]:
     return lines
 
 
-def _comparisons(workloads: list[Workload]) -> list[str]:
-    """For each DiM beside the DiT of its size and patch: where it becomes cheaper, and its depth at equal cost."""
-    specs = list(dict.fromkeys(w.spec for w in workloads))
-    resolutions = list(dict.fromkeys(w.resolution for w in workloads))
+def _comparison_section(records: list[store.Measurement], workloads: list[Workload]) -> str:
+    """Where each DiM becomes cheaper than the DiT of its size, and its depth at equal cost."""
     lines = []
-    for dim, dit in itertools.product(specs, specs):
-        if (dim.family, dit.family) != ("DiM", "DiT") or (dim.width, dim.patch) != (dit.width, dit.patch):
+    resolutions = list(dict.fromkeys(w.resolution for w in workloads))
+    specs = {w.spec.name: w.spec for w in workloads}
+    for record in records:
+        if record.quantity != "crossover":
             continue
-        pixels = crossover(dim, dit)
-        where = f"above {pixels:.0f} px" if pixels else "nowhere"
+        dim, dit = specs[str(record.workload["model"])], specs[str(record.workload["against"])]
+        where = f"above {record.value:.0f} px" if record.value else "nowhere"
         lines.append(f"{dim.name} ({dim.depth} blocks) costs less than {dit.name} {where}")
         if not dim.variant:
             depths = ", ".join(f"{equal_macs_depth(dim, dit, r)} at {r} px" for r in resolutions)
             lines.append(f"  a DiM of that width costs what {dit.name} does with this many blocks: {depths}")
-    return ["\n".join(["Crossover (exact, analytic)", "", *lines])] if lines else []
+    return "\n".join(["Crossover (exact, analytic)", "", *lines]) if lines else ""
 
 
 def _formula_section(workloads: list[Workload]) -> str:

@@ -26,6 +26,11 @@ COST_TABLES = {
     5: "Table 5: parameters and Gflops by patch size",
     6: "Table 6: parameters and Gflops by model size",
 }
+COST_COLOURS = {"DiT-XL/2": "#0072B2", "DiM-XL/2": "#D55E00", "DiM-XL/2-matched": "#009E73"}
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+STYLE: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+         "svg.hashsalt": "harness"}  # fmt: skip
 FORMATS = ("table", "markdown", "csv", "json")
 Row = dict[str, Any]
 
@@ -74,9 +79,8 @@ def costs(records: pd.DataFrame) -> list[Row]:
     for record in records.to_dict("records"):
         if record["quantity"] not in ("cost", "params", "elementwise"):
             continue
-        question: Row = {"resolution": record.get("resolution")}
-        if isinstance(record.get("input"), str):
-            question = {"input": record["input"]}
+        by_input = isinstance(record.get("input"), str)
+        question: Row = {"input": record["input"]} if by_input else {"resolution": int(record["resolution"])}
         row = rows.setdefault((record["model"], *question.values()), {"model": record["model"], **question})
         name = str(record["convention"])
         if record["quantity"] == "params":
@@ -96,7 +100,7 @@ def costs(records: pd.DataFrame) -> list[Row]:
         row |= printed.get(key, {})
         for ours, theirs in (("paper_gmacs", "published_gflops"), ("paper_params_m", "published_params_m")):
             if ours in row and theirs in row:
-                row[theirs + "_match"] = agrees(row[ours], row[theirs])
+                row[theirs.removeprefix("published_") + "_match"] = agrees(row[ours], row[theirs])
     return list(rows.values())
 
 
@@ -121,7 +125,7 @@ def table(number: int, records: pd.DataFrame) -> pd.DataFrame:
             if theirs in cell:
                 match = agrees(ours[under_paper], str(cell[theirs]))
                 mark = "-" if match is None else "yes" if match else "NO"
-                row |= {theirs: cell[theirs], under_paper: ours[under_paper], theirs + "_match": mark}
+                row |= {theirs: cell[theirs], under_paper: ours[under_paper], theirs.removeprefix("published_") + "_match": mark}
         for exact in ("params_m", "exact_gmacs"):
             row |= {exact: ours[exact], exact + "_vs_dit": round(ours[exact] / dit[exact], 3)}
         row["flops_gflops"] = ours["flops_gflops"]
@@ -173,8 +177,54 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def cost_figure(records: pd.DataFrame, crossovers: dict[tuple[str, str], float]) -> Figure:
-    """Exact GMACs against resolution, one line a model, the crossovers (cheap, dear) to pixels marked."""
-    from harness.figures import cost_against_resolution
+def figure(name: str, records: pd.DataFrame) -> Figure:
+    """A figure by name, from the records. Raises ValueError for an unknown name or for records that lack it."""
+    if name not in FIGURES:
+        raise ValueError(f"unknown figure {name!r}; choose from {', '.join(FIGURES)}")
+    import matplotlib as mpl
 
-    return cost_against_resolution([row for row in costs(records) if "exact_gmacs" in row], crossovers)
+    with mpl.rc_context(STYLE):
+        return FIGURES[name](records)
+
+
+def _cost_figure(records: pd.DataFrame) -> Figure:
+    """Exact cost against resolution, a line a model, the crossovers marked; the printed Gflops of Table 4 beside it."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    rows = [row for row in costs(records) if row["model"] in COST_COLOURS and "exact_gmacs" in row]
+    if not rows:
+        raise ValueError(f"the cost figure needs records of {', '.join(COST_COLOURS)}")
+    drawing = Figure(figsize=(5.6, 4.0), layout="constrained")
+    axes = drawing.subplots()
+    for model, colour in COST_COLOURS.items():
+        points = sorted((row["resolution"], row["exact_gmacs"]) for row in rows if row["model"] == model)
+        axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=f"{model}, exact")
+        printed = [
+            (row["resolution"], row["paper_gmacs"])
+            for row in rows
+            if row["model"] == model and "published_gflops" in row
+        ]
+        if printed:
+            label = f"{model}, as Table 4 counts (batch of 3)"
+            axes.plot(
+                *zip(*sorted(printed), strict=True), color=colour, linestyle=":", marker="x", markersize=4, label=label
+            )
+    resolutions = sorted({row["resolution"] for row in rows})
+    for record in records[records["quantity"] == "crossover"].to_dict("records"):
+        if record["model"] in COST_COLOURS and record["value"] and record["value"] >= resolutions[0]:
+            axes.axvline(record["value"], color=COST_COLOURS[record["model"]], linewidth=0.8, linestyle="--", zorder=0)
+            where = (record["value"], 0.02)
+            axes.annotate(
+                f" {record['value']:.0f} px", where, xycoords=("data", "axes fraction"),
+                color=COST_COLOURS[record["model"]], fontsize=8,
+            )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="resolution (pixels a side)", ylabel="cost of a forward pass (GMAC)")
+    axes.set_xticks([r for r in resolutions if r & (r - 1) == 0])
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.legend(fontsize=7.5, framealpha=1, edgecolor="none")
+    return drawing
+
+
+FIGURES = {"cost": _cost_figure}

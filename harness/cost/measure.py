@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from harness.cost import tools
-from harness.cost.analytic import analytic
+from harness.cost.analytic import analytic, crossover
 from harness.cost.conventions import Convention, thop_params
 from harness.cost.operations import Cost
 from harness.cost.trace import count
@@ -145,6 +146,23 @@ def measure_module(
 def _uncounted(cost: Cost) -> str:
     calls = ", ".join(f"{name} ({n} calls)" for name, n in cost.uncounted.items())
     return f"NOT counted, no rule: {calls}" if calls else ""
+
+
+def crossovers(specs: Iterable[ModelSpec]) -> list[Measurement]:
+    """For each DiM beside the DiT of its width and patch: the resolution above which it costs less (None: nowhere)."""
+    chosen = list(dict.fromkeys(specs))
+    return [
+        Measurement(
+            quantity="crossover",
+            value=crossover(dim, dit),
+            unit="px",
+            method="analytic",
+            workload={"model": dim.name, "against": dit.name},
+            provenance=Provenance.here("none"),
+        )
+        for dim, dit in itertools.product(chosen, chosen)
+        if (dim.family, dit.family) == ("DiM", "DiT") and (dim.width, dim.patch) == (dit.width, dit.patch)
+    ]
 
 
 def workloads_of_tables(tables: Iterable[int]) -> list[Workload]:
