@@ -1,18 +1,21 @@
-"""The table of backends: which run here, which one a call gets.
+"""The table of backends: which run here, and which one a call gets.
 
-A backend is a module with `missing() -> str` (why it does not run on this machine, "" if it does),
-`unsupported(device, dtype) -> str` (the same for given tensors), `states_shape`, `forward` and `backward` (see `reference`).
+A backend is a module with `missing() -> str`, the reason why it does not run on this machine or "";
+`unsupported(device, dtype) -> str`, the same for tensors of this kind; `states_shape(inputs)`; `forward` and
+`backward`, as documented in `reference`.
 """
 
 from types import ModuleType
 
 import torch
 
-from . import cpu, reference
+from . import chunked, cpu, mamba, reference
 
-# Fastest first: "auto" takes the first one that runs.
+# Fastest first: "auto" takes the first that runs.
 BACKENDS: dict[str, ModuleType] = {
+    "mamba_ssm": mamba,
     "numba": cpu,
+    "chunked": chunked,
     "reference": reference,
 }
 

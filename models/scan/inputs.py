@@ -3,11 +3,14 @@
 Letters: B batch, L tokens (time), E channels, N states of a channel.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import sigmoid, silu, softplus
+
+# Of the eight tensor operands, in their order; None for an absent one.
+Gradients = tuple[Tensor | None, ...]
 
 
 class ScanInputs(NamedTuple):
@@ -67,15 +70,15 @@ class ScanInputs(NamedTuple):
 
     def cast(self) -> "ScanInputs":
         """The same operands in the dtype of the state."""
-        tensors = (None if tensor is None else tensor.to(self.state_dtype) for tensor in self.tensors)
-        return ScanInputs(*tensors, self.delta_softplus, self.reverse)
+        names = self._fields[: len(self.tensors)]
+        present = {name: tensor for name, tensor in zip(names, self.tensors, strict=True) if tensor is not None}
+        changed: dict[str, Any] = {name: tensor.to(self.state_dtype) for name, tensor in present.items()}
+        return self._replace(**changed)
 
     def tokens(self, span: slice) -> "ScanInputs":
         """The same scan over some of the tokens."""
-        u, delta, A, B, C, D, z, bias = self.tensors
-        part = (None if tensor is None else tensor[:, span] for tensor in (u, delta, B, C, z))
-        u, delta, B, C, z = part
-        return ScanInputs(u, delta, A, B, C, D, z, bias, self.delta_softplus, self.reverse)
+        u, delta, B, C = (tensor[:, span] for tensor in (self.u, self.delta, self.B, self.C))
+        return self._replace(u=u, delta=delta, B=B, C=C, z=None if self.z is None else self.z[:, span])
 
     def timestep(self) -> Tensor:
         """The dt of the recurrence, (B, L, E)."""
@@ -93,7 +96,7 @@ class ScanInputs(NamedTuple):
 
     def gradients(
         self, dout: Tensor, y: Tensor, dx: Tensor, ddt: Tensor, dA: Tensor, dB: Tensor, dC: Tensor
-    ) -> "ScanGradients":
+    ) -> Gradients:
         """Gradients of all operands, from those of the recurrence h_t = exp(dt_t A) h_{t-1} + x_t B_t, where x = dt u
         and ddt is the gradient that reaches dt through the decay."""
         dt, dy = self.timestep(), self.read_out_gradient(dout)
@@ -108,20 +111,7 @@ class ScanInputs(NamedTuple):
             gate = sigmoid(self.z)
             dz = dout * y * gate * (1 + self.z * (1 - gate))
         dbias = None if self.delta_bias is None else ddelta.sum((0, 1))
-        return ScanGradients(du, ddelta, dA, dB, dC, dD, dz, dbias)
+        return du, ddelta, dA, dB, dC, dD, dz, dbias
 
     def _raw_timestep(self) -> Tensor:
         return self.delta if self.delta_bias is None else self.delta + self.delta_bias
-
-
-class ScanGradients(NamedTuple):
-    """Gradients of the eight tensor operands, in their order; None for an absent one."""
-
-    u: Tensor
-    delta: Tensor
-    A: Tensor
-    B: Tensor
-    C: Tensor
-    D: Tensor | None
-    z: Tensor | None
-    delta_bias: Tensor | None

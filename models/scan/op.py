@@ -1,7 +1,7 @@
 """The selective scan as an operator of torch's dispatcher.
 
-Registered with a fake kernel, an autograd formula and FLOP formulas, so that meta tensors, FakeTensorMode, torch.compile
-and FlopCounterMode see one operator where they would otherwise meet a loop, or nothing at all.
+Registered with a fake kernel, an autograd formula and FLOP formulas, so that meta tensors, FakeTensorMode,
+torch.compile and FlopCounterMode see one operator where they would otherwise meet a loop, or nothing at all.
 """
 
 from math import prod
@@ -15,12 +15,12 @@ from . import reference
 from .backends import BACKENDS, resolve
 from .inputs import ScanInputs
 
-# Multiply-adds per (batch, token, channel, state).
-# Forward, the paper's own count in section 3.4 (3LEN + LEN): dt A, dt u B, a h + x, and C h.
+# Multiply-adds for each token, channel and state, an exponential aside.
+# Forward, the count of section 3.4 of the paper (3LEN + LEN): dt A, x B and a h + x B; then y += C h.
 FORWARD_MACS = 3 + 1
-# Backward: the state again (dt A, dt u B, a h + x: 3) and its read-out for the gate's gradient (C h: 1); then, with g = dL/dh,
-# g + dy C; dC += dy h; dB += g dt u; dx += g B; a g; (a g) h; dA += (a g h) dt; ddt += (a g h) A: 8.
-BACKWARD_MACS = 4 + 8
+# Backward: the forward again, for the states and, by way of the gate, y (4); then, with g = dL/dh and a = exp(dt A),
+# g + dy C, dC += dy h, dB += g x, dx += g B, a g, e = (a g) h, dA += e dt, ddt += e A (8).
+BACKWARD_MACS = FORWARD_MACS + 8
 
 
 def selective_scan(
@@ -44,7 +44,8 @@ def selective_scan(
     `reverse` runs the recurrence from the last token to the first.
 
     Shapes: u, delta, z (B, L, E); A (E, N); B, C (B, L, N); D, delta_bias (E,); returns (B, L, E) in u's dtype.
-    The state is float32 (float64 where u is float64); memory is O(B L E). `backend` is "auto" or a key of `available()`.
+    The state is float32 (float64 where u is float64); memory is O(B L E), forward and backward.
+    `backend` is "auto" or a key of `available()`; `resolve` says which one "auto" is.
     Raises ValueError for operands that do not fit together and for a backend that is unknown or cannot run.
     """
     operands = (u, delta, A, B, C, D, z, delta_bias)
@@ -89,11 +90,14 @@ def _scan_backward(
     reverse: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the eight tensor operands; empty for an absent one, since an operator cannot return None."""
+    """Gradients of the eight tensor operands in their dtypes; empty for an absent one: operators cannot return None."""
     scan = ScanInputs(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
     module = BACKENDS[resolve(backend, u.device, u.dtype)]
     gradients = module.backward(scan, states, dout)
-    return tuple(u.new_empty(0) if g is None else g.contiguous() for g in gradients)  # type: ignore[return-value]
+    return tuple(  # type: ignore[return-value]
+        u.new_empty(0) if operand is None or gradient is None else gradient.to(operand.dtype).contiguous()
+        for gradient, operand in zip(gradients, scan.tensors, strict=True)
+    )
 
 
 @_scan.register_fake

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .inputs import ScanGradients, ScanInputs
+from .inputs import Gradients, ScanInputs
 
 STEPS = 16  # tokens between kept states, so that they take as much memory as u for N = 16, not sixteen times as much
 
@@ -37,7 +37,7 @@ def forward(inputs: ScanInputs, keep_states: bool) -> tuple[Tensor, Tensor]:
     return scan.output(y).to(inputs.u.dtype), kept
 
 
-def backward(inputs: ScanInputs, states: Tensor, dout: Tensor) -> ScanGradients:
+def backward(inputs: ScanInputs, states: Tensor, dout: Tensor) -> Gradients:
     """Gradients of the eight tensor operands in the dtype of the state. g_t = dL/dh_t runs against the scan,
     g_t = dy_t C_t + exp(dt_{t+1} A) g_{t+1}; the states are computed again, STEPS tokens at a time."""
     scan = inputs.cast()

@@ -1,0 +1,152 @@
+"""The scan on CPUs: operands packed for the compiled kernels, which run on torch's threads. float32 inside."""
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import threads
+from .inputs import Gradients, ScanInputs
+
+WIDTH = 128  # channels in a work item, unless that makes fewer items than threads
+
+
+@cache
+def missing() -> str:
+    try:
+        from . import kernels  # noqa: F401  numba takes a while to import, and is only needed once something runs
+    except ImportError as error:
+        return f"numba cannot be imported ({error}); pip install numba"
+    return ""
+
+
+def unsupported(device: torch.device, dtype: torch.dtype) -> str:
+    if device.type != "cpu":
+        return f"it runs on CPU tensors, not on {device.type}"
+    if dtype == torch.float64:
+        return "its state is float32, and float64 inputs need a float64 state"
+    return ""
+
+
+def states_shape(scan: ScanInputs) -> tuple[int, ...]:
+    """The state before every tile: (B, tiles, strips of channels, states, channels in a strip)."""
+    from .kernels import GROUP, STEPS
+    from .lanes import LANES
+
+    batch, length, channels, states = scan.sizes
+    return batch, -(-length // STEPS), -(-channels // LANES), -(-states // GROUP) * GROUP, LANES
+
+
+def forward(scan: ScanInputs, keep_states: bool) -> tuple[Tensor, Tensor]:
+    """See `reference.forward`."""
+    job = _Job(scan)
+    out = job.sequence("out")
+    states = job.packed("kept_states", torch.empty(states_shape(scan) if keep_states else 0))
+    job.run(backward=False, keep_states=keep_states)
+    return job.unpad(out, scan.u), states
+
+
+def backward(scan: ScanInputs, states: Tensor, dout: Tensor) -> Gradients:
+    """See `reference.backward`."""
+    job = _Job(scan)
+    job.packed("kept_states", states)
+    job.sequence("dout", dout)
+    du, ddelta = job.sequence("du"), job.sequence("ddelta")
+    dz = None if scan.z is None else job.sequence("dz")
+    dA = job.packed("dA", torch.zeros(job.batch, *job.A.shape))
+    dB = job.packed("dB", torch.empty(job.blocks, job.batch, job.length, job.states))
+    dC = job.packed("dC", torch.empty(job.blocks, job.batch, job.length, job.states))
+    dD = job.packed("dD", torch.zeros(job.batch, job.channels))
+    dbias = job.packed("ddelta_bias", torch.zeros(job.batch, job.channels))
+    job.run(backward=True)
+    # Each item has written a part of its own: summed here, in one order whatever thread took which item.
+    dA = dA.sum(0).transpose(1, 2).reshape(job.channels, job.states)
+    gradients = (du, ddelta, dA, dB.sum(0), dC.sum(0), dD.sum(0), dz, dbias.sum(0))
+    return tuple(
+        None if operand is None or gradient is None else job.unpad(gradient, operand)
+        for gradient, operand in zip(gradients, scan.tensors, strict=True)
+    )
+
+
+class _Job:
+    """One call's operands, padded to whole registers, and what the threads are told about them (`kernels.JOB`)."""
+
+    def __init__(self, scan: ScanInputs):
+        from . import kernels
+        from .lanes import LANES, LOG2_E
+
+        self.kernels = kernels
+        self.batch, self.length, channels, states = scan.sizes
+        self.channels = -(-channels // LANES) * LANES
+        self.states = -(-states // kernels.GROUP) * kernels.GROUP
+        self.threads = torch.get_num_threads()
+        total_strips = self.channels // LANES
+        self.strips = min(WIDTH // LANES, total_strips)
+        while self.strips > 1 and self.batch * -(-total_strips // self.strips) < self.threads:
+            self.strips = -(-self.strips // 2)
+        self.blocks = -(-total_strips // self.strips)
+
+        self.record = np.zeros(1, kernels.JOB)
+        self.pointed_to: list[Tensor] = []
+        self._set(items=self.batch * self.blocks, batch=self.batch, blocks=self.blocks)
+        self._set(strips=self.strips, total_strips=total_strips, length=self.length, states=self.states)
+        self._set(reverse=scan.reverse, softplus=scan.delta_softplus, gated=scan.z is not None)
+
+        rates = self._pad(scan.A.float() * LOG2_E, self.channels, self.states)
+        self.A = self.packed("A", rates.view(total_strips, LANES, self.states).transpose(1, 2).contiguous())
+        self.packed("B", self._pad(scan.B, self.batch, self.length, self.states))
+        self.packed("C", self._pad(scan.C, self.batch, self.length, self.states))
+        for name, tensor in (("D", scan.D), ("delta_bias", scan.delta_bias)):
+            self.packed(name, torch.zeros(self.channels) if tensor is None else self._pad(tensor, self.channels))
+        for name, tensor in (("u", scan.u), ("delta", scan.delta), ("z", scan.z)):
+            if tensor is not None:
+                self.sequence(name, tensor)
+
+    def packed(self, name: str, tensor: Tensor) -> Tensor:
+        """Point to a contiguous float32 tensor."""
+        assert tensor.is_contiguous(), name
+        assert tensor.dtype == torch.float32, name
+        self._point(name, tensor)
+        return tensor
+
+    def sequence(self, name: str, given: Tensor | None = None) -> Tensor:
+        """Point to a (B, L, E) operand, copied only if it is not float32, neighbouring channels are not neighbours in
+        memory, or they do not fill whole registers; to a new one if none is given."""
+        if given is None:
+            tensor = torch.empty(self.batch, self.length, self.channels)
+        else:
+            tensor = given.float()
+            if tensor.shape[2] != self.channels or tensor.stride(2) != 1:
+                tensor = self._pad(tensor, self.batch, self.length, self.channels)
+        self._point(name, tensor)
+        batch_pitch, row_pitch, _ = (tensor.element_size() * stride for stride in tensor.stride())
+        self._set(**{f"{name}_row_pitch": row_pitch, f"{name}_batch_pitch": batch_pitch})
+        return tensor
+
+    def unpad(self, tensor: Tensor, like: Tensor) -> Tensor:
+        return tensor[tuple(slice(size) for size in like.shape)].to(like.dtype).contiguous()
+
+    def run(self, backward: bool, keep_states: bool = False) -> None:
+        """Run the compiled kernel on as many threads as torch uses."""
+        scratch_bytes = self.kernels.scratch_bytes(self.strips, self.states, backward)
+        self.packed("scratch", torch.zeros(self.threads, scratch_bytes // 4))
+        self._set(scratch_bytes=scratch_bytes, keep_states=keep_states)
+        worker = self.kernels.backward_worker() if backward else self.kernels.forward_worker()
+        threads.run(worker, self.record.ctypes.data, self.threads)
+
+    def _set(self, **fields: int) -> None:
+        for name, number in fields.items():
+            self.record[name] = number
+
+    def _point(self, name: str, tensor: Tensor) -> None:
+        self.pointed_to.append(tensor)  # it must outlive the run
+        self._set(**{name: tensor.data_ptr()})
+
+    def _pad(self, tensor: Tensor, *shape: int) -> Tensor:
+        """A contiguous float32 tensor of that shape, zero beyond what is given."""
+        if tuple(tensor.shape) == shape:
+            return tensor.float().contiguous()
+        padded = torch.zeros(shape)
+        padded[tuple(slice(size) for size in tensor.shape)] = tensor
+        return padded
