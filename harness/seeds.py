@@ -12,5 +12,5 @@ PURPOSES = {"order": 0, "train": 1, "sample": 2}  # the number is part of the st
 
 
 def stream(seed: int, purpose: str, *index: int) -> np.random.Generator:
-    """The generator of one draw: `order` (epoch), `train` (step, position in the global batch), `sample` (index)."""
+    """The generator of one draw: `order` (epoch), `train` (step, block of the global batch), `sample` (index)."""
     return np.random.default_rng([seed, PURPOSES[purpose], *index])

@@ -16,6 +16,9 @@ from harness.diffusion.presets import TrainConfig
 from harness.diffusion.process import TIMESTEPS
 from harness.seeds import stream
 
+BLOCK = 16
+"""Rows that share a random stream: a process draws for few rows but its own, and a stream is dear to make."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -37,24 +40,26 @@ def draw_batch(
     dataset: Dataset, config: TrainConfig, shape: tuple[int, int, int], random_latents: bool, step: int, rows: range
 ) -> Batch:
     """Rows of the global batch of a step (from 0): the same whoever asks, and in however many parts."""
+    first, last = rows.start // BLOCK, -(-rows.stop // BLOCK)
+    drawn = [_draw_block(config, shape, random_latents, step, block) for block in range(first, last)]
+    chosen = slice(rows.start - first * BLOCK, rows.stop - first * BLOCK)
+    flips, drops, t, noise, posterior = (np.concatenate(values)[chosen] for values in zip(*drawn, strict=True))
     indices = order(len(dataset), config.seed, [step * config.batch + row for row in rows])
-    flips, drops, timesteps, noise, posterior = [], [], [], [], []
-    for row in rows:
-        random = stream(config.seed, "train", step, row)
-        flips.append(bool(random.random() < 0.5) and config.flip)
-        drops.append(bool(random.random() < config.class_dropout))
-        timesteps.append(int(random.integers(TIMESTEPS)))
-        noise.append(random.standard_normal(shape, dtype=np.float32))
-        if random_latents:
-            posterior.append(random.standard_normal(shape, dtype=np.float32))
-    items, labels = dataset.load(indices, flips)
-    return Batch(
-        items,
-        labels,
-        torch.tensor(drops),
-        torch.tensor(timesteps),
-        torch.from_numpy(np.stack(noise)),
-        torch.from_numpy(np.stack(posterior)) if random_latents else torch.empty(0),
+    items, labels = dataset.load(indices, (flips & config.flip).tolist())
+    return Batch(items, labels, *map(torch.from_numpy, (drops, t, noise, posterior)))
+
+
+def _draw_block(
+    config: TrainConfig, shape: tuple[int, int, int], random_latents: bool, step: int, block: int
+) -> tuple[np.ndarray, ...]:
+    """Flips, label drops, timesteps, noise and posterior noise of a block of rows, from the block's own stream."""
+    random = stream(config.seed, "train", step, block)
+    return (
+        random.random(BLOCK) < 0.5,
+        random.random(BLOCK) < config.class_dropout,
+        random.integers(TIMESTEPS, size=BLOCK),
+        random.standard_normal((BLOCK, *shape), dtype=np.float32),
+        random.standard_normal((BLOCK, *(shape if random_latents else (0,))), dtype=np.float32),
     )
 
 

@@ -19,7 +19,7 @@ from harness import distributed
 from harness.autoencoder import Autoencoder
 from harness.data import Dataset
 from harness.diffusion import checkpoint
-from harness.diffusion.batches import Batch, draw_batch, prefetch
+from harness.diffusion.batches import BLOCK, Batch, draw_batch, prefetch
 from harness.diffusion.presets import TrainConfig
 from harness.diffusion.process import linear_schedule, training_loss
 from harness.distributed import Ranks
@@ -218,7 +218,7 @@ def check_finite(losses: list[list[float]], first: int, config: TrainConfig, dir
             left = checkpoint.find(directory)
             raise DivergenceError(
                 f"loss {loss}, gradient norm {norm} at step {number}; its batch is the streams "
-                f"(seed {config.seed}, 'train', {number - 1}, 0..{config.batch - 1}); "
+                f"(seed {config.seed}, 'train', {number - 1}, 0..{(config.batch - 1) // BLOCK}); "
                 f"last good checkpoint: {left[-1] if left else 'none'}"
             )
 
