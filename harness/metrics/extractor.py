@@ -17,13 +17,15 @@ from torch import Tensor
 class Extractor:
     """`extract` maps uint8 (B, H, W, C), or clips (B, T, H, W, C), to float32 streams (B, D) by name.
 
-    `identity` says all that the features depend on: network, weights' sha256, resize, precision.
+    `identity` says all that the features depend on: network, weights' sha256, resize, precision. `batch` is fixed and
+    the last one padded, because float32 features depend in their last bits on the batch.
     """
 
     name: str
     streams: tuple[str, ...]
     identity: dict[str, object]
     extract: Callable[[Tensor], dict[str, Tensor]]
+    batch: int = 64  # as ADM and torch-fidelity
 
 
 @contextmanager
