@@ -1,0 +1,68 @@
+"""The catalogue: its sizes are the papers', its names parse, its mistakes are named."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from harness.cost import analytic
+from models import catalogue, spec
+from models.spec import SIZES
+
+PUBLISHED = Path(__file__).parents[1] / "results" / "published"
+
+
+def test_dim_sizes_are_those_of_table_1():
+    rows = list(csv.DictReader((PUBLISHED / "table1_configs.csv").open()))
+    assert len(rows) == 4
+    for row in rows:
+        model = spec(row["model"] + "/2")
+        assert (model.depth, model.width) == (int(row["layers"]), int(row["hidden_size"]))
+
+
+def test_dit_sizes_are_those_of_peebles_and_xie():
+    published = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
+    assert {s: (r.dit, r.width, r.heads) for s, r in SIZES.items() if s in published} == published
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_matched_depth_has_the_parameters_nearest_to_dit(size):
+    target = analytic(spec(f"DiT-{size}/2"), 256).params
+    distance = {depth: abs(analytic(spec(f"DiM-{size}/2", depth=depth), 256).params - target) for depth in range(1, 50)}
+    assert min(distance, key=distance.__getitem__) == spec(f"DiM-{size}/2-matched").depth
+
+
+@pytest.mark.parametrize("name", catalogue())
+def test_name_parses_back_to_itself(name):
+    assert spec(name).name == name
+
+
+def test_name_spells_out_a_departure_from_the_catalogue():
+    assert spec("DiM-XL/2", depth=24, merge="sum").name == "DiM-XL/2(depth=24,merge=sum)"
+    assert spec("DiM-XL/2", num_classes=10).name == "DiM-XL/2"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "complaint"),
+    [
+        ("DiM-XL/3", {}, "nearest: DiM-XL"),
+        ("dit-xl/2", {}, "unknown model 'dit-xl/2'"),
+        ("DiT-XL/2-matched", {}, "unknown model"),
+        ("", {}, "unknown model"),
+        ("DiM-B/4", {"merge": "max"}, "choose from mean, sum"),
+        ("DiM-B/4", {"depth": 0}, "depth must be a positive integer"),
+        ("DiM-B/4", {"dept": 3}, "unknown model field dept"),
+        ("DiM-B/4", {"class_dropout": 1.5}, "class_dropout"),
+    ],
+)
+def test_a_wrong_name_or_field_is_named(name, overrides, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        spec(name, **overrides)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "complaint"), [(100, "nearest that is: 96"), (0, "positive"), (-256, "positive")]
+)
+def test_a_resolution_that_does_not_divide_is_named(resolution, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        spec("DiT-XL/2").tokens(resolution)
