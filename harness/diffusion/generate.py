@@ -3,8 +3,9 @@
 Its class and all its noise come from its own stream. That leaves the network's arithmetic: matrix products of another
 shape, or a sample in another row, may round differently in the last bit, and a rounded pixel with them. So sample i
 always stands in row `i % slots` of a network batch of `slots` rows, idle rows being zeros: same shapes, same rows, same
-bits, for every `batch` and number of processes. On a CPU `slots` is 16, whatever the batch; elsewhere, where padding
-would cost more than it gives, it is the batch, and between batch sizes a few pixels may differ by one level.
+bits, for every `batch` and number of processes, and for any number of threads unless the BLAS splits sums among them.
+On a CPU `slots` is 16, whatever the batch; elsewhere, where padding would cost more than it gives, it is the batch, and
+between batch sizes a few pixels may differ by one level.
 """
 
 from __future__ import annotations
