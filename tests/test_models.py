@@ -1,4 +1,4 @@
-"""DiT computes DiT's function and loads its checkpoints; DiM computes a bidirectional Mamba, written out by hand here."""
+"""DiT computes DiT's function and loads its checkpoints; DiM computes a bidirectional Mamba, written out here."""
 
 import argparse
 
@@ -33,7 +33,7 @@ def inputs(model, batch: int = 3, seed: int = 1):
     return x, t, y
 
 
-# ---------------------------------------------------------------------------------------------- the whole catalogue
+# -------------------------------------------------------------------------------------------------- the whole catalogue
 
 
 @pytest.mark.parametrize("name", catalogue())
@@ -61,7 +61,7 @@ def test_parameter_counts_are_those_of_hand_arithmetic(name, millions):
     assert round((N * block + stem + head) / 1e6, 2) == millions
 
 
-# ----------------------------------------------------------------------------------------------------- DiT is DiT
+# ----------------------------------------------------------------------------------------------------------- DiT is DiT
 
 
 def dit_keys(depth: int) -> list[str]:
@@ -167,7 +167,7 @@ def test_guidance_never_touches_the_variance_of_a_one_channel_image():
     assert not torch.allclose(out[0, 0], cond[0, 0], atol=1e-3)
 
 
-# ---------------------------------------------------------------------------------------- DiM is a bidirectional Mamba
+# ----------------------------------------------------------------------------------------- DiM is a bidirectional Mamba
 
 
 def plain_mamba(w: dict, x, b: str = ""):
@@ -263,7 +263,7 @@ def test_without_mlp_a_block_is_the_mixer_under_three_chunks():
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == 468.8  # hand count of that reading
 
 
-# ------------------------------------------------------------------------------------------- initialisation, training
+# --------------------------------------------------------------------------------------------- initialisation, training
 
 
 def test_a_fresh_model_gives_zeros_and_every_block_is_the_identity():
@@ -326,7 +326,7 @@ def test_labels_drop_in_training_alone_and_at_their_rate():
     assert torch.equal((embedder(y, drop) == null).all(1), drop)
 
 
-# ------------------------------------------------------------------------------------------------------------ weights
+# -------------------------------------------------------------------------------------------------------------- weights
 
 
 @pytest.mark.parametrize("form", ["bare", "ema", "training", "safetensors"])
