@@ -99,6 +99,9 @@ def append(path: Path, measurements: Iterable[Measurement], *, repeat: bool = Tr
     before the next begins). With `repeat=False` a claim that the file already holds is not written again: for counts,
     which do not vary. Raises OSError when the file cannot be written; then nothing is.
     """
+    measurements = list(measurements)
+    if not measurements:
+        return 0
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,0 +1,175 @@
+"""The cost doors: what they print, record and write; a mistake is one line, exit code 2 and nothing written."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from harness import flops, plots, report, store, tables
+
+
+@pytest.fixture
+def records(tmp_path):
+    return tmp_path / "records.jsonl"
+
+
+def run(capsys, records, *arguments: str) -> str:
+    flops.main([*arguments, "--records", str(records)])
+    return capsys.readouterr().out
+
+
+def test_the_table_names_exact_costs_published_figures_omissions_and_the_crossover(capsys, records):
+    out = run(capsys, records, "--model", "DiT-XL/2", "DiM-XL/2", "--res", "256")
+    assert "118.62" in out
+    assert "181.90" in out
+    assert [line.split()[-2:] for line in out.splitlines() if "343.28" in line or "294.58" in line] == [
+        ["343.28", "yes"],
+        ["294.58", "yes"],
+    ]
+    assert "leaves out of DiM-XL/2: linear in blocks.*.mixer" in out
+    assert "DiM-XL/2 (36 blocks) costs less than DiT-XL/2 above 1022 px" in out
+    assert "8NLD" in out
+
+
+def test_records_hold_every_convention_with_unit_method_and_omissions(capsys, records):
+    run(capsys, records, "--model", "DiM-S/4", "--res", "256")
+    frame = store.load(records)
+    cost = frame[frame["quantity"] == "cost"].set_index("convention")
+    assert cost.loc["exact", "unit"] == "MAC"
+    assert cost.loc["flops", "unit"] == "FLOP"
+    assert cost.loc["flops", "value"] == 2 * cost.loc["exact", "value"]
+    assert cost.loc["thop", "method"].startswith("thop 0.")
+    assert cost.loc["fvcore", "method"].startswith("fvcore")
+    assert cost.loc["paper", "batch"] == 3
+    assert round(cost.loc["paper", "value"] / 1e9, 2) == 3.69
+    assert sum(cost.loc["exact", "parts"].values()) == cost.loc["exact", "value"]
+    assert "scan in blocks.*.mixer" in cost.loc["fvcore", "omitted"]
+    params = frame[frame["quantity"] == "params"].set_index("convention")
+    assert round(params.loc["paper", "value"] / 1e6, 2) == 33.71
+
+
+def test_a_second_run_adds_no_records(capsys, records):
+    for _ in range(2):
+        run(capsys, records, "--model", "DiT-N/2", "--res", "256", "--convention", "exact", "thop")
+    assert len(records.read_text().splitlines()) == 5  # parameters, elementwise, exact; thop's count and parameters
+    assert store.load(records)["quantity"].tolist().count("cost") == 2
+
+
+@pytest.mark.parametrize("style", ["csv", "json", "markdown"])
+def test_formats_hold_the_same_rows(capsys, records, tmp_path, style):
+    target = tmp_path / "costs"
+    arguments = ["--model", "DiT-N/8", "DiM-N/8", "--res", "256", "512", "--convention", "exact"]
+    run(capsys, records, *arguments, "--format", style, "--output", str(target))
+    text = target.read_text()
+    if style == "csv":
+        rows = pd.read_csv(target).to_dict("records")
+    elif style == "json":
+        rows = json.loads(text)
+    else:
+        lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+        rows = [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+    assert [(row["model"], int(row["resolution"])) for row in rows] == [
+        ("DiT-N/8", 256), ("DiT-N/8", 512), ("DiM-N/8", 256), ("DiM-N/8", 512),
+    ]  # fmt: skip
+
+
+def test_by_op_splits_the_whole_cost(capsys, records):
+    out = run(capsys, records, "--model", "DiM-B/2", "--res", "256", "--by-op", "--format", "json")
+    rows = json.loads(out)
+    assert sum(row["gmacs"] for row in rows) == pytest.approx(36.36, abs=5e-3)
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    assert not records.exists()
+
+
+def test_departures_from_the_paper_can_be_asked_for(capsys, records):
+    arguments = ["--model", "DiM-XL/4", "--res", "256", "--convention", "exact", "--format", "json"]
+    row = json.loads(run(capsys, records, *arguments, "--depth", "24", "--merge", "sum", "--no-mlp"))[0]
+    assert row["model"] == "DiM-XL/4(depth=24,mlp=False,merge=sum)"
+
+
+def test_a_model_of_ones_own_is_counted(capsys, records):
+    out = run(capsys, records, "--model", "torchvision.models:resnet18", "--input", "1x3x224x224", "--format", "json")
+    row = json.loads(out)[0]
+    assert row["exact_gmacs"] == pytest.approx(1.814, abs=1e-3)  # torchvision prints 1.81 for it
+    assert row["params_m"] == pytest.approx(11.69, abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--model", "DiM-XL/3"], "nearest: DiM-XL"),
+        (["--res", "100"], "not divisible by 16"),
+        (["--res", "0"], "positive integer"),
+        (["--res", "-256"], "positive integer"),
+        (["--batch", "0"], "positive integer"),
+        (["--batch", "two"], "positive integer"),
+        (["--convention", "gflops"], "choose from exact, flops"),
+        (["--merge", "max"], "invalid choice"),
+        (["--table", "9"], "invalid choice"),
+        (["--format", "xml"], "invalid choice"),
+        (["--model", "no.such.module:f", "--input", "1x3"], "cannot import 'no.such.module'"),
+        (["--model", "torch.nn:NoSuchThing", "--input", "1x3"], "has no 'NoSuchThing'"),
+        (["--model", "torch.nn:Linear", "--input", "1x3"], "torch.nn:Linear() failed: TypeError"),
+        (["--model", "builtins:dict", "--input", "1x3"], "gives a dict, not a torch.nn.Module"),
+        (["--model", "torch.nn:Identity"], "--input SHAPE"),
+        (["--model", "torch.nn:Identity", "--input", "0x3"], "is not SHAPE[:DTYPE]"),
+        (["--model", "torch.nn:Identity", "--input", "3:float99"], "is not SHAPE[:DTYPE]"),
+        (["--model", "torch.nn:Flatten", "--input", "3", "--convention", "paper"], "ask for thop"),
+        (["--output", "/no/such/folder/file"], "cannot write"),
+        (["--output", "/"], "cannot write"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, records, arguments, complaint):
+    with pytest.raises(SystemExit) as stopped:
+        flops.main([*arguments, "--records", str(records)])
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert complaint in captured.err
+    assert not records.exists()
+
+
+def test_tables_door_writes_the_published_cells_beside_the_counted(capsys, tmp_path, records):
+    tables.main(["--table", "5", "6", "--output", str(tmp_path), "--records", str(records)])
+    for number in (5, 6):
+        frame = pd.read_csv(tmp_path / f"table{number}_cost.csv", dtype={"published_gflops": str})
+        assert frame["model"].tolist() == report.published(number)["model"].tolist()
+        assert frame["published_gflops"].tolist() == report.published(number)["gflops"].tolist()
+        assert (frame[["gflops_match", "params_m_match"]] == "yes").all(axis=None)
+        assert (tmp_path / f"table{number}_cost.md").read_text().count("| DiM-") == len(frame)
+
+
+def test_committed_tables_are_those_that_the_code_makes():
+    for number in report.COST_TABLES:
+        committed = (store.RESULTS / "tables" / f"table{number}_cost.csv").read_text()
+        made = report.table(number, store.load(store.RESULTS / "measurements" / "flops.jsonl"))
+        assert report.render(made, "csv") + "\n" == committed
+
+
+def test_cost_figure_marks_both_crossovers(tmp_path, records, monkeypatch):
+    monkeypatch.setattr(plots, "RESOLUTIONS", (256, 2048))
+    plots.main(["--output", str(tmp_path), "--records", str(records)])
+    svg = (tmp_path / "cost.svg").read_text()
+    assert svg.lstrip().startswith("<?xml")
+    assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
+    drawing = report.figure("cost", store.load(records))
+    marks = [text.get_text().strip() for text in drawing.axes[0].texts]
+    assert sorted(marks) == ["1022 px", "327 px"]
+
+
+@pytest.mark.parametrize(
+    ("value", "printed", "verdict"),
+    [(1175.696, "1175.7", True), (1175.64, "1175.7", False), (3.687, "3.69", True), (21927.07, "OOM", None)],
+)
+def test_agreement_is_to_the_printed_precision(value, printed, verdict):
+    assert report.agrees(value, printed) is verdict
+
+
+def test_report_names_what_it_lacks():
+    with pytest.raises(ValueError, match="no record of DiT-XL/2 at 256 px"):
+        report.table(4, store.frame([]))
+    with pytest.raises(ValueError, match="has no costs; choose from 4, 5, 6"):
+        report.table(7, store.frame([]))
+    with pytest.raises(ValueError, match="unknown figure"):
+        report.figure("latency", store.frame([]))
