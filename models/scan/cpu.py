@@ -10,6 +10,7 @@ from . import threads
 from .inputs import Gradients, ScanInputs
 
 WIDTH = 128  # channels in a work item, unless that makes fewer items than threads
+CELLS_PER_THREAD = 1 << 16  # tokens x channels x states that are worth waking a thread for (some 20 microseconds)
 
 
 @cache
@@ -80,18 +81,19 @@ class _Job:
         self.batch, self.length, channels, states = scan.sizes
         self.channels = -(-channels // LANES) * LANES
         self.states = -(-states // kernels.GROUP) * kernels.GROUP
-        self.threads = torch.get_num_threads()
+        cells = self.batch * self.length * self.channels * self.states
+        self.threads = min(torch.get_num_threads(), max(1, cells // CELLS_PER_THREAD))
         total_strips = self.channels // LANES
         self.strips = min(WIDTH // LANES, total_strips)
         while self.strips > 1 and self.batch * -(-total_strips // self.strips) < self.threads:
             self.strips = -(-self.strips // 2)
         self.blocks = -(-total_strips // self.strips)
 
-        self.record = np.zeros(1, kernels.JOB)
         self.pointed_to: list[Tensor] = []
-        self._set(items=self.batch * self.blocks, batch=self.batch, blocks=self.blocks)
-        self._set(strips=self.strips, total_strips=total_strips, length=self.length, states=self.states)
-        self._set(reverse=scan.reverse, softplus=scan.delta_softplus, gated=scan.z is not None)
+        self.fields = dict.fromkeys(kernels.JOB.names or (), 0)
+        self.fields.update(items=self.batch * self.blocks, batch=self.batch, blocks=self.blocks)
+        self.fields.update(strips=self.strips, total_strips=total_strips, length=self.length, states=self.states)
+        self.fields.update(reverse=scan.reverse, softplus=scan.delta_softplus, gated=scan.z is not None)
 
         rates = self._pad(scan.A.float() * LOG2_E, self.channels, self.states)
         self.A = self.packed("A", rates.view(total_strips, LANES, self.states).transpose(1, 2).contiguous())
@@ -121,7 +123,7 @@ class _Job:
                 tensor = self._pad(tensor, self.batch, self.length, self.channels)
         self._point(name, tensor)
         batch_pitch, row_pitch, _ = (tensor.element_size() * stride for stride in tensor.stride())
-        self._set(**{f"{name}_row_pitch": row_pitch, f"{name}_batch_pitch": batch_pitch})
+        self.fields.update({f"{name}_row_pitch": row_pitch, f"{name}_batch_pitch": batch_pitch})
         return tensor
 
     def unpad(self, tensor: Tensor, like: Tensor) -> Tensor:
@@ -131,17 +133,14 @@ class _Job:
         """Run the compiled kernel on as many threads as torch uses."""
         scratch_bytes = self.kernels.scratch_bytes(self.strips, self.states, backward)
         self.packed("scratch", torch.zeros(self.threads, scratch_bytes // 4))
-        self._set(scratch_bytes=scratch_bytes, keep_states=keep_states)
+        self.fields.update(scratch_bytes=scratch_bytes, keep_states=keep_states)
+        record = np.array([tuple(self.fields.values())], self.kernels.JOB)
         worker = self.kernels.backward_worker() if backward else self.kernels.forward_worker()
-        threads.run(worker, self.record.ctypes.data, self.threads)
-
-    def _set(self, **fields: int) -> None:
-        for name, number in fields.items():
-            self.record[name] = number
+        threads.run(worker, record.ctypes.data, self.threads)
 
     def _point(self, name: str, tensor: Tensor) -> None:
         self.pointed_to.append(tensor)  # it must outlive the run
-        self._set(**{name: tensor.data_ptr()})
+        self.fields[name] = tensor.data_ptr()
 
     def _pad(self, tensor: Tensor, *shape: int) -> Tensor:
         """A contiguous float32 tensor of that shape, zero beyond what is given."""

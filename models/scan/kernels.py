@@ -270,5 +270,5 @@ def _compile(work: Callable) -> Callable[[int], None]:
     signature = types.void(types.voidptr)
     try:
         return cfunc(signature, cache=True)(work).ctypes
-    except RuntimeError:  # neither this directory nor the user's cache may be written: compile for this process only
+    except (RuntimeError, OSError):  # neither this directory nor the user's cache can be written: not kept, then
         return cfunc(signature)(work).ctypes
