@@ -95,7 +95,7 @@ def open_reference(
     source = open_images(text) if "arr_0" in file else None
     gaussians, features, images, count = {}, None, 0, _count(file)
     for name in stored:
-        mean, covariance = (np.asarray(file.array(member), dtype=np.float64) for member in MEMBERS[name])
+        mean, covariance = (np.array(file.array(member), dtype=np.float64) for member in MEMBERS[name])
         if covariance.shape != (len(mean), len(mean)):
             raise ValueError(f"{path}: {MEMBERS[name]} have shapes {mean.shape} and {covariance.shape}")
         gaussians[name] = Gaussian(mean, covariance, count)

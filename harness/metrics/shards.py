@@ -119,9 +119,7 @@ def extract(
     features.directory.mkdir(parents=True, exist_ok=True)
     if here.first:
         write_json(features.directory / "key.json", identity)
-    todo = [span for span in features.spans() if read(features.directory, *span) is None]
-    barrier()  # all look before anyone writes, so that all divide the same list
-    mine = todo[here.rank :: here.world]
+    mine = [span for span in features.spans()[here.rank :: here.world] if read(features.directory, *span) is None]
     with tqdm(
         total=sum(b - a for a, b in mine), desc=label or source.name, unit="item", disable=None if here.first else True
     ) as bar:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from harness.distributed import Ranks, barrier
@@ -28,6 +28,7 @@ class Setup:
     weights_dir: Path | None = None
     weight_files: dict[str, Path | None] = field(default_factory=dict)
     offline: bool = False
+    batch: int | None = None  # of extraction; None is the extractor's own
     ref_resolution: int | None = None
     repeats: int = 1
     max_duplicates: float = 0.1
@@ -56,7 +57,7 @@ def open_extractor(space: str, setup: Setup, here: Ranks) -> Extractor:
         extractor = i3d(weights, here.device) if space == "i3d" else inception(weights, here.device, resize)
     if here.first:
         barrier()
-    return extractor
+    return replace(extractor, batch=setup.batch or extractor.batch)
 
 
 def score_images(group: list[Recipe], source: Source, ref: str | None, setup: Setup, here: Ranks) -> list[Scored]:
@@ -98,7 +99,7 @@ def score_images(group: list[Recipe], source: Source, ref: str | None, setup: Se
 def score_clips(
     recipe: Recipe, samples: str, ref: str, protocol: ClipProtocol, setup: Setup, here: Ranks
 ) -> list[Scored]:
-    """A Fréchet video distance; repeats are further seeds of where the real clips begin. Otherwise as `score_images`."""
+    """A Fréchet video distance; repeats are further seeds of where real clips begin. Else as `score_images`."""
     source = open_clips(samples, recipe.frames, recipe.count, stride=protocol.stride_fake)
     _enough(recipe, source, 1)
     extractor = open_extractor("i3d", setup, here)
@@ -158,9 +159,9 @@ def _about(
 ) -> dict[str, object]:
     digests = [features.digest() for features in sets]
     return {
-        "samples": source.name,
+        "source": source.name,
+        "source_identity": source.identity,
         "samples_sha256": digests[0] if len(digests) == 1 else digests,
-        "source": source.identity,
         "resolution": source.shape[-3],
         "reference": reference.name if reference else None,
         "reference_sha256": reference.sha256 if reference else None,

@@ -1,0 +1,302 @@
+"""Score samples: FID, sFID, IS, precision, recall (the ADM protocol), KID, and FVD; the same command resumes.
+
+    python -m harness.eval --ckpt results/runs/digits-DiM-T-2-seed0 --metric fd1k@digits pr1k@digits is1k@digits
+    python -m harness.eval --samples samples.npz --ref VIRTUAL_imagenet256_labeled.npz --metric adm50k
+    python -m harness.eval --samples clips/ --ref ucf101/ --split train+test --metric fvd2048_16f
+    python -m harness.eval reference --data imagenet/train --resolution 256 --out imagenet256.npz
+
+Under torchrun the same command gives the same numbers. Exit codes: 0 done; 1 the run failed (disk full); 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from harness import store
+from harness.diffusion import pictures
+from harness.diffusion.checkpoint import Trained, load_trained
+from harness.diffusion.generate import CPU_SLOTS, QUANTISER, SampleConfig, generate
+from harness.diffusion.presets import PRECISIONS
+from harness.diffusion.process import SAMPLERS
+from harness.distributed import Ranks, barrier, choose_device, ranks
+from harness.metrics import recipes, references
+from harness.metrics.clips import ClipProtocol
+from harness.metrics.evaluation import Settings
+from harness.metrics.neighbours import ARITHMETICS
+from harness.metrics.recipes import Recipe
+from harness.metrics.records import FORMATS, record, show
+from harness.metrics.shards import extract
+from harness.metrics.sources import Source, open_images
+from harness.metrics.suite import Scored, Setup, open_extractor, score_clips, score_images
+from harness.metrics.weights import VARIABLE
+from harness.workload import Parser, positive
+
+RECORDS = store.RESULTS / "measurements" / "eval.jsonl"
+WORK = store.RESULTS / "runs" / "eval"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    building = given[:1] == ["reference"]
+    door = reference_parser() if building else parser()
+    asked = door.parse_args(given[1:] if building else given)
+    try:
+        if asked.threads:
+            torch.set_num_threads(asked.threads)
+        with ranks(choose_device(asked.device)) as here:
+            if building:
+                build(asked, here)
+            else:
+                score(asked, here)
+    except ValueError as error:
+        door.error(str(error))
+    except OSError as error:
+        print(f"{door.prog}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> Parser:
+    door = Parser(prog="python -m harness.eval", description="Score samples; the same command resumes.")
+    door.add_argument("--metric", nargs="+", required=True, metavar="NAME", help=f"such as {recipes.EXAMPLES}")
+    what = door.add_mutually_exclusive_group(required=True)
+    what.add_argument("--ckpt", type=Path, help="sample from this checkpoint, run directory or bare state dict")
+    what.add_argument("--samples", metavar="WHERE", help="an .npz, or a folder of images, frame folders or videos")
+    door.add_argument("--ref", metavar="WHERE", help="an .npz, a folder, a data set (default for @digits: digits)")
+    door.add_argument("--ref-resolution", type=positive, metavar="PX", help="crop and resize a reference folder")
+    door.add_argument("--format", choices=FORMATS, default="table")
+    door.add_argument("--records", type=Path, default=RECORDS, metavar="FILE", help="default: in results/")
+    _add_extraction_flags(door)
+    values = door.add_argument_group("how values are computed")
+    values.add_argument("--repeats", type=positive, default=1, help="disjoint sets of samples (default: %(default)s)")
+    values.add_argument("--bootstrap", type=int, default=20, help="resamples; 0 for none (default: %(default)s)")
+    values.add_argument("--metric-seed", type=int, default=0, help="of resampling (default: %(default)s)")
+    values.add_argument("--extrapolate", action="store_true", help="also give Fréchet distances at infinite N")
+    values.add_argument("--arithmetic", choices=ARITHMETICS, default="fp32", help="of precision and recall")
+    values.add_argument("--permute-seed", type=int, help="shuffle before the Inception Score")
+    values.add_argument("--max-duplicates", type=float, default=0.1, help="share refused above (default: %(default)s)")
+    video = door.add_argument_group("video")
+    video.add_argument("--split", default="unstated", help="which videos the reference is, for the record")
+    video.add_argument("--stride-real", type=positive, help="in frames (default: the metric's)")
+    video.add_argument("--stride-fake", type=positive, help="in frames (default: the metric's)")
+    video.add_argument("--offset-seed", type=int, default=0, help="of where real clips begin (default: %(default)s)")
+    video.add_argument("--covariance", choices=("population", "sample"), default="population", help="of an FVD")
+    sampling = door.add_argument_group("sampling, as in harness.sample")
+    sampling.add_argument("--save-samples", type=Path, metavar="DIR", help="keep the images, as PNG")
+    sampling.add_argument("--model", metavar="NAME", help="which model a bare state dict is of")
+    sampling.add_argument("--resolution", type=positive, default=256, help="of a bare state dict")
+    sampling.add_argument("--num-classes", type=positive, default=1000, help="of a bare state dict")
+    sampling.add_argument("--weights", choices=("ema", "raw"), default="ema")
+    sampling.add_argument("--vae", metavar="WHERE", help="where to load the autoencoder from")
+    sampling.add_argument("--classes", nargs="+", default=["uniform"], help="uniform, balanced, or class numbers")
+    sampling.add_argument("--steps", type=positive, default=250, help="network evaluations (default: %(default)s)")
+    sampling.add_argument("--sampler", choices=SAMPLERS, default="ddpm")
+    sampling.add_argument("--cfg-scale", type=float, default=1.5, help="1 is without (default: %(default)s)")
+    sampling.add_argument("--cfg-channels", type=int, default=3, help="channels guided (default: %(default)s)")
+    sampling.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    sampling.add_argument("--seed", type=int, default=0)
+    return door
+
+
+def reference_parser() -> Parser:
+    door = Parser(prog="python -m harness.eval reference", description="Build a reference that ADM's evaluator reads.")
+    door.add_argument("--data", required=True, metavar="WHERE", help="a folder, an .npz of images, or a data set")
+    door.add_argument("--ref-resolution", type=positive, metavar="PX", help="crop and resize, as ADM does")
+    door.add_argument("--features", choices=("inception", "digits"), default="inception")
+    door.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+    _add_extraction_flags(door)
+    return door
+
+
+def _add_extraction_flags(door: Parser) -> None:
+    work = door.add_argument_group("extraction")
+    work.add_argument("--inception-weights", type=Path, metavar="FILE", help="instead of the published file")
+    work.add_argument("--i3d-weights", type=Path, metavar="FILE", help="instead of the published file")
+    work.add_argument("--weights-dir", type=Path, metavar="DIR", help=f"of weights (default: {VARIABLE}, ~/.cache)")
+    work.add_argument("--offline", action="store_true", help="never download")
+    work.add_argument("--work-dir", type=Path, default=WORK, metavar="DIR", help="of features (default: in results/)")
+    work.add_argument("--batch", type=positive, help="items through the network at once (default: the protocol's)")
+    work.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    work.add_argument("--threads", type=positive, help="CPU threads a process (default: torch's)")
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A checkpoint as a source without end: image i is sample i. With `folder`, images are kept there and read back."""
+
+    name: str
+    trained: Trained
+    config: SampleConfig
+    device: torch.device
+    folder: Path | None
+    batch: int
+    count: int | None = None
+    labels: NDArray | None = None
+
+    @cached_property
+    def identity(self) -> dict[str, object]:
+        return {"kind": "samples", **self.settings, "batch": CPU_SLOTS if self.device.type == "cpu" else self.batch}
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """As harness.sample writes them down, so that its folders can be scored and continued."""
+        return {**self.trained.origin, **dataclasses.asdict(self.config), "quantiser": QUANTISER}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.trained.model.resolution, self.trained.model.resolution, 3)
+
+    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
+        if self.folder is None:
+            alone = Ranks(0, 1, self.device)
+            made = generate(self.trained, self.config, range(start, stop), self.batch, alone)
+            return np.concatenate([samples.images for samples in made])
+        images = []
+        for index in range(start, stop):
+            with Image.open(pictures.png(self.folder, index)) as file:
+                images.append(np.asarray(file.convert("RGB")))
+        return np.stack(images)
+
+    def keep(self, count: int, here: Ranks) -> None:
+        """Fill the folder with the first `count` samples, this process its share; wait for all."""
+        assert self.folder is not None
+        if here.first:
+            pictures.claim(self.folder, self.settings)
+        barrier()
+        resolution = self.trained.model.resolution
+        missing = [i for i in range(count) if not pictures.present(self.folder, i, resolution)]
+        barrier()
+        with tqdm(total=len(missing), desc="samples", unit="image", disable=None if here.first else True) as bar:
+            for samples in generate(self.trained, self.config, missing, self.batch, here):
+                pictures.write(self.folder, samples)
+                bar.update(min(len(samples.indices) * here.world, bar.total - bar.n))
+        barrier()
+
+
+def score(asked: argparse.Namespace, here: Ranks) -> None:
+    """Every recipe; the first process prints and records. Raises ValueError for bad input."""
+    wanted = recipes.parse(asked.metric)
+    check(asked, wanted)
+    images = [recipe for recipe in wanted if not recipe.frames]
+    chosen = setup(asked, here, "sample" if images else asked.covariance)
+    scored: list[Scored] = []
+    if images:
+        source = open_source(asked, here, asked.repeats * max(recipe.count for recipe in images))
+        for space in dict.fromkeys(recipe.features for recipe in images):
+            group = [recipe for recipe in images if recipe.features == space]
+            scored += score_images(group, source, asked.ref, chosen, here)
+    for recipe in wanted[len(images) :]:
+        protocol = ClipProtocol(
+            stride_real=asked.stride_real or recipe.stride,
+            stride_fake=asked.stride_fake or recipe.stride,
+            split=asked.split,
+            offset_seed=asked.offset_seed,
+            covariance=asked.covariance,
+        )
+        scored += score_clips(recipe, asked.samples, asked.ref, protocol, chosen, here)
+    if here.first:
+        seed = asked.seed if asked.ckpt else None
+        records = [record(result, one.about, chosen, here, seed) for one in scored for result in one.results]
+        asked.records.parent.mkdir(parents=True, exist_ok=True)
+        store.append(asked.records, records)
+        print(show(records, asked.format))
+
+
+def check(asked: argparse.Namespace, wanted: list[Recipe]) -> None:
+    """Raise ValueError for flags that do not fit together, before any work."""
+    for recipe in wanted:
+        if recipe.frames and asked.ckpt:
+            raise ValueError(f"{recipe.name} scores clips: give them by --samples")
+        if recipe.needs_reference and not asked.ref and recipe.features != "digits":
+            raise ValueError(f"{recipe.name} compares with a reference: give --ref")
+    if len({bool(recipe.frames) for recipe in wanted}) > 1:
+        raise ValueError("image and video metrics score different samples: ask for them one at a time")
+    if asked.save_samples and not asked.ckpt:
+        raise ValueError("--save-samples keeps what --ckpt draws: there is nothing to draw")
+    if asked.bootstrap < 0 or asked.bootstrap == 1:
+        raise ValueError(f"--bootstrap must be 0 or at least 2, not {asked.bootstrap}")
+    if not 0 <= asked.max_duplicates <= 1:
+        raise ValueError(f"--max-duplicates must lie in [0, 1], not {asked.max_duplicates}")
+
+
+def open_sampler(asked: argparse.Namespace, here: Ranks) -> Sampler:
+    names = ("steps", "sampler", "cfg_scale", "cfg_channels", "precision", "seed")
+    classes: str | tuple[int, ...] = " ".join(asked.classes)
+    with suppress(ValueError):
+        classes = tuple(int(text) for text in asked.classes)
+    config = SampleConfig(classes=classes, **{name: getattr(asked, name) for name in names})
+    trained = load_trained(
+        asked.ckpt, here.device, asked.weights, asked.model, asked.resolution, asked.num_classes, asked.vae
+    )
+    config.check_classes(trained.model.spec.num_classes)
+    return Sampler(str(asked.ckpt), trained, config, here.device, asked.save_samples, 64)
+
+
+def open_source(asked: argparse.Namespace, here: Ranks, count: int) -> Source:
+    if not asked.ckpt:
+        return open_images(asked.samples)
+    sampler = open_sampler(asked, here)
+    if sampler.folder:
+        sampler.keep(count, here)
+    return sampler
+
+
+def setup(asked: argparse.Namespace, here: Ranks, covariance: str) -> Setup:
+    settings = Settings(
+        bootstrap=asked.bootstrap,
+        seed=asked.metric_seed,
+        arithmetic=asked.arithmetic,
+        permute_seed=asked.permute_seed,
+        extrapolate=asked.extrapolate,
+        covariance=covariance,
+        device=str(here.device),
+    )
+    return Setup(
+        **extraction(asked),
+        ref_resolution=asked.ref_resolution,
+        repeats=asked.repeats,
+        max_duplicates=asked.max_duplicates,
+        settings=settings,
+    )
+
+
+def extraction(asked: argparse.Namespace) -> dict[str, Any]:
+    files = {"inception": asked.inception_weights, "i3d": asked.i3d_weights}
+    return {
+        "work_dir": asked.work_dir,
+        "weights_dir": asked.weights_dir,
+        "weight_files": files,
+        "offline": asked.offline,
+        "batch": asked.batch,
+    }
+
+
+def build(asked: argparse.Namespace, here: Ranks) -> None:
+    """The `reference` verb. Raises ValueError for bad input."""
+    if asked.out.suffix != ".npz":
+        raise ValueError(f"--out must end in .npz, not {asked.out.name!r}")
+    source = open_images(asked.data, asked.ref_resolution)
+    assert source.count is not None
+    extractor = open_extractor(asked.features, Setup(**extraction(asked)), here)
+    features = extract(source, extractor, 0, source.count, asked.work_dir, here, "reference")
+    if here.first:
+        digest = references.build(source, extractor, features, asked.out)
+        print(f"{asked.out}: {source.count} images, sha256 {digest}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
