@@ -1,5 +1,6 @@
 """Costs: two counts that agree, tools that agree with their rules, and the published figures to the printed digit."""
 
+import dataclasses
 import gc
 import itertools
 import sys
@@ -11,11 +12,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.cost import CONVENTIONS, FORMULAS, analytic, count, crossover, equal_macs_depth, tools
+from harness.cost.analytic import at_tokens
 from harness.cost.conventions import thop_params
 from harness.cost.measure import inputs_of, measure
 from harness.report import agrees, published_costs
 from harness.workload import Workload
 from models import catalogue, create_model, spec
+from models.dim import DiMBlock
+from models.spec import SIZES
 
 RESOLUTIONS = (256, 512, 1024, 2048)
 TINY = [name for name in catalogue() if "-N/" in name]
@@ -123,6 +127,30 @@ def test_no_other_batch_gives_the_published_figures(batch):
     for (model, resolution), cell in published_costs().items():
         macs = CONVENTIONS["thop"].total(analytic(spec(model), resolution, batch))
         assert not agrees(macs / 1e9, cell["published_gflops"])
+
+
+READINGS = {
+    "a class token in the sequence": lambda s, L: at_tokens(s, L + 1, 3),
+    "no learned variance": lambda s, L: at_tokens(dataclasses.replace(s, learn_sigma=False), L, 3),
+    "blocks without an MLP": lambda s, L: at_tokens(dataclasses.replace(s, mlp=False), L, 3),
+    "the depth of DiT": lambda s, L: at_tokens(dataclasses.replace(s, depth=SIZES[s.size].dit), L, 3),
+}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_no_other_reading_of_the_architecture_gives_the_published_figures(reading):
+    for (model, resolution), cell in published_costs().items():
+        if model.startswith("DiM"):
+            s = spec(model)
+            macs = CONVENTIONS["paper"].total(READINGS[reading](s, s.tokens(resolution)))
+            assert not agrees(macs / 1e9, cell["published_gflops"])
+
+
+def test_a_model_without_any_mixer_gives_the_published_figure_too(monkeypatch):
+    monkeypatch.setattr(DiMBlock, "mix", lambda self, x: x)
+    s = spec("DiM-XL/2")
+    reading = tools.run("thop", create_model(s, 256, device="meta"), *inputs_of(s, 256, 3, "meta"))
+    assert round(reading.count / 1e9, 2) == 294.58
 
 
 def test_thop_sees_nothing_of_the_mixer_and_not_the_attention_core():
