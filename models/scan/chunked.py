@@ -68,8 +68,9 @@ def _room_for_gradient(operand: Tensor, inputs: ScanInputs) -> Tensor:
 
 
 def _steps(length: int) -> int:
-    """Tokens in a chunk: as many as pay, but so few that the three buffers stay below three tensors of u's size."""
-    return 32 if length >= 512 else 16
+    """Tokens in a chunk: as many as pay, but so few that from 256 tokens on, for 16 states, its three buffers and the
+    kept states together are no more than four tensors of u's size."""
+    return 32 if length >= 1024 else 16
 
 
 class _Chunk:
