@@ -163,8 +163,11 @@ class ImageFolder:
         return torch.stack(images), torch.tensor(labels)
 
 
-def open_dataset(name: str, resolution: int, skip_corrupt: bool = False) -> Dataset:
-    """`digits`, the directory of a latent cache, or the root of an image tree. Raises ValueError as those do."""
+def open_dataset(name: str, resolution: int, skip_corrupt: bool = False, verify: bool = True) -> Dataset:
+    """`digits`, the directory of a latent cache, or the root of an image tree. Raises ValueError as those do.
+
+    `verify` checks a cache's hashes, which reads it whole: once is enough for all processes.
+    """
     if name == "digits":
         return Digits(resolution)
     path = Path(name).expanduser()
@@ -172,7 +175,7 @@ def open_dataset(name: str, resolution: int, skip_corrupt: bool = False) -> Data
         raise ValueError(f"no data at {name!r}: give 'digits', an image tree, or a latent cache")
     if not (path / INDEX).is_file():
         return ImageFolder(path, resolution, skip_corrupt)
-    cache = LatentCache(path)
+    cache = LatentCache(path, verify)
     if cache.resolution != resolution:
         raise ValueError(f"the latent cache {name} is of resolution {cache.resolution}, not {resolution}")
     return cache

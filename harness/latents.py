@@ -102,7 +102,7 @@ def _encode_shard(
 
 
 class LatentCache:
-    """A cache as a data set; items are moments (8, h, w). Every shard's hash is verified at opening.
+    """A cache as a data set; items are moments (8, h, w). `verify` checks every shard's hash.
 
     Raises ValueError when the cache is unfinished, damaged or unreadable, naming the shard.
     """

@@ -4,7 +4,7 @@
     torchrun --nproc-per-node 8 -m harness.train --preset imagenet256 --model DiM-B/4 --data imagenet/train
 
 The same command, run again, continues. Exit codes: 0 done; 1 the run failed (diverged, disk full); 2 bad input;
-75 stopped by SIGTERM or SIGINT after a checkpoint, to be continued.
+75 stopped by SIGTERM or SIGINT after a checkpoint, to be continued (torchrun itself then says 1).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 import torch
 
 from harness.autoencoder import Autoencoder, Cached, Identity, StableDiffusion
-from harness.data import Dataset, open_dataset
+from harness.data import Dataset, ImageFolder, open_dataset
 from harness.diffusion.fit import DivergenceError, Execution, fit
 from harness.diffusion.presets import PRECISIONS, PRESETS, TrainConfig
-from harness.distributed import choose_device, ranks
+from harness.distributed import Ranks, choose_device, ranks
 from harness.latents import LatentCache
 from harness.store import RESULTS, Provenance
 from harness.workload import Parser, positive
@@ -70,12 +70,12 @@ def resolve(asked: argparse.Namespace) -> TrainConfig:
     return dataclasses.replace(PRESETS[asked.preset], **given)
 
 
-def open_data(config: TrainConfig, device: torch.device, skip_corrupt: bool) -> tuple[Dataset, Autoencoder, ModelSpec]:
+def open_data(config: TrainConfig, here: Ranks, skip_corrupt: bool) -> tuple[Dataset, Autoencoder, ModelSpec]:
     """The data set, the autoencoder that belongs to it, and the model's specification that fits both.
 
     Raises ValueError when they do not fit together.
     """
-    dataset = open_dataset(config.data, config.resolution, skip_corrupt)
+    dataset = open_dataset(config.data, config.resolution, skip_corrupt, verify=here.first)
     if len(dataset.classes) != config.num_classes:
         raise ValueError(
             f"{config.data} has {len(dataset.classes)} classes, the model {config.num_classes}; "
@@ -89,7 +89,7 @@ def open_data(config: TrainConfig, device: torch.device, skip_corrupt: bool) -> 
     elif dataset.channels != 3:
         raise ValueError(f"{config.data} has {dataset.channels} channel, the autoencoder 3; pass --vae identity")
     else:
-        autoencoder, channels = StableDiffusion(config.vae, device), 4
+        autoencoder, channels = StableDiffusion(config.vae, here.device), 4
     model = spec(
         config.model,
         num_classes=config.num_classes,
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device = choose_device(asked.device)
         run = asked.out or default_run(config, asked.preset)
         with ranks(device) as here, stop_on_signals() as received:
-            dataset, autoencoder, model_spec = open_data(config, here.device, asked.skip_corrupt)
+            dataset, autoencoder, model_spec = open_data(config, here, asked.skip_corrupt)
             record = describe(config, dataset, autoencoder, model_spec)
             if here.first:
                 shown = {key: value for key, value in record.items() if key not in ("spec", "classes")}
@@ -163,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 workers=asked.workers,
             )
             done = fit(model, dataset, autoencoder, config, record, execution, run, here, stop=lambda: bool(received))
+            if isinstance(dataset, ImageFolder) and dataset.corrupt:
+                print(f"{len(dataset.corrupt)} corrupt images were left out: {', '.join(sorted(dataset.corrupt)[:5])}")
     except ValueError as error:
         door.error(str(error))
     except (DivergenceError, OSError) as error:
