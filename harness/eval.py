@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from harness import store
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if asked.threads:
             torch.set_num_threads(asked.threads)
-        with ranks(choose_device(asked.device)) as here:
+        with threadpool_limits(asked.threads), ranks(choose_device(asked.device)) as here:
             if building:
                 build(asked, here)
             else:

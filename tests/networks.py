@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -44,7 +45,8 @@ class RandomI3D(nn.Module):
 
 def random_i3d(path: Path, seed: int = 0) -> Path:
     """Write a TorchScript file with the signature of the I3D network."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
         torch.jit.save(torch.jit.script(RandomI3D()), str(path))
     return path

@@ -5,6 +5,8 @@ Stream: `pool` (B, 400), the Kinetics-400 logits averaged over time, before any 
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,9 @@ def i3d(weights: Weights, device: torch.device | str = "cpu") -> Extractor:
     return (B, 400), or for clips shorter than 10 frames.
     """
     try:
-        network = torch.jit.load(weights.open(), map_location=device).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of TorchScript's retirement: the published file is one
+            network = torch.jit.load(weights.open(), map_location=device).eval()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"the file of sha256 {weights.sha256[:8]} is not a TorchScript network: {reason}") from error

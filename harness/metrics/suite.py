@@ -141,8 +141,8 @@ def _enough(recipe: Recipe, source: Source, repeats: int) -> None:
 def _same_side(source: Source, reference: Reference) -> None:
     side = (source.shape[-3], source.shape[-2])
     if reference.side is not None and reference.side != side:
-        sizes = (f"{width} x {height}" for height, width in (side, reference.side))
-        raise ValueError("samples are {}, the reference {} is {}".format(*sizes, reference.name)) from None
+        ours, theirs = (f"{width} x {height}" for height, width in (side, reference.side))
+        raise ValueError(f"samples are {ours}, the reference {reference.name} is {theirs}")
 
 
 def _few_duplicates(features: Features, allowed: float) -> None:

@@ -1,0 +1,356 @@
+"""`python -m harness.eval`: one command from samples to numbers; resumable, the same in any number of processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import random_i3d, random_inception
+from PIL import Image
+from threadpoolctl import threadpool_limits
+
+from harness import eval as door
+from harness.data import Digits
+from harness.diffusion import checkpoint
+from harness.metrics.digits import digits_extractor
+from models import create_model
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A folder of weights that holds the digits network."""
+    where = tmp_path_factory.mktemp("weights")
+    digits_extractor(where)
+    return where
+
+
+@pytest.fixture
+def run(tmp_path, weights, capsys):
+    """The door called in this process; gives the records it wrote."""
+
+    def call(*arguments, work="work"):
+        records = tmp_path / "records.jsonl"
+        records.unlink(missing_ok=True)
+        where = ["--work-dir", tmp_path / work, "--weights-dir", weights, "--records", records, "--offline"]
+        assert door.main([str(argument) for argument in (*arguments, *where)]) == 0
+        return [json.loads(line) for line in records.read_text().splitlines()]
+
+    return call
+
+
+@pytest.fixture
+def refused(tmp_path, weights, capsys):
+    """The door called with bad input; gives its one line of complaint, after checking that it wrote no result."""
+
+    def call(*arguments):
+        records = tmp_path / "none.jsonl"
+        where = ["--work-dir", tmp_path / "work", "--weights-dir", weights, "--offline"]
+        if arguments[0] != "reference":
+            where += ["--records", records]
+        with pytest.raises(SystemExit) as stop:
+            door.main([str(argument) for argument in (*arguments, *where)])
+        assert stop.value.code == 2
+        assert not records.exists()
+        complaint = capsys.readouterr().err.strip()
+        assert "\n" not in complaint
+        return complaint
+
+    return call
+
+
+def noisy_digits(count, seed=0, sigma=40):
+    """Real digits with noise, (N, 8, 8, 3)."""
+    generator = np.random.default_rng(seed)
+    pixels = Digits().pixels.numpy().transpose(0, 2, 3, 1)[generator.integers(0, 1797, count)]
+    noisy = pixels + generator.normal(0, sigma, (count, 8, 8, 3))
+    return noisy.clip(0, 255).astype(np.uint8)
+
+
+def save(path, array, **more):
+    np.savez(path, arr_0=array, **more)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run directory with a tiny untrained model of digits."""
+    where = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    model = create_model("DiT-N/4", 8, channels=1, downsample=1, num_classes=10)
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    config = {"spec": dataclasses.asdict(model.spec), "resolution": 8, "vae": "identity", "dataset": "digits"}
+    config["classes"] = [str(digit) for digit in range(10)]
+    state = {"step": 3, "config": config, "model": model.state_dict(), "ema": model.state_dict()}
+    checkpoint.save(where / "checkpoints", state)
+    return where
+
+
+# What it prints and keeps
+
+
+def test_a_checkpoint_is_scored_without_a_file_of_images(run, trained, tmp_path, capsys):
+    metrics = ["fd64@digits", "pr64@digits", "is64@digits"]
+    sampling = ["--steps", 3, "--cfg-scale", 1, "--seed", 5]
+    records = run("--ckpt", trained, "--metric", *metrics, *sampling, "--repeats", 2)
+    quantities = [record["quantity"] for record in records]
+    assert quantities == ["fd", "precision", "recall", "inception_score"]
+    shown = capsys.readouterr().out
+    assert shown.startswith("protocol: digits network")
+    assert all(f"{record['value']:.6g}" in shown for record in records)
+    first = records[0]
+    assert (first["workload"]["model"], first["workload"]["n_samples"], first["workload"]["n_reference"]) == (
+        "DiT-N/4",
+        64,
+        1797,
+    )
+    assert len(first["samples"]) == 2
+    assert first["value"] == pytest.approx(np.mean(first["samples"]))
+    assert first["parts"]["standard_error"] == pytest.approx(np.std(first["samples"], ddof=1))
+    assert first["seed"] == 5
+    identity = first["workload"]["source_identity"]
+    assert (identity["steps"], identity["seed"], identity["sampler"], len(identity["sha256"])) == (3, 5, "ddpm", 64)
+    assert not list(tmp_path.rglob("*.png"))
+
+    kept = run("--ckpt", trained, "--metric", *metrics, *sampling, "--save-samples", tmp_path / "kept", work="other")
+    assert len(list((tmp_path / "kept").glob("*.png"))) == 64 + 1 - 1
+    again = run("--samples", tmp_path / "kept", "--metric", *metrics, work="third")
+    assert [record["value"] for record in again] == [record["value"] for record in kept]
+    assert kept[0]["value"] == first["samples"][0]  # saved or piped, the same samples
+    assert kept[0]["workload"]["samples_sha256"] == again[0]["workload"]["samples_sha256"]
+
+
+def test_noise_is_further_from_digits_and_swapping_the_sets_changes_the_answer(run, tmp_path):
+    near = save(tmp_path / "near.npz", noisy_digits(400, sigma=20))
+    far = save(tmp_path / "far.npz", noisy_digits(400, seed=1, sigma=120))
+    metrics = ["--metric", "fd400@digits", "pr400@digits"]
+    fd_near, *_ = run("--samples", near, *metrics)
+    fd_far, *_ = run("--samples", far, *metrics)
+    assert fd_far["value"] > 3 * fd_near["value"]
+    for record in (fd_near, fd_far):
+        parts = record["parts"]
+        assert parts["low"] < record["value"] < parts["high"]
+        assert 0 < parts["standard_error"] < record["value"]
+    forward = run("--samples", far, "--ref", near, *metrics)
+    backward = run("--samples", near, "--ref", far, *metrics)
+    assert forward[1]["value"] != backward[1]["value"]
+    assert forward[1]["value"] == backward[2]["value"]  # precision of one is recall of the other
+
+
+def test_formats_keep_every_digit(run, tmp_path, capsys):
+    samples = save(tmp_path / "s.npz", noisy_digits(100))
+    arguments = ["--samples", samples, "--metric", "is100@digits"]
+    (record,) = run(*arguments, "--format", "json")
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert shown["value"] == pytest.approx(record["value"], rel=1e-9)
+    assert shown["samples_sha256"] == record["workload"]["samples_sha256"]
+    run(*arguments, "--format", "csv")
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split(",")[0] == "metric"
+    assert row.startswith("is100@digits,")
+
+
+def test_sorted_samples_are_refused_for_the_inception_score_or_shuffled_on_request(run, refused, tmp_path):
+    data = Digits()
+    order = torch.argsort(data.labels, stable=True)
+    pixels = data.pixels.permute(0, 2, 3, 1).numpy()[order].repeat(3, axis=0)
+    pixels = (pixels // 4 * 3 + np.random.default_rng(0).integers(0, 60, pixels.shape)).astype(np.uint8)
+    samples = save(tmp_path / "sorted.npz", pixels)
+    arguments = ["--samples", samples, "--metric", "is5391@digits"]
+    assert "sorted by class" in refused(*arguments)
+    (record,) = run(*arguments, "--permute-seed", 0)
+    assert record["workload"]["permute_seed"] == 0
+    assert record["parts"]["chunks"] == 2
+
+
+# Inception and I3D, with randomly initialised weights given by path
+
+
+@pytest.fixture(scope="module")
+def inception_weights(tmp_path_factory):
+    pytest.importorskip("torch_fidelity", reason="pip install torch-fidelity")
+    return random_inception(tmp_path_factory.mktemp("inception") / "inception.pth")
+
+
+def test_the_adm_path_runs_whole_and_agrees_with_torch_fidelity(run, inception_weights, tmp_path, capsys):
+    from torch_fidelity import calculate_metrics
+
+    class Images(torch.utils.data.Dataset):
+        def __init__(self, array):
+            self.array = array
+
+        def __len__(self):
+            return len(self.array)
+
+        def __getitem__(self, index):
+            return torch.from_numpy(self.array[index]).permute(2, 0, 1)
+
+    generator = np.random.default_rng(0)
+    samples, real = (generator.integers(0, top, (6, 32, 32, 3), dtype=np.uint8) for top in (256, 128))
+    theirs = calculate_metrics(
+        input1=Images(samples),
+        input2=Images(real),
+        isc=True,
+        fid=True,
+        isc_splits=1,
+        samples_shuffle=False,
+        feature_extractor_weights_path=str(inception_weights),
+        cuda=False,
+        batch_size=3,
+        save_cpu_ram=True,
+        cache=False,
+        verbose=False,
+    )
+    given = ["--inception-weights", inception_weights, "--batch", 3, "--bootstrap", 0]
+    paths = [save(tmp_path / "s.npz", samples), "--ref", save(tmp_path / "r.npz", real)]
+    records = run("--samples", *paths, "--metric", "adm6", *given)
+    found = {record["quantity"]: record for record in records}
+    assert list(found) == ["fid", "sfid", "inception_score", "precision", "recall"]
+    assert found["fid"]["value"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+    assert found["inception_score"]["value"] == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
+    assert found["sfid"]["parts"]["dimension"] == 2023
+    assert "6 samples for 2048 features" in found["fid"]["note"]
+    assert found["fid"]["workload"]["extractor"]["published_weights"] is False
+    assert "not published" in capsys.readouterr().out
+
+    # with other weights than the published, a reference says so, and the real one's moments are not mixed with them
+    built = tmp_path / "built.npz"
+    shared = ["--work-dir", str(tmp_path / "work"), "--inception-weights", str(inception_weights), "--batch", "3"]
+    assert door.main(["reference", "--data", str(tmp_path / "r.npz"), "--out", str(built), *shared]) == 0
+    with np.load(built) as file:
+        assert {name: file[name].shape for name in ("mu", "sigma_s")} == {"mu": (2048,), "sigma_s": (2023, 2023)}
+        assert json.loads(str(file["features"]))["published_weights"] is False
+
+
+def test_a_video_distance_records_every_choice_and_depends_on_it(run, refused, tmp_path):
+    generator = np.random.default_rng(0)
+    real = generator.integers(0, 256, (12, 24, 8, 8, 3), dtype=np.uint8)
+    fake = generator.integers(0, 200, (8, 16, 8, 8, 3), dtype=np.uint8)
+    for index, video in enumerate(real):
+        (tmp_path / "real" / f"{index:03d}").mkdir(parents=True)
+        for number, frame in enumerate(video):
+            Image.fromarray(frame).save(tmp_path / "real" / f"{index:03d}" / f"{number:03d}.png")
+    weights_file = random_i3d(tmp_path / "i3d.pt")
+    arguments = ["--samples", save(tmp_path / "fake.npz", fake), "--ref", tmp_path / "real"]
+    arguments += ["--metric", "fvd8_16f", "--i3d-weights", weights_file, "--bootstrap", 2]
+    (record,) = run(*arguments, "--split", "train")
+    workload = record["workload"]
+    choices = ("split", "stride_real", "stride_fake", "offset_seed", "codec", "codec_real", "covariance")
+    assert [workload[name] for name in choices] == ["train", 1, 1, 0, "array", ".png", "population"]
+    assert (record["quantity"], workload["n_samples"], workload["n_reference"]) == ("fvd", 8, 8)
+    assert "8 samples for 400 features" in record["note"]
+    values = {record["value"]}
+    values.add(run(*arguments, "--covariance", "sample")[0]["value"])
+    values.add(run(*arguments, "--offset-seed", 1)[0]["value"])
+    (repeated,) = run(*arguments, "--repeats", 2)
+    assert len(values) == 3
+    assert repeated["samples"][0] == record["value"]  # repeats are further offset seeds
+    assert repeated["samples"][1] in values
+    assert "fake.npz: 8 videos of 16 frames have no clip of 16 with stride 2" in refused(*arguments, "--stride-fake", 2)
+
+
+# Resumable, and the same in any number of processes
+
+
+def outcome(record):
+    """What a run found, without who found it."""
+    workload = {name: value for name, value in record["workload"].items() if name != "processes"}
+    return [record["quantity"], record["value"], record["parts"], record["note"], workload]
+
+
+def test_killed_and_run_again_the_numbers_are_bit_identical(run, tmp_path, weights):
+    samples = save(tmp_path / "s.npz", np.random.default_rng(0).integers(0, 256, (6000, 8, 8, 3), dtype=np.uint8))
+    arguments = ["--samples", samples, "--metric", "fd6000@digits", "is6000@digits", "--bootstrap", 2, "--threads", 1]
+    where = ["--work-dir", tmp_path / "killed", "--weights-dir", weights, "--records", tmp_path / "killed.jsonl"]
+    command = [str(part) for part in (sys.executable, "-m", "harness.eval", *arguments, *where)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        while process.poll() is None and len(list((tmp_path / "killed").glob("*/*.safetensors"))) < 10:
+            time.sleep(0.002)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+    output, _ = process.communicate()
+    assert (process.returncode, output) == (-signal.SIGKILL, b"")
+    assert not (tmp_path / "killed.jsonl").exists()
+    assert 0 < len(list((tmp_path / "killed").glob("*/*.safetensors"))) < 6000 // 256
+    again = run(*arguments, work="killed")
+    assert [outcome(record) for record in again] == [outcome(record) for record in run(*arguments, work="whole")]
+
+
+def test_under_torchrun_the_same_command_gives_the_same_numbers(run, tmp_path, weights, trained):
+    arguments = ["--ckpt", trained, "--steps", 2, "--cfg-scale", 1, "--bootstrap", 2, "--threads", 1]
+    arguments += ["--metric", "fd600@digits", "pr600@digits", "is600@digits"]
+    where = ["--work-dir", tmp_path / "two", "--weights-dir", weights, "--records", tmp_path / "two.jsonl"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
+    command = [str(part) for part in (*launcher, "-m", "harness.eval", *arguments, *where)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    together = [json.loads(line) for line in (tmp_path / "two.jsonl").read_text().splitlines()]
+    assert {record["workload"]["processes"] for record in together} == {2}
+    assert [outcome(record) for record in together] == [outcome(record) for record in run(*arguments)]
+
+
+# Bad input
+
+
+@pytest.fixture
+def samples(tmp_path):
+    return save(tmp_path / "s.npz", noisy_digits(50))
+
+
+def test_bad_samples_end_with_one_line_and_code_2(refused, samples, tmp_path):
+    digits = ["--metric", "fd50@digits"]
+    assert "fd60@digits needs 60 samples; " in refused("--samples", samples, "--metric", "fd60@digits")
+    assert "needs 20 samples x 3 repeats" in refused("--samples", samples, "--metric", "fd20@digits", "--repeats", 3)
+    copies = save(tmp_path / "copies.npz", noisy_digits(10).repeat(5, axis=0))
+    assert "40 of 50 samples are copies of an earlier one (80.0%)" in refused("--samples", copies, *digits)
+    floats = save(tmp_path / "floats.npz", np.zeros((50, 8, 8, 3)))
+    assert "float64 values; images must be uint8" in refused("--samples", floats, *digits)
+    assert "unknown metric 'fjd50k'" in refused("--samples", samples, "--metric", "fjd50k")
+    assert "KID draws subsets of 1000 images" in refused("--samples", samples, "--metric", "kid50@digits")
+
+
+def test_a_reference_that_does_not_fit_ends_with_one_line_and_code_2(refused, samples, tmp_path):
+    large = save(tmp_path / "large.npz", np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), dtype=np.uint8))
+    complaint = refused("--samples", samples, "--ref", large, "--metric", "fd50@digits")
+    assert complaint.endswith(f"samples are 8 x 8, the reference {large} is 16 x 16")
+    np.savez(tmp_path / "moments.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    complaint = refused("--samples", samples, "--ref", tmp_path / "moments.npz", "--metric", "pr50@digits")
+    assert "moments.npz has no arr_0, which holds the images that pr50@digits needs; it holds mu, sigma" in complaint
+    assert "give --ref" in refused("--samples", samples, "--metric", "fid50")
+
+
+def test_flags_that_do_not_fit_together_are_refused(refused, samples, tmp_path):
+    assert "one at a time" in refused("--samples", samples, "--ref", samples, "--metric", "fid50", "fvd50_16f")
+    assert "give them by --samples" in refused("--ckpt", tmp_path, "--ref", samples, "--metric", "fvd50_16f")
+    assert "nothing to draw" in refused("--samples", samples, "--metric", "is50@digits", "--save-samples", tmp_path)
+    assert "at least 2" in refused("--samples", samples, "--metric", "is50@digits", "--bootstrap", 1)
+    assert "must end in .npz" in refused("reference", "--data", "digits", "--features", "digits", "--out", "r.pt")
+    assert "no checkpoint in" in refused("--ckpt", tmp_path, "--metric", "is50@digits")
+
+
+def test_absent_weights_are_named_with_where_to_put_them(refused, samples, weights):
+    pytest.importorskip("torch_fidelity", reason="pip install torch-fidelity")
+    complaint = refused("--samples", samples, "--ref", samples, "--metric", "fid50")
+    assert "--offline forbids a download: put https://github.com/toshas/torch-fidelity/releases" in complaint
+    assert f"at {weights}/weights-inception-2015-12-05-6726825d.pth" in complaint
