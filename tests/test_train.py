@@ -150,6 +150,7 @@ def test_ema_follows_the_weights_by_hand(tmp_path):
     for name, value in second["model"].items():
         expected = 0.75 * first["ema"][name] + 0.25 * value
         assert torch.allclose(second["ema"][name], expected, atol=1e-7), name
+        assert not second["ema"][name].requires_grad, "an average outside autograd: a graph would grow with every step"
 
 
 def test_first_step_of_adamw_moves_every_parameter_by_the_learning_rate(tmp_path):

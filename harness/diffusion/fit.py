@@ -140,7 +140,8 @@ def make_step(
             torch.nn.utils.clip_grads_with_norm_(learner.parameters, config.clip_norm, norm)
         learner.optimizer.step()
         learner.optimizer.zero_grad(set_to_none=True)
-        torch._foreach_lerp_(learner.averages, learner.parameters, 1 - config.ema_decay)
+        with torch.no_grad():
+            torch._foreach_lerp_(learner.averages, learner.parameters, 1 - config.ema_decay)
         return torch.stack([total, norm])
 
     return train_step
