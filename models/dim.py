@@ -98,10 +98,13 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool 
     """Depthwise convolution in which a token sees itself and the K-1 before it (after it, with `reverse`).
 
     x (B, L, E), weight (E, 1, K), bias (E,); returns (B, L, E). Reversing pads the other end and flips the kernel,
-    which equals flipping the sequence twice and copies nothing.
+    which equals flipping the sequence twice and copies nothing. As a 2-D convolution over (E, 1, L) in channels-last
+    order it reads and writes (B, L, E) as it lies in memory; a 1-D one would transpose both.
     """
     K = weight.shape[-1]
     if reverse:
         weight = weight.flip(-1)
-    x = F.pad(x.transpose(1, 2), (0, K - 1) if reverse else (K - 1, 0))          # (B, E, L + K - 1)
-    return F.conv1d(x, weight, bias, groups=x.shape[1]).transpose(1, 2)          # (B, L, E)
+    x = F.pad(x, (0, 0, 0, K - 1) if reverse else (0, 0, K - 1, 0))              # (B, L + K - 1, E)
+    x = x.transpose(1, 2).unsqueeze(2)                                           # (B, E, 1, L + K - 1)
+    x = F.conv2d(x, weight.unsqueeze(2), bias, groups=x.shape[1])                # (B, E, 1, L)
+    return x.squeeze(2).transpose(1, 2)                                          # (B, L, E)

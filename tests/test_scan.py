@@ -21,7 +21,7 @@ NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 ALL = frozenset(NAMES)
 BARE = ALL - {"D", "z", "delta_bias"}
 here = [name for name, reason in available().items() if not reason]
-fast = [name for name in here if name != "reference"]
+fast = [name for name in here if name != "reference", "naive"]
 needs_numba = pytest.mark.skipif("numba" not in here, reason=available()["numba"])
 
 
@@ -306,7 +306,7 @@ print((peak_bytes() - before) / (4 * length * channels))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("backend", fast)
+@pytest.mark.parametrize("backend", [name for name in fast if name != "naive"])
 def test_forward_and_backward_need_at_most_eight_tensors_of_the_inputs_size(backend):
     done = subprocess.run([sys.executable, "-c", PEAK, backend], capture_output=True, text=True, check=False)
     if "clear_refs" in done.stderr:
@@ -325,7 +325,7 @@ class _Seen(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("backend", here)
+@pytest.mark.parametrize("backend", [name for name in here if name != "naive"])
 def test_states_are_kept_only_for_a_gradient(backend):
     given = operands((1, 40, 16, 4))
     with _Seen() as seen:
@@ -518,10 +518,10 @@ def test_fake_tensors_keep_the_device_and_shapes():
 
 
 def test_every_backend_runs_or_says_why_not():
-    assert list(available()) == ["mamba_ssm", "numba", "chunked", "reference"]
+    assert list(available()) == ["mamba_ssm", "numba", "chunked", "reference", "naive"]
     assert all(isinstance(reason, str) and "\n" not in reason for reason in available().values())
     assert not available()["chunked"]
-    assert not available()["reference"]
+    assert not available()["reference", "naive"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import torch
 
-from . import chunked, cpu, mamba, reference
+from . import chunked, cpu, mamba, naive, reference
 
 # Fastest first: "auto" takes the first that runs.
 BACKENDS: dict[str, ModuleType] = {
@@ -17,6 +17,7 @@ BACKENDS: dict[str, ModuleType] = {
     "numba": cpu,
     "chunked": chunked,
     "reference": reference,
+    "naive": naive,
 }
 
 

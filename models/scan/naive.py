@@ -1,0 +1,78 @@
+"""The scan as it is first written: decays and states of every token in memory at once, tensors of (B, L, E, N).
+
+What mamba_ssm's own reference does, and what a model without a fused kernel pays. Here to be compared with: "auto"
+never chooses it.
+"""
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from .inputs import Gradients, ScanInputs
+
+WORKSPACE = {
+    "selective_scan": ("decays", "states"),
+    "selective_scan_backward": ("decay gradients", "state gradients"),
+}
+"""The tensors of (B, L, E, N) that an operator takes besides those kept for the backward."""
+
+
+def missing() -> str:
+    return ""
+
+
+def unsupported(device: torch.device, dtype: torch.dtype) -> str:
+    return ""
+
+
+def states_shape(scan: ScanInputs) -> tuple[int, ...]:
+    """Decays and states of every token."""
+    return 2, *scan.sizes
+
+
+def forward(scan: ScanInputs, keep_states: bool) -> tuple[Tensor, Tensor]:
+    """See `reference.forward`."""
+    cast = scan.cast()
+    kept = cast.u.new_empty(states_shape(scan))
+    decay, h = kept
+    dt = cast.timestep()
+    torch.mul(dt.unsqueeze(-1), cast.A, out=decay).exp_()
+    torch.mul((dt * cast.u).unsqueeze(-1), cast.B.unsqueeze(2), out=h)
+    for before, t in _steps(scan):
+        h[:, t].addcmul_(decay[:, t], h[:, before])
+    y = torch.matmul(h, cast.C.unsqueeze(-1)).squeeze(-1)
+    return cast.output(y).to(scan.u.dtype), kept if keep_states else kept.new_empty(0)
+
+
+def backward(scan: ScanInputs, states: Tensor, dout: Tensor) -> Gradients:
+    """See `reference.backward`."""
+    cast, dout = scan.cast(), dout.to(scan.state_dtype)
+    decay, h = states
+    y = torch.matmul(h, cast.C.unsqueeze(-1)).squeeze(-1)
+    dy = cast.read_out_gradient(dout)
+    g = dy.unsqueeze(-1) * cast.C.unsqueeze(2)  # dL/dh
+    for before, t in reversed(_steps(scan)):
+        g[:, before].addcmul_(decay[:, t], g[:, t])
+    dC = (dy.unsqueeze(2) @ h).squeeze(2)
+    dB = ((cast.timestep() * cast.u).unsqueeze(2) @ g).squeeze(2)
+    dx = (g @ cast.B.unsqueeze(-1)).squeeze(-1)
+    dexponent = decay * g
+    for before, t in _steps(scan):
+        dexponent[:, t].mul_(h[:, before])
+    first = 0 if not scan.reverse else -1
+    dexponent[:, first] = 0
+    ddt = (dexponent * cast.A).sum(-1)
+    dA = torch.einsum("blen,ble->en", dexponent, cast.timestep())
+    gradients = cast.gradients(dout, y, dx, ddt, dA, dB, dC)
+    return tuple(
+        None if g is None or t is None else g.to(t.dtype) for g, t in zip(gradients, scan.tensors, strict=True)
+    )
+
+
+def _steps(scan: ScanInputs) -> list[tuple[int, int]]:
+    """(previous, this) token, in the order in which time runs."""
+    order = range(scan.u.shape[1])
+    if scan.reverse:
+        order = order[::-1]
+    return list(itertools.pairwise(order))
