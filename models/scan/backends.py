@@ -9,10 +9,11 @@ from types import ModuleType
 
 import torch
 
-from . import chunked, cpu, mamba, naive, reference
+from . import chunked, cpu, fused, mamba, naive, reference
 
 # Fastest first: "auto" takes the first that runs.
 BACKENDS: dict[str, ModuleType] = {
+    "triton": fused,
     "mamba_ssm": mamba,
     "numba": cpu,
     "chunked": chunked,
