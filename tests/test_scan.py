@@ -17,11 +17,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.scan import available, cpu, mamba, reference, resolve, selective_scan, threads
 from models.scan.inputs import ScanInputs
 
+
+def runs_on_cpu(name):
+    try:
+        return resolve(name, "cpu", torch.float32) == name
+    except ValueError:
+        return False
+
+
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 ALL = frozenset(NAMES)
 BARE = ALL - {"D", "z", "delta_bias"}
-here = [name for name, reason in available().items() if not reason]
-fast = [name for name in here if name != "reference", "naive"]
+here = [name for name in available() if runs_on_cpu(name)]
+tested = [name for name in here if name != "reference"]
+lean = [name for name in here if name != "naive"]  # in memory
 needs_numba = pytest.mark.skipif("numba" not in here, reason=available()["numba"])
 
 
@@ -151,7 +160,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("backend", fast)
+@pytest.mark.parametrize("backend", tested)
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(
     ("sizes", "options"),
@@ -165,7 +174,7 @@ def test_values_and_gradients_match_the_reference(backend, sizes, options, rever
     assert_close(run(given, backend=backend, **how), truth(given, **how), 2e-6)
 
 
-@pytest.mark.parametrize("backend", fast)
+@pytest.mark.parametrize("backend", tested)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_strong_decay_underflows_to_no_memory(backend, reverse):
     given = operands((2, 40, 20, 4), softplus=False)
@@ -176,7 +185,7 @@ def test_strong_decay_underflows_to_no_memory(backend, reverse):
     assert found["dA"].abs().max() < 1e-30
 
 
-@pytest.mark.parametrize("backend", fast)
+@pytest.mark.parametrize("backend", tested)
 def test_growing_states_are_followed_and_overflow_to_infinity(backend):
     given = operands((1, 40, 20, 4), BARE, softplus=False)
     given["A"] = -given["A"]
@@ -210,13 +219,13 @@ def long_memory(request):
     return given, how, truth(given, **how)
 
 
-@pytest.mark.parametrize("backend", fast)
+@pytest.mark.parametrize("backend", tested)
 def test_long_memory_stays_exact_to_1e_5(backend, long_memory):
     given, how, expected = long_memory
     assert_close(run(given, backend=backend, **how), expected, 1e-5)
 
 
-@pytest.mark.parametrize("backend", fast)
+@pytest.mark.parametrize("backend", tested)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_16_bit_inputs_are_scanned_in_float32(backend, dtype):
     given = operands((2, 37, 20, 16), dtype=dtype)
@@ -306,7 +315,7 @@ print((peak_bytes() - before) / (4 * length * channels))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("backend", [name for name in fast if name != "naive"])
+@pytest.mark.parametrize("backend", [name for name in lean if name != "reference"])
 def test_forward_and_backward_need_at_most_eight_tensors_of_the_inputs_size(backend):
     done = subprocess.run([sys.executable, "-c", PEAK, backend], capture_output=True, text=True, check=False)
     if "clear_refs" in done.stderr:
@@ -325,7 +334,7 @@ class _Seen(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("backend", [name for name in here if name != "naive"])
+@pytest.mark.parametrize("backend", lean)
 def test_states_are_kept_only_for_a_gradient(backend):
     given = operands((1, 40, 16, 4))
     with _Seen() as seen:
@@ -518,10 +527,10 @@ def test_fake_tensors_keep_the_device_and_shapes():
 
 
 def test_every_backend_runs_or_says_why_not():
-    assert list(available()) == ["mamba_ssm", "numba", "chunked", "reference", "naive"]
+    assert {"mamba_ssm", "numba"} < available().keys()
     assert all(isinstance(reason, str) and "\n" not in reason for reason in available().values())
     assert not available()["chunked"]
-    assert not available()["reference", "naive"]
+    assert not available()["reference"]
 
 
 @pytest.mark.parametrize(
@@ -548,7 +557,7 @@ def test_auto_without_numba_is_the_portable_backend(monkeypatch):
         (
             "fastest",
             torch.float32,
-            "unknown scan backend 'fastest'; choose from auto, mamba_ssm, numba, chunked, reference",
+            "unknown scan backend 'fastest'; choose from auto, .*numba, chunked, reference",
         ),
         ("numba", torch.float64, "'numba' cannot run here: .*float64.*; choose from auto"),
         (
@@ -632,7 +641,7 @@ def test_mamba_adapter_translates_layout_and_direction(present, reverse):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif("mamba_ssm" not in here, reason=available()["mamba_ssm"])
+@pytest.mark.skipif(bool(available()["mamba_ssm"]), reason=available()["mamba_ssm"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_mamba_cuda_scan_matches_the_reference(reverse):
     given = {name: tensor.cuda() for name, tensor in operands((2, 70, 64, 16)).items()}
