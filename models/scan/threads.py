@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 
 _imported_in = os.getpid()
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
 def run(function: Callable[[int], None], data: int, threads: int) -> None:
@@ -26,11 +25,15 @@ def run(function: Callable[[int], None], data: int, threads: int) -> None:
     elif os.getpid() == _imported_in and (parallel := torch_parallel()) is not None:
         parallel(function, data, threads, 0)
     else:
-        pool = _pools.setdefault((os.getpid(), threads), ThreadPoolExecutor(threads - 1))
-        others = [pool.submit(function, data) for _ in range(threads - 1)]
+        others = [_pool(os.getpid(), threads - 1).submit(function, data) for _ in range(threads - 1)]
         function(data)
         for other in others:
             other.result()
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
 
 
 @cache
