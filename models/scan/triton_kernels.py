@@ -84,7 +84,7 @@ def forward(
     The second direction of a launch, if there is one, runs against the first, which is reversed if REVERSE.
     """
     blocks = tl.cdiv(channels, WIDTH)
-    item, direction = tl.program_id(0), tl.program_id(1)
+    item, direction = tl.program_id(0), tl.program_id(1).to(tl.int64)
     block, segment, batch = item % blocks, item // blocks % segments, (item // blocks // segments).to(tl.int64)
     given = first
     if direction == 1:
@@ -166,7 +166,7 @@ def backward(
     of two. With a = exp(dt A) and g = dL/dh: g_t = dy_t C_t + a_{t+1} g_{t+1}. A tile is (CHUNK, WIDTH, TILE).
     """
     blocks = tl.cdiv(channels, WIDTH)
-    item, direction = tl.program_id(0), tl.program_id(1)
+    item, direction = tl.program_id(0), tl.program_id(1).to(tl.int64)
     block, batch = item % blocks, (item // blocks).to(tl.int64)
     given = first
     if direction == 1:

@@ -1,0 +1,372 @@
+"""The scan's Triton kernels: interpreted on CPU, against the reference; compiled ahead of time; run, where a GPU is.
+
+What the interpreter cannot show (races, the exponential unit's rounding, offsets beyond 2^31), the tests marked gpu do.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scans import (  # noqa: F401  one_thread is an automatic fixture
+    ALL,
+    BARE,
+    assert_close,
+    assert_equal,
+    one_thread,
+    operands,
+    run,
+    truth,
+)
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.scan import available, bidirectional_scan, fused, selective_scan
+from models.scan.inputs import ScanInputs
+
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+
+# ---- Interpreted -----------------------------------------------------------------------------------------------------
+
+# Sizes B, L, E, N; operands present; softplus; reverse; dtype; segments that time is cut into.
+CASES = {
+    "forwards": ((2, 37, 5, 4), ALL, True, False, torch.float32, 1),
+    "backwards": ((2, 37, 5, 4), ALL, True, True, torch.float32, 1),
+    "one token": ((1, 1, 3, 2), ALL, True, False, torch.float32, 1),
+    "states no power of two": ((1, 18, 4, 3), ALL, True, True, torch.float32, 1),
+    "several blocks of channels": ((1, 17, 70, 1), ALL, True, False, torch.float32, 1),
+    "bare": ((2, 20, 3, 2), BARE, False, True, torch.float32, 1),
+    "no skip": ((1, 20, 3, 2), ALL - {"D"}, True, False, torch.float32, 1),
+    "no gate": ((1, 20, 3, 2), ALL - {"z"}, True, True, torch.float32, 1),
+    "no bias": ((1, 20, 3, 2), ALL - {"delta_bias"}, True, False, torch.float32, 1),
+    "segments": ((2, 50, 3, 2), ALL, True, False, torch.float32, 4),
+    "segments backwards": ((1, 70, 3, 2), ALL, True, True, torch.float32, 5),
+    "bfloat16": ((1, 20, 4, 4), ALL, True, False, torch.bfloat16, 1),
+    "float16": ((1, 20, 4, 4), ALL, True, True, torch.float16, 1),
+    "strong decay": ((1, 40, 3, 2), ALL, False, False, torch.float32, 2),
+    "long memory": ((1, 512, 2, 1), ALL, True, False, torch.float32, 2),
+    "mixed dtypes": ((1, 20, 4, 2), ALL, True, False, torch.float32, 1),
+    "views": ((2, 20, 4, 2), ALL, True, True, torch.float32, 1),
+}
+PAIRS = {"both, all operands": ALL, "both, bare": BARE}
+
+
+def given(name):
+    sizes, present, softplus, reverse, dtype, _ = CASES[name]
+    tensors = operands(sizes, present, dtype, softplus=softplus)
+    batch, _, channels, states = sizes
+    if name == "strong decay":
+        tensors["delta"], tensors["A"] = 30 * tensors["delta"] + 10, 40 * tensors["A"]
+    elif name == "long memory":  # of them all
+        tensors["delta"], tensors["delta_bias"] = 0.3 * tensors["delta"], torch.full((2,), np.log(np.expm1(1e-3)))
+    elif name == "mixed dtypes":
+        tensors |= {operand: tensors[operand].bfloat16() for operand in ("u", "B", "z")}
+    elif name == "views":
+        both, projected = torch.cat([tensors["u"], tensors["z"]], 2), torch.cat([tensors["B"], tensors["C"]], 2)
+        tensors |= {"u": tensors["u"].transpose(1, 2).contiguous().transpose(1, 2), "z": both[..., channels:]}
+        tensors |= {"B": projected[..., :states], "C": projected[..., states:]}
+        tensors["delta"] = tensors["delta"][:1].expand(batch, -1, -1)
+        tensors["A"] = tensors["A"].t().contiguous().t()
+    return tensors, {"delta_softplus": softplus, "reverse": reverse}
+
+
+def both_directions(present, sizes=(2, 20, 5, 4), dtype=torch.float32, device="cpu"):
+    """Operands of each direction; z is shared."""
+    pair = [operands(sizes, present, dtype, seed) for seed in (5, 6)]
+    pair[1]["z"] = pair[0]["z"]
+    return [{name: None if t is None else t.to(device) for name, t in tensors.items()} for tensors in pair]
+
+
+def run_both(pair, dtype=None, backend="triton"):
+    """As `run`; the gradients of the second direction have a 2 at their names' end."""
+    leaves = [
+        {name: None if t is None else t.detach().to(dtype or t.dtype).requires_grad_() for name, t in tensors.items()}
+        for tensors in pair
+    ]
+    first, second = leaves
+    z = first.pop("z")
+    second.pop("z")
+    paired = {name: None if first[name] is None else (first[name], second[name]) for name in first}
+    out = bidirectional_scan(**paired, z=z, delta_softplus=True, backend=backend)
+    direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    out.backward(direction.to(out))
+    gradients = {f"d{name}": t.grad for name, t in first.items() if t is not None}
+    gradients |= {f"d{name}2": t.grad for name, t in second.items() if t is not None}
+    return {"out": out.detach(), **gradients} | ({} if z is None else {"dz": z.grad})
+
+
+def interpret(path):
+    """In a process of its own, where kernels are interpreted: save the results of all cases."""
+    torch.set_num_threads(1)
+    results = {}
+    fused.MIN_SEGMENT_CHUNKS = 1
+    for name, (*_, segments) in CASES.items():
+        tensors, how = given(name)
+        fused.WARPS_PER_PROCESSOR = segments * len(
+            tensors["u"]
+        )  # for the interpreter's one; a sequence is one warp here
+        scan = ScanInputs(*tensors.values(), *how.values())
+        assert fused._segments(fused._Job([scan]))[0] == segments
+        results[name] = run(tensors, backend="triton", **how)
+    fused.WARPS_PER_PROCESSOR = 8  # two segments
+    results |= {name: run_both(both_directions(present)) for name, present in PAIRS.items()}
+    with FlopCounterMode(display=False) as counter:
+        run_both(both_directions(ALL))
+    results["flops"] = torch.tensor(counter.get_total_flops())
+    tensors, how = given("segments")
+    tensors["delta"][0, 21] = float("nan")
+    results["nan"] = selective_scan(**tensors, backend="triton", **how)
+    first, second = (tensors.values() for tensors in both_directions(BARE, (1, 17, 3, 2)))
+    pairs = [[t.requires_grad_() for t in pair if t is not None] for pair in zip(first, second, strict=True)]
+    torch.library.opcheck(torch.ops.dim.bidirectional_scan.default, (*pairs, True, True))
+    one = [None if t is None else t.requires_grad_() for t in given("no skip")[0].values()]
+    torch.library.opcheck(torch.ops.dim.selective_scan.default, (*one, True, True, "triton", True))
+    torch.save(results, path)
+
+
+@pytest.fixture(scope="module")
+def interpreted(tmp_path_factory):
+    path = tmp_path_factory.mktemp("interpreted") / "results.pt"
+    here = Path(__file__).parent
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"}
+    code = f"import test_scan_triton; test_scan_triton.interpret({str(path)!r})"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return torch.load(path, weights_only=True)
+
+
+@needs_triton
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_gradients_match_the_reference(interpreted, name):
+    tensors, how = given(name)
+    dtype = min((t.dtype for t in tensors.values() if t is not None), key=lambda dtype: torch.finfo(dtype).bits)
+    tolerance = torch.finfo(dtype).eps if dtype != torch.float32 else 1e-5 if name == "long memory" else 2e-6
+    assert {k: t.dtype for k, t in interpreted[name].items()} == {
+        "out": tensors["u"].dtype, **{f"d{k}": t.dtype for k, t in tensors.items() if t is not None}
+    }  # fmt: skip
+    assert_close(interpreted[name], truth(tensors, **how), tolerance)
+
+
+@needs_triton
+@pytest.mark.parametrize("name", PAIRS)
+def test_both_directions_in_one_launch_are_the_sum_of_two_scans(interpreted, name):
+    pair = both_directions(PAIRS[name])
+    found = interpreted[name]
+    assert_close(found, run_both(pair, torch.float64, "reference"), 2e-6)
+    forwards, backwards = (truth(pair[r], delta_softplus=True, reverse=r == 1)["out"] for r in (0, 1))
+    assert_close({"out": found["out"]}, {"out": forwards + backwards}, 2e-6)
+
+
+@needs_triton
+def test_both_directions_are_counted_as_two_scans(interpreted):
+    assert int(interpreted["flops"]) == 2 * 2 * (4 + 12) * (2 * 20 * 5 * 4)
+
+
+@needs_triton
+def test_a_nan_reaches_all_later_tokens_of_its_sequence(interpreted):
+    lost = interpreted["nan"].isnan()
+    assert lost[0, 21:].all()
+    assert not lost[0, :21].any()
+    assert not lost[1].any()
+
+
+# ---- Both directions without Triton ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("present", [ALL, BARE])
+def test_other_backends_scan_both_directions_one_after_the_other(present):
+    pair = both_directions(present)
+    assert_close(run_both(pair, backend="chunked"), run_both(pair, torch.float64, "reference"), 2e-6)
+
+
+def test_directions_that_differ_in_shape_or_dtype_are_refused():
+    first, second = both_directions(BARE)
+    pairs = {name: None if first[name] is None else (first[name], second[name]) for name in first}
+    pairs["A"] = (first["A"], second["A"].double())
+    with pytest.raises(ValueError, match=r"both A must have one shape, dtype and device, got .*float32.*float64"):
+        bidirectional_scan(**pairs)
+    with pytest.raises(ValueError, match=r"^B must have shape"):
+        bidirectional_scan(**{**pairs, "A": (first["A"], second["A"]), "B": (first["u"], second["u"])})
+
+
+def test_without_a_gpu_the_backend_says_why():
+    if not torch.cuda.is_available():
+        assert available()["triton"] == "torch sees no CUDA device"
+    assert fused.unsupported(torch.device("cuda"), torch.float64).startswith("its state is float32")
+    with pytest.raises(ValueError, match="'triton' cannot run here: it runs on CUDA tensors, not on cpu; choose from"):
+        selective_scan(**operands((1, 4, 4, 4)), backend="triton")
+
+
+# ---- Compiled ahead of time ------------------------------------------------------------------------------------------
+
+
+def compiled(name, capability, dtype, width, warps, **constants):
+    """Resource usage and instructions of a kernel, with 16 states and all operands, compiled for a GPU not here."""
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from models.scan import triton_kernels as kernels
+
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("kernels are interpreted")
+    direction = kernels.Operands(*[f"*{dtype}"] * 2, "*fp32", *[f"*{dtype}"] * 2, "*fp32", "*fp32")
+    gradients = kernels.Gradients(*[f"*{dtype}"] * 2, *["*fp32"] * 4, f"*{dtype}", "*fp32")
+    pointers = {"z": f"*{dtype}", "out": f"*{dtype}", "dout": f"*{dtype}", "kept": "*fp32", "ends": "*fp32"}
+    types = {"first": direction, "second": direction, "gradients": gradients, **pointers}
+    types["pitch"] = kernels.Pitches(*["i32"] * len(kernels.Pitches._fields))
+    constants |= {"STATES": 16, "CHUNK": fused.CHUNK, "WIDTH": width, "SOFTPLUS": True, "REVERSE": False}
+    kernel = getattr(kernels, name)
+    signature = {p: "constexpr" if p in constants else types.get(p, "i32") for p in kernel.arg_names}
+    source = ASTSource(kernel, signature=signature, constexprs=constants)
+    options = {"num_warps": warps, "enable_fp_fusion": True}
+    binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["cubin"]
+    return _dump(binary, "--dump-resource-usage"), _dump(binary, "-sass")
+
+
+def _dump(binary, what):
+    from triton import knobs
+
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary)
+        file.flush()
+        command = [knobs.nvidia.cuobjdump.path, what, file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def registers_unless_spilled(usage):
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
+    assert found, usage
+    registers, stack, local = map(int, found.groups())
+    assert stack == local == 0, usage
+    return registers
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("capability", "dtype", "read_out"), [(80, "fp32", True), (90, "bf16", True), (90, "fp32", False)]
+)
+def test_forward_keeps_states_in_registers(capability, dtype, read_out):
+    constants = {"READ_OUT": read_out, "KEEP": read_out}
+    usage, code = compiled("forward", capability, dtype, fused.FORWARD_WIDTH, fused.FORWARD_WIDTH // 32, **constants)
+    assert registers_unless_spilled(usage) <= 96  # ten programs of two warps and more on a processor
+    assert len(re.findall(r"\bMUFU\.EX2", code)) >= 16  # the states' decays: the pattern reads this code
+    assert not re.findall(r"\b(SHFL|BAR|STS|LDS|STL|LDL)\b", code)
+
+
+@needs_triton
+@pytest.mark.parametrize(("capability", "dtype"), [(80, "bf16"), (90, "fp32")])
+def test_backward_spills_nothing(capability, dtype):
+    width = fused.MAX_BACKWARD_WIDTH
+    usage, code = compiled("backward", capability, dtype, width, fused.THREADS // 32, TILE=16)
+    assert registers_unless_spilled(usage) <= 255
+    assert len(re.findall(r"\bMUFU\.EX2", code)) >= 32
+
+
+# ---- On a GPU --------------------------------------------------------------------------------------------------------
+
+needs_gpu = pytest.mark.skipif(
+    bool(available()["triton"]) or not torch.cuda.is_available(), reason=available()["triton"]
+)
+LARGE = {
+    "cut into segments": (1, 1000, 1152, 16),
+    "one segment": (64, 130, 2304, 16),
+    "ragged": (3, 301, 77, 5),
+}
+
+
+def on_gpu(tensors):
+    return {name: None if t is None else t.cuda() for name, t in tensors.items()}
+
+
+def on_cpu(results):
+    return {name: t.cpu() for name, t in results.items()}
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", LARGE)
+def test_gpu_values_and_gradients_match_float64_on_cpu(size, dtype, reverse):
+    tensors = operands(LARGE[size], dtype=dtype)
+    how = {"delta_softplus": True, "reverse": reverse}
+    found = on_cpu(run(on_gpu(tensors), backend="triton", **how))
+    assert_close(found, truth(tensors, **how), 1e-5 if dtype == torch.float32 else torch.finfo(dtype).eps)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("present", [ALL, BARE])
+def test_gpu_both_directions_match_float64_on_cpu(present):
+    sizes = (2, 500, 384, 16)
+    found = on_cpu(run_both(both_directions(present, sizes, device="cuda")))
+    assert_close(found, run_both(both_directions(present, sizes), torch.float64, "reference"), 1e-5)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_gpu_results_are_the_same_bytes_every_time():
+    pair = both_directions(ALL, (4, 700, 640, 16), torch.bfloat16, "cuda")
+    first = run_both(pair)
+    for _ in range(5):
+        assert_equal(run_both(pair), first)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gpu_long_memory_errs_no_more_than_the_exponential_unit_may(reverse):
+    tensors = operands((1, 4096, 16, 16), seed=3)
+    tensors["delta"], tensors["delta_bias"] = 0.3 * tensors["delta"], torch.full((16,), np.log(np.expm1(1e-3)))
+    how = {"delta_softplus": True, "reverse": reverse}
+    found = on_cpu(run(on_gpu(tensors), backend="triton", **how))
+    assert_close(found, truth(tensors, **how), 2**-22 * 1000)  # ex2 is good to two units in the last place, a token
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_gpu_offsets_beyond_32_bits():
+    length, channels, tail = 2**20, 2304, 512
+    if torch.cuda.mem_get_info()[0] < 20 * 2**30:
+        pytest.skip("needs 20 GiB of free GPU memory")
+    u = torch.randn(1, length, channels, device="cuda", dtype=torch.bfloat16)
+    delta = torch.full_like(u, 0.5)
+    A = -torch.arange(1.0, 3.0, device="cuda").repeat(channels, 1)  # nothing is left after a hundred tokens
+    B = torch.randn(1, length, 2, device="cuda")
+    out = selective_scan(u, delta, A, B, B, backend="triton")[:, -tail // 2 :]
+    end = slice(length - tail, length)
+    expected = selective_scan(u[:, end], delta[:, end], A, B[:, end], B[:, end], backend="triton")[:, -tail // 2 :]
+    torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_gpu_memory_is_at_most_eight_tensors_of_the_inputs_size():
+    tensors = on_gpu(operands((2, 1024, 1152, 16)))
+    run(tensors, backend="triton")
+    torch.cuda.synchronize()
+    leaves = [t.requires_grad_() for t in tensors.values()]
+    dout = torch.randn_like(leaves[0])
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    selective_scan(*leaves, backend="triton").backward(dout)
+    assert (torch.cuda.max_memory_allocated() - before) / dout.nbytes <= 8
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_gpu_compiled_code_agrees():
+    first, second = both_directions(ALL, (2, 70, 64, 16), device="cuda")
+    z = first.pop("z")
+    pairs = {name: (first[name], second[name]) for name in first}
+
+    def call(z):
+        return bidirectional_scan(**pairs, z=z, delta_softplus=True)
+
+    torch.testing.assert_close(torch.compile(call, fullgraph=True)(z), call(z))
