@@ -104,7 +104,6 @@ def interpret(path):
     """In a process of its own, where kernels are interpreted: save the results of all cases."""
     torch.set_num_threads(1)
     results = {}
-    fused.MIN_SEGMENT_CHUNKS = 1
     for name, (*_, segments) in CASES.items():
         tensors, how = given(name)
         fused.WARPS_PER_PROCESSOR = segments * len(
@@ -275,7 +274,7 @@ needs_gpu = pytest.mark.skipif(
 )
 LARGE = {
     "cut into segments": (1, 1000, 1152, 16),
-    "one segment": (64, 130, 2304, 16),
+    "one segment": (16, 130, 2304, 16),
     "ragged": (3, 301, 77, 5),
 }
 

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from math import isqrt
 
 import torch
 from torch import Tensor
@@ -20,8 +21,7 @@ CHUNK = 16  # tokens between kept states: for 16 states, they take as much memor
 FORWARD_WIDTH = 64  # channels in a program of the forward, one to a thread
 THREADS = 256  # of a program of the backward, one to a channel and state, where there are that many
 MAX_BACKWARD_WIDTH = 16
-WARPS_PER_PROCESSOR = 16  # that the forward cuts time into segments for
-MIN_SEGMENT_CHUNKS = 8  # below that, what the segments hand on to each other costs more than they gain
+WARPS_PER_PROCESSOR = 8  # below that, the forward cuts time into segments: the second pass costs less than idle units
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -176,13 +176,14 @@ def _rows(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def _segments(job: _Job) -> tuple[int, int]:
-    """How many segments time is cut into, and their chunks: as many as fill the device, but none too short."""
+    """How many segments time is cut into, and their chunks: as many as fill the device, but no more than a segment has
+    tokens, since each starts by folding up what all before it have left."""
     batch, length, channels, _ = job.sizes
     chunks = -(-length // CHUNK)
     processors = _processors(job.u.device) if job.u.is_cuda else 1
     warps = job.directions * batch * -(-channels // 32)
-    wanted = min(-(-processors * WARPS_PER_PROCESSOR // warps), chunks // MIN_SEGMENT_CHUNKS)
-    chunks_per_segment = -(-chunks // max(1, wanted))
+    wanted = min(-(-processors * WARPS_PER_PROCESSOR // warps), chunks, isqrt(length))
+    chunks_per_segment = -(-chunks // wanted)
     return -(-chunks // chunks_per_segment), chunks_per_segment
 
 

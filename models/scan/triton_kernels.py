@@ -184,7 +184,11 @@ def backward(
     if given.D is not None:
         skip = tl.load(given.D + e, mask=here, other=0.0).to(tl.float32)
     carry = tl.zeros((WIDTH, TILE), tl.float32)  # g after the chunk; its decay is part of the scan
-    dA, dD, dbias = tl.zeros((WIDTH, TILE), tl.float32), tl.zeros((WIDTH,), tl.float32), tl.zeros((WIDTH,), tl.float32)
+    dA = tl.zeros((WIDTH, TILE), tl.float32)
+    dD, dbias = (
+        tl.zeros((CHUNK, WIDTH), tl.float32),
+        tl.zeros((CHUNK, WIDTH), tl.float32),
+    )  # summed over time at the end
 
     chunks = tl.cdiv(length, CHUNK)
     for back in range(0, chunks):
@@ -240,8 +244,8 @@ def backward(
         tl.store(gradients.u + place, du.to(gradients.u.dtype.element_ty), mask=in_tile)
         tl.store(gradients.delta + place, ddelta.to(gradients.delta.dtype.element_ty), mask=in_tile)
         dA += tl.sum(dexponent * dt[:, :, None], axis=0)
-        dD += tl.sum(dy * u, axis=0)
-        dbias += tl.sum(ddelta, axis=0)
+        dD += dy * u
+        dbias += ddelta
         part = (direction * blocks + block) * batches * length + token[:, None]
         place = part * STATES + n[None, :]
         tl.store(gradients.B + place, tl.sum(g * (dt * u)[:, :, None], axis=1), mask=in_rows)
@@ -249,5 +253,5 @@ def backward(
 
     row = sequence * channels + e
     tl.store(gradients.A + row[:, None] * STATES + n[None, :], dA, mask=in_plane)
-    tl.store(gradients.D + row, dD, mask=here)
-    tl.store(gradients.bias + row, dbias, mask=here)
+    tl.store(gradients.D + row, tl.sum(dD, axis=0), mask=here)
+    tl.store(gradients.bias + row, tl.sum(dbias, axis=0), mask=here)
