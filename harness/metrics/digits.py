@@ -75,7 +75,7 @@ def train() -> DigitsNetwork:
             for rows in torch.randperm(TRAINING_IMAGES, generator=generator).split(BATCH):
                 batch = chosen[rows.numpy()]
                 optimizer.zero_grad()
-                functional.cross_entropy(network(images[batch])[1], labels[batch], label_smoothing=0.1).backward()
+                functional.cross_entropy(network(images[batch])[1], labels[batch]).backward()
                 optimizer.step()
                 schedule.step()
     finally:
