@@ -77,6 +77,7 @@ class Measurement:
     parts: dict[str, float] = field(default_factory=dict)
     omitted: dict[str, float] = field(default_factory=dict)
     samples: list[float] = field(default_factory=list)
+    warmups: list[float] = field(default_factory=list)
     seed: int | None = None
     note: str = ""
     schema: int = SCHEMA

@@ -22,20 +22,39 @@ class Workload:
     resolution: int
     batch: int = 1
     action: str = "forward"
+    dtype: str = "float32"
+    attention: str = "sdpa"
+    scan: str = "auto"
+    checkpointing: bool = False
 
     def __post_init__(self) -> None:
         self.spec.grid(self.resolution)
+        for field, choices in CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise ValueError(f"unknown {field} {getattr(self, field)!r}; choose from {', '.join(choices)}")
         if self.batch < 1:
             raise ValueError(f"batch must be a positive integer, not {self.batch!r}")
 
     def key(self) -> dict[str, object]:
-        """The fields as they stand in a record."""
+        """What a count depends on, as it stands in a record."""
         return {
             "model": self.spec.name,
             "resolution": self.resolution,
             "batch": self.batch,
             "action": self.action,
         }
+
+    def settings(self) -> dict[str, object]:
+        """What a measurement of time or memory depends on: the key, and how the network is run."""
+        mixer = {"attention": self.attention} if self.spec.family == "DiT" else {"scan": self.scan}
+        return {**self.key(), "dtype": self.dtype, **mixer, "checkpointing": self.checkpointing}
+
+
+CHOICES = {
+    "action": ("forward", "sample", "train"),
+    "dtype": ("float32", "bfloat16"),
+    "attention": ("sdpa", "naive"),
+}
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,0 +1,228 @@
+"""`python -m harness.bench`: memory, OOM, latency and throughput, predicted without a GPU and measured on one.
+
+    python -m harness.bench --predict --res 256 512 1024 2048 --device-memory 24GiB 40GiB 80GiB 141GiB
+    python -m harness.bench --preset gpu-sweep
+    python -m harness.bench --compare before.jsonl after.jsonl
+
+A prediction runs the real model on fake tensors. A measurement runs each workload in a process of its own; an OOM is a
+row, a failure is a row, and the same command continues where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import re
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from harness import report, store
+from harness.cost import equal_macs_depth
+from harness.workload import CHOICES, Parser, Workload, add_model_flags, positive, sweep, writable
+
+MODELS = ["DiT-XL/2", "DiM-XL/2"]
+RESOLUTIONS = [256, 512, 1024, 2048]
+CARDS = ["24GiB", "40GiB", "80GiB", "141GiB"]
+PREDICTIONS = store.RESULTS / "measurements" / "memory.jsonl"
+RECORDS = store.RESULTS / "measurements" / "bench.jsonl"
+
+PRESETS: dict[str, dict[str, object]] = {
+    # Both families at the paper's depth and DiM at equal parameters: some ten minutes on one data-centre card.
+    "gpu-sweep": {
+        "model": ["DiT-XL/2", "DiM-XL/2", "DiM-XL/2-matched"],
+        "res": RESOLUTIONS,
+        "action": ["forward", "train"],
+        "dtype": ["bfloat16", "float32"],
+        "attention": ["sdpa", "naive"],
+        "device": "cuda",
+    },
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Predict, measure or compare."""
+    parser = _parser()
+    chosen, _ = parser.parse_known_args(argv)
+    if chosen.preset:
+        parser.set_defaults(**PRESETS[chosen.preset])
+    args = parser.parse_args(argv)
+    try:
+        if args.compare:
+            text = _compare(*args.compare)
+        else:
+            workloads = _workloads(args)
+            text = _predict(args, workloads) if args.predict else _measure(args, workloads)
+    except ValueError as error:
+        parser.error(str(error))
+    except OSError as error:
+        parser.error(f"cannot use {error.filename}: {error.strerror}")
+    print(text)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="harness.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model_flags(parser, MODELS, RESOLUTIONS)
+    parser.add_argument("--action", nargs="+", choices=CHOICES["action"], default=["forward"])
+    parser.add_argument("--dtype", nargs="+", choices=CHOICES["dtype"], default=["float32"])
+    parser.add_argument(
+        "--attention", nargs="+", choices=CHOICES["attention"], default=["sdpa", "naive"], help="of DiT"
+    )
+    parser.add_argument("--scan", nargs="+", default=["auto"], metavar="BACKEND", help="of DiM: auto, naive, ...")
+    parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
+    parser.add_argument("--equal-macs", action="store_true", help="add a DiM of DiT's multiply-adds at each resolution")
+    parser.add_argument("--preset", choices=list(PRESETS), help="defaults for the flags not given")
+    parser.add_argument("--format", choices=report.FORMATS, default="table")
+    parser.add_argument("--records", type=writable, metavar="FILE", help="default: in results/measurements")
+    prediction = parser.add_argument_group("prediction")
+    prediction.add_argument("--predict", action="store_true", help="predict peak memory; run nothing")
+    prediction.add_argument(
+        "--device-memory", nargs="+", type=_bytes, default=[_bytes(c) for c in CARDS], metavar="SIZE"
+    )
+    measurement = parser.add_argument_group("measurement")
+    measurement.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    measurement.add_argument("--rounds", type=positive, default=10, help="timed steps (default 10)")
+    measurement.add_argument("--warmup", type=positive, default=3, help="steps before them (default 3)")
+    measurement.add_argument(
+        "--steps", type=positive, default=250, help="denoising steps of a full sample (default 250)"
+    )
+    measurement.add_argument(
+        "--timeout", type=positive, default=600, metavar="S", help="for each workload (default 600)"
+    )
+    measurement.add_argument("--memory-limit", type=_bytes, metavar="SIZE", help="of each process, on a CPU")
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="what changed from records A to B")
+    return parser
+
+
+def _bytes(text: str) -> int:
+    """argparse type: `80GiB`, `512MiB`, `24GB` or bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(GiB|MiB|GB|MB|)", text)
+    if not match or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 80GiB, 24GB or 512MiB")
+    unit = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6, "": 1}[match[2]]
+    return int(float(match[1]) * unit)
+
+
+def _workloads(args: argparse.Namespace) -> list[Workload]:
+    """The sweep, in order of models and resolutions; attention varies for DiT only, the scan for DiM only."""
+    from models.scan import available
+
+    known = ["auto", *available()]
+    for name in args.scan:
+        if name not in known:
+            raise ValueError(f"unknown scan backend {name!r}; choose from {', '.join(known)}")
+    base = sweep(args)
+    if args.equal_macs:
+        base += [_of_equal_macs(dim, dit) for dim, dit in itertools.product(base, base) if _rivals(dim, dit)]
+    workloads = []
+    for w in base:
+        attentions, scans = (args.attention, ["auto"]) if w.spec.family == "DiT" else (["sdpa"], args.scan)
+        for action, dtype, attention, scan in itertools.product(args.action, args.dtype, attentions, scans):
+            fields = {"action": action, "dtype": dtype, "attention": attention, "scan": scan}
+            workloads.append(dataclasses.replace(w, **fields, checkpointing=args.checkpointing))
+    return list(dict.fromkeys(workloads))
+
+
+def _rivals(dim: Workload, dit: Workload) -> bool:
+    same = (dim.spec.width, dim.spec.patch, dim.resolution) == (dit.spec.width, dit.spec.patch, dit.resolution)
+    return same and (dim.spec.family, dim.spec.variant, dit.spec.family) == ("DiM", "", "DiT")
+
+
+def _of_equal_macs(dim: Workload, dit: Workload) -> Workload:
+    depth = equal_macs_depth(dim.spec, dit.spec, dim.resolution)
+    return dataclasses.replace(dim, spec=dataclasses.replace(dim.spec, depth=depth))
+
+
+def _predict(args: argparse.Namespace, workloads: list[Workload]) -> str:
+    """Peaks, what they consist of, the verdict for each card, and the tensor that breaks its budget."""
+    from harness.cost.memory import largest_batches, predict
+
+    rows, records = [], []
+    for w in tqdm(workloads, desc="predicting", unit="workload", disable=None, leave=False):
+        peak = predict(w)
+        row = _label(w) | {"peak GiB": peak.nbytes / 2**30}
+        row |= {k: n / 2**30 for k, n in peak.parts.items() if n or args.format != "table"}
+        for card, batch in zip(args.device_memory, largest_batches(w, args.device_memory), strict=True):
+            broken = peak.breaks(card)
+            name = f"{card / 2**30:.4g} GiB"
+            row[name] = f"{'OOM' if broken else 'fits'} (batch <= {batch})" if batch else "OOM (no batch)"
+            if broken:
+                row["broken by"] = f"{name}: {broken}"  # of the largest card that does not suffice
+        rows.append(row)
+        records.append(
+            store.Measurement(
+                quantity="peak_memory", value=peak.nbytes, unit="byte", verdict="estimated",
+                method="allocations of the real model on fake tensors", workload=w.settings(),
+                parts={k: float(n) for k, n in peak.parts.items()}, note=f"largest activation: {peak.largest}",
+                provenance=store.Provenance.here("none"),
+            )
+        )  # fmt: skip
+    store.append(args.records or PREDICTIONS, records, repeat=False)
+    return report.render(pd.DataFrame(rows), args.format)
+
+
+def _label(w: Workload) -> report.Row:
+    """A workload in a few columns."""
+    mixer = f"{w.attention} attention" if w.spec.family == "DiT" else f"{w.scan} scan"
+    how = f"{w.action}, {w.dtype}, {mixer}" + (", checkpointing" if w.checkpointing else "")
+    return {"model": w.spec.name, "px": w.resolution, "batch": w.batch, "run": how}
+
+
+def _measure(args: argparse.Namespace, workloads: list[Workload]) -> str:
+    """Measure what is not yet among the records of this device and these settings; show all."""
+    from harness.cost import clock
+
+    path = args.records or RECORDS
+    device = clock.device_name(args.device)
+    settings = {"device": device, "rounds": args.rounds, "warmup": args.warmup}
+    known = store.load(path).to_dict("records") if path.exists() else []
+    todo = [w for w in workloads if not any(_answers(record, w, settings) for record in known)]
+    try:
+        for w in tqdm(todo, desc="measuring", unit="workload", disable=None):
+            found = clock.measure(w, args.device, args.rounds, args.warmup, args.timeout, args.memory_limit)
+            store.append(path, [clock.record(w, found, settings)])
+    except KeyboardInterrupt:
+        print(f"stopped: what is measured is in {path}, and the same command continues")
+    records = store.load(path).to_dict("records") if path.exists() else []
+    latest = [[r for r in records if _answers(r, w, settings)][-1:] for w in workloads]
+    rows = [_shown(w, found[0], args.steps) for w, found in zip(workloads, latest, strict=True) if found]
+    return f"{device}\n\n{report.render(pd.DataFrame(rows), args.format)}"
+
+
+def _answers(record: report.Row, w: Workload, settings: report.Row) -> bool:
+    """Whether a record is of this workload, on this device, with these settings; an error is no answer."""
+    asked = {**w.settings(), **settings, "quantity": "latency"}
+    return record["verdict"] != "error" and all(record.get(field) == value for field, value in asked.items())
+
+
+def _shown(w: Workload, record: report.Row, steps: int) -> report.Row:
+    """A measured workload in a row: median and spread, throughput, achieved FLOP/s, memory beside its prediction."""
+    row = _label(w) | {"verdict": record["verdict"]}
+    parts = record["parts"]
+    if record["verdict"] != "ok":
+        return row | {"note": record["note"]}
+    quarter, median, three_quarters = pd.Series(record["samples"]).quantile([0.25, 0.5, 0.75])
+    row |= {"ms": 1e3 * median, "IQR ms": 1e3 * (three_quarters - quarter), "images/s": w.batch / median}
+    if w.action == "sample":
+        row["full samples/s"] = w.batch / (steps * median)
+    row |= {"TFLOP/s": parts["flops"] / median / 1e12, "peak GiB": parts["peak_bytes"] / 2**30}
+    row["predicted GiB"] = parts["predicted_bytes"] / 2**30
+    if "joules" in parts:
+        row["J/image"] = parts["joules"] / w.batch
+    return row
+
+
+def _compare(before: Path, after: Path) -> str:
+    """What changed between two files of records, beyond the noise."""
+    from harness.cost.compare import compare
+
+    for path in (before, after):
+        if not path.is_file():
+            raise ValueError(f"no records at {path}")
+    return report.render(compare(store.load(before), store.load(after)), "table")
+
+
+if __name__ == "__main__":
+    main()

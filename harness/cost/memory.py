@@ -1,0 +1,181 @@
+"""Peak memory of a workload, predicted by running the real model on fake tensors and following every allocation.
+
+A fake tensor has a shape, a dtype and a lifetime but no data, so the model, autograd and the optimizer allocate and
+free as they do in earnest, for any size, on any machine. What a kernel takes inside itself is not seen, except for the
+naive scan, which says what it takes; nor are the allocator's rounding, cuBLAS workspaces and the CUDA context.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+import weakref
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import set_checkpoint_early_stop
+
+from harness.cost.step import configure, step_of
+from harness.workload import Workload
+from models import create_model
+from models.scan import naive
+
+CATEGORIES = ("weights", "optimizer and EMA", "gradients", "activations")
+
+
+@dataclass
+class Allocation:
+    """One storage: its size, what made it, and when it lived, in counts of allocations."""
+
+    nbytes: int
+    op: str
+    module: str
+    shape: tuple[int, ...]
+    dtype: str
+    born: int
+    category: str = "activations"
+    died: int | None = None
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.shape)) or "scalar"
+        where = f" in {self.module}" if self.module else ""
+        return f"{self.op}{where}: {size} {self.dtype}, {self.nbytes / 2**30:.2f} GiB"
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The high-water mark of a workload: bytes in all and by category, and the largest activation then alive.
+
+    `climb` has the bytes alive after each allocation, in order: the first above a budget is the one that breaks it.
+    """
+
+    nbytes: int
+    parts: dict[str, int]
+    largest: Allocation
+    climb: list[int] = field(repr=False)
+    log: list[Allocation] = field(repr=False)
+
+    def breaks(self, budget: int) -> Allocation | None:
+        """The allocation that exceeds a budget in bytes, or None where all fits."""
+        return next((a for total, a in zip(self.climb, self.log, strict=True) if total > budget), None)
+
+
+def predict(workload: Workload) -> Peak:
+    """The peak of one workload: a forward pass, a guided denoising step (`sample`), or a training step (`train`).
+
+    A training step is a later one: AdamW's moments and the EMA are there when its forward pass begins.
+    """
+    # Recomputation that stops early does so by an exception, whose traceback would keep tensors alive.
+    with FakeTensorMode(allow_non_fake_inputs=True), set_checkpoint_early_stop(False):
+        model = create_model(workload.spec, workload.resolution)
+        configure(model, workload)
+        allocations = _Allocations(model)
+        for tensor in itertools.chain(model.parameters(), model.buffers()):
+            allocations.register(tensor, "weights", "weights")
+        with allocations:
+            step_of(workload, model, "cpu", allocations.register)()
+    return allocations.peak()
+
+
+def largest_batches(workload: Workload, budgets: list[int]) -> list[int]:
+    """The largest batch whose prediction fits each budget in bytes; 0 where not even one image does.
+
+    From two images on every allocation grows in proportion to the batch or not at all, so that two predictions give all
+    others; one image can take another course (fewer copies).
+    """
+    one, two, three = (predict(dataclasses.replace(workload, batch=n)) for n in (1, 2, 3))
+    start, slope = np.array(two.climb), np.array(three.climb) - np.array(two.climb)
+
+    def fits(n: int, budget: int) -> bool:
+        return one.nbytes <= budget if n == 1 else int((start + (n - 2) * slope).max()) <= budget
+
+    found = []
+    for budget in budgets:
+        low, high = 0, 1
+        while fits(high, budget):
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle, budget) else (low, middle)
+        found.append(low)
+    return found
+
+
+class _Allocations(TorchDispatchMode):
+    """Follows every storage from the operator that makes it to its last reference."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.path: list[str] = []  # the modules that are running; torch's ModuleTracker would keep their tensors alive
+        for name, module in model.named_modules():
+            module.register_forward_pre_hook(lambda *_, name=name: self.path.append(name))
+            module.register_forward_hook(lambda *_: self._leave(), always_call=True)
+        self.log: list[Allocation] = []
+        self.climb: list[int] = []
+        self.alive: dict[int, Allocation] = {}
+        self.total = 0
+
+    def _leave(self) -> None:
+        self.path.pop()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func._overloadpacket.__name__
+        workspace = [self._enter(4 * math.prod(s), f"{name} {what}", s, "float32") for what, s in inside(name, args)]
+        for entry in workspace:
+            self._free_entry(entry)
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self.register(tensor, name)
+        return out
+
+    def register(self, tensor: Tensor, op: str, category: str = "activations") -> None:
+        """Count a tensor's storage, once; a later category replaces that of an activation."""
+        storage = tensor.untyped_storage()
+        known = self.alive.get(storage._cdata)
+        if known is None:
+            entry = self._enter(storage.nbytes(), op, tuple(tensor.shape), str(tensor.dtype)[6:], category)
+            self.alive[storage._cdata] = entry
+            weakref.finalize(storage, self._free, storage._cdata)
+        elif category != "activations":
+            known.category = category
+
+    def _enter(
+        self, nbytes: int, op: str, shape: tuple[int, ...], dtype: str, category: str = "activations"
+    ) -> Allocation:
+        where = re.sub(r"\b\d+\b", "*", self.path[-1]) if self.path else ""
+        entry = Allocation(nbytes, op, where, shape, dtype, len(self.log), category)
+        self.total += nbytes
+        self.log.append(entry)
+        self.climb.append(self.total)
+        return entry
+
+    def _free(self, key: int) -> None:
+        self._free_entry(self.alive.pop(key))
+
+    def _free_entry(self, entry: Allocation) -> None:
+        entry.died = len(self.log)
+        self.total -= entry.nbytes
+
+    def peak(self) -> Peak:
+        """What was alive when the most was."""
+        nbytes = max(self.climb)
+        when = self.climb.index(nbytes)
+        then = [a for a in self.log if a.born <= when and (a.died is None or a.died > when)]
+        parts = {category: sum(a.nbytes for a in then if a.category == category) for category in CATEGORIES}
+        largest = max((a for a in then if a.category == "activations"), key=lambda a: a.nbytes)
+        return Peak(nbytes, parts, largest, self.climb, self.log)
+
+
+def inside(name: str, args: tuple) -> list[tuple[str, tuple[int, ...]]]:
+    """float32 tensors that an operator takes for as long as it runs: those of the naive scan, of (B, L, E, S)."""
+    if name not in naive.WORKSPACE or "naive" not in args or args[-1] is True:  # with states kept, they are a result
+        return []
+    u, A = (args[0], args[2]) if name == "selective_scan" else (args[2], args[4])
+    return [(what, (*u.shape, A.shape[1])) for what in naive.WORKSPACE[name]]
