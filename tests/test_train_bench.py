@@ -1,10 +1,18 @@
-"""Benchmarks of the training step, each against a reference timed in the same run: pytest tests/test_train_speed.py
---benchmark-only. Rounds alternate, so that whatever else the machine does falls on both."""
+"""How fast a training step is on this machine, beside what it stands in for. Not part of the normal test run:
+
+    python -m pytest tests/test_train_bench.py --benchmark-only
+
+takes some two minutes on an idle machine and, if every case has run, writes results/benchmarks/train.md and train.json.
+Both sides of a comparison run in one process, in turn, so that whatever else the machine does falls on both.
+"""
 
 import dataclasses
+import json
 import statistics
 import time
+from pathlib import Path
 
+import pytest
 import torch
 from timm.layers import Attention, Mlp, PatchEmbed
 from torch import nn
@@ -16,30 +24,51 @@ from harness.diffusion.batches import draw_batch, prefetch
 from harness.diffusion.presets import PRESETS
 from harness.diffusion.process import linear_schedule, training_loss
 from harness.distributed import Ranks
+from harness.store import Provenance
 from models import create_model
 from models.layers import FinalLayer, LabelEmbedder, TimestepEmbedder, modulate, sincos_2d
 
+RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
+COMMAND = "python -m pytest tests/test_train_bench.py --benchmark-only"
 CPU = Ranks(0, 1, torch.device("cpu"))
 
 
-def alternate(benchmark, ours, reference, rounds):
-    """Time both in turn; returns reference time over ours, of the medians: above 1, ours is faster."""
-    times = {ours: [], reference: []}
-    for step in (ours, reference):
+@pytest.fixture(scope="module")
+def seconds():
+    """Every case's times, by side; written down when both cases have run."""
+    taken: dict[str, dict[str, list[float]]] = {}
+    yield taken
+    if len(taken) == 2:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        here = dataclasses.asdict(Provenance.here())
+        record = {**here, "command": COMMAND, "threads": torch.get_num_threads(), "seconds": taken}
+        (RESULTS / "train.json").write_text(json.dumps(record, indent=1) + "\n")
+        lines = ["| a training step | ours, ms | reference, ms | reference / ours |", "| --- | --- | --- | --- |"]
+        for case, sides in taken.items():
+            ours, reference = (1e3 * statistics.median(sides[side]) for side in ("ours", "reference"))
+            lines.append(f"| {case} | {ours:.1f} | {reference:.1f} | {reference / ours:.3f} |")
+        machine = (
+            f"Medians of {torch.get_num_threads()} threads on {here['device']}, torch {torch.__version__}: `{COMMAND}`"
+        )
+        (RESULTS / "train.md").write_text("\n".join([machine, "", *lines]) + "\n")
+
+
+def alternate(benchmark, seconds, case, rounds, **sides):
+    """Time `ours` and `reference` in turn; returns the reference's median time over ours: above 1, ours is faster."""
+    taken = {name: [] for name in sides}
+    for step in sides.values():
         step()
     for _ in range(rounds):
-        for step, seconds in times.items():
+        for name, step in sides.items():
             start = time.perf_counter()
             step()
-            seconds.append(time.perf_counter() - start)
-    ratio = statistics.median(times[reference]) / statistics.median(times[ours])
-    benchmark.extra_info |= {"ratio": ratio, "reference_seconds": times[reference], "threads": torch.get_num_threads()}
-    benchmark.pedantic(ours, rounds=1)
-    print(f"\n{statistics.median(times[ours]) * 1e3:.1f} ms a step, {ratio:.3f}x the reference's speed")
-    return ratio
+            taken[name].append(time.perf_counter() - start)
+    seconds[case] = taken
+    benchmark.pedantic(sides["ours"], rounds=1)
+    return statistics.median(taken["reference"]) / statistics.median(taken["ours"])
 
 
-def test_the_trainer_s_step_is_as_fast_as_a_loop_by_hand(benchmark):
+def test_the_trainer_s_step_is_as_fast_as_a_loop_by_hand(benchmark, seconds):
     """The whole step, batches included, against the loop that one would write: foreach AdamW, EMA by parameter."""
     config = dataclasses.replace(PRESETS["digits"], model="DiT-T/2", batch=128)
     digits = Digits(8)
@@ -72,7 +101,9 @@ def test_the_trainer_s_step_is_as_fast_as_a_loop_by_hand(benchmark):
                 ema[name].mul_(config.ema_decay).add_(value, alpha=1 - config.ema_decay)
         return loss.item()
 
-    ratio = alternate(benchmark, lambda: train_step(batches)[0].item(), by_hand, rounds=40)
+    ours = lambda: train_step(batches)[0].item()  # noqa: E731
+    case = "DiT-T/2 on digits, batch 128, against a loop by hand"
+    ratio = alternate(benchmark, seconds, case, 40, ours=ours, reference=by_hand)
     batches.close()
     assert ratio >= 0.97
 
@@ -115,7 +146,7 @@ class ReferenceDiT(nn.Module):
         return torch.einsum("bhwpqc->bchpwq", x).reshape(len(x), -1, self.grid * self.patch, self.grid * self.patch)
 
 
-def test_dit_b4_trains_as_fast_as_the_reference_arrangement(benchmark):
+def test_dit_b4_trains_as_fast_as_the_reference_arrangement(benchmark, seconds):
     model = create_model("DiT-B/4", 256).train()
     reference = ReferenceDiT(model.spec, 256)
     reference.load_state_dict(model.state_dict())
@@ -137,5 +168,6 @@ def test_dit_b4_trains_as_fast_as_the_reference_arrangement(benchmark):
         model.eval(), reference.eval()
         torch.testing.assert_close(model(x, t, y), reference(x, t, y))
         model.train(), reference.train()
-    ratio = alternate(benchmark, step_of(model), step_of(reference), rounds=10)
+    case = "DiT-B/4 at 256, batch 2, against timm's blocks in the reference arrangement"
+    ratio = alternate(benchmark, seconds, case, 10, ours=step_of(model), reference=step_of(reference))
     assert ratio >= 0.97, "equal, within the noise of a shared machine"
