@@ -48,10 +48,14 @@ class Moments:
 
 def of_block(rows: NDArray) -> Moments:
     """Moments of rows (B, D), centred on their own mean first, so that a large mean costs no digits."""
-    x = np.asarray(rows, dtype=np.float64)
-    mean = x.mean(axis=0)
-    centred = x - mean
-    return Moments(len(x), mean, centred.T @ centred)  # numpy sees one array twice and computes one triangle
+    x = np.array(rows, dtype=np.float64)
+    return _consume(x, x.mean(axis=0))
+
+
+def _consume(x: Array, mean: Array) -> Moments:
+    """As `of_block`, leaving x centred: memory that is not asked for anew saves a tenth of the time."""
+    x -= mean
+    return Moments(len(x), mean, x.T @ x)  # numpy sees one array twice and computes one triangle
 
 
 def of_weighted(rows: NDArray, weights: NDArray) -> Moments:
@@ -77,8 +81,9 @@ def merge(a: Moments, b: Moments) -> Moments:
     count = a.count + b.count
     delta = b.mean - a.mean
     mean = a.mean + delta * (b.count / count)
-    scatter = a.scatter + b.scatter
-    scatter += np.outer(delta * (a.count * b.count / count), delta)
+    scatter = np.outer(delta * (a.count * b.count / count), delta)
+    scatter += a.scatter
+    scatter += b.scatter
     return Moments(count, mean, scatter)
 
 
@@ -109,9 +114,10 @@ def stream(batches: Iterable[NDArray], block: int = BLOCK) -> Moments:
     return total
 
 
-def _add(total: Moments | None, rows: NDArray) -> Moments:
-    moments = of_block(rows)
-    if not np.isfinite(moments.mean).all():
+def _add(total: Moments | None, rows: Array) -> Moments:
+    mean = rows.mean(axis=0)
+    if not np.isfinite(mean).all():
         first = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]) + (total.count if total else 0)
         raise ValueError(f"the features of sample {first} are not finite")
+    moments = _consume(rows, mean)
     return merge(total, moments) if total else moments
