@@ -110,7 +110,7 @@ def interpret(path):
             tensors["u"]
         )  # for the interpreter's one; a sequence is one warp here
         scan = ScanInputs(*tensors.values(), *how.values())
-        assert fused._segments(fused._Job([scan]))[0] == segments
+        assert fused._Launch([scan], 32).segments == segments
         results[name] = run(tensors, backend="triton", **how)
     fused.WARPS_PER_PROCESSOR = 8  # two segments
     results |= {name: run_both(both_directions(present)) for name, present in PAIRS.items()}
@@ -204,26 +204,27 @@ def test_without_a_gpu_the_backend_says_why():
 # ---- Compiled ahead of time ------------------------------------------------------------------------------------------
 
 
-def compiled(name, capability, dtype, width, warps, **constants):
+def compiled(name, capability, dtype, width, **constants):
     """Resource usage and instructions of a kernel, with 16 states and all operands, compiled for a GPU not here."""
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from models.scan import triton_kernels as kernels
+    from models.scan import triton_backward, triton_forward
 
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("kernels are interpreted")
-    direction = kernels.Operands(*[f"*{dtype}"] * 2, "*fp32", *[f"*{dtype}"] * 2, "*fp32", "*fp32")
-    gradients = kernels.Gradients(*[f"*{dtype}"] * 2, *["*fp32"] * 4, f"*{dtype}", "*fp32")
+    direction = triton_forward.Operands(*[f"*{dtype}"] * 2, "*fp32", *[f"*{dtype}"] * 2, "*fp32", "*fp32")
+    gradients = triton_backward.Gradients(*[f"*{dtype}"] * 2, *["*fp32"] * 4, f"*{dtype}", "*fp32")
     pointers = {"z": f"*{dtype}", "out": f"*{dtype}", "dout": f"*{dtype}", "kept": "*fp32", "ends": "*fp32"}
+    pointers["waiting"] = "*fp32"
     types = {"first": direction, "second": direction, "gradients": gradients, **pointers}
-    types["pitch"] = kernels.Pitches(*["i32"] * len(kernels.Pitches._fields))
+    types["pitch"] = triton_forward.Pitches(*["i32"] * len(triton_forward.Pitches._fields))
     constants |= {"STATES": 16, "CHUNK": fused.CHUNK, "WIDTH": width, "SOFTPLUS": True, "REVERSE": False}
-    kernel = getattr(kernels, name)
+    kernel = getattr(triton_forward if name == "forward" else triton_backward, name)
     signature = {p: "constexpr" if p in constants else types.get(p, "i32") for p in kernel.arg_names}
     source = ASTSource(kernel, signature=signature, constexprs=constants)
-    options = {"num_warps": warps, "enable_fp_fusion": True}
+    options = {"num_warps": width // 32, "enable_fp_fusion": True}
     binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["cubin"]
     return _dump(binary, "--dump-resource-usage"), _dump(binary, "-sass")
 
@@ -251,20 +252,21 @@ def registers_unless_spilled(usage):
     ("capability", "dtype", "read_out"), [(80, "fp32", True), (90, "bf16", True), (90, "fp32", False)]
 )
 def test_forward_keeps_states_in_registers(capability, dtype, read_out):
-    constants = {"READ_OUT": read_out, "KEEP": read_out}
-    usage, code = compiled("forward", capability, dtype, fused.FORWARD_WIDTH, fused.FORWARD_WIDTH // 32, **constants)
-    assert registers_unless_spilled(usage) <= 96  # ten programs of two warps and more on a processor
+    usage, code = compiled("forward", capability, dtype, fused.FORWARD_WIDTH, READ_OUT=read_out, KEEP=read_out)
+    assert registers_unless_spilled(usage) <= 128  # sixteen warps on a processor
     assert len(re.findall(r"\bMUFU\.EX2", code)) >= 16  # the states' decays: the pattern reads this code
     assert not re.findall(r"\b(SHFL|BAR|STS|LDS|STL|LDL)\b", code)
 
 
 @needs_triton
-@pytest.mark.parametrize(("capability", "dtype"), [(80, "bf16"), (90, "fp32")])
-def test_backward_spills_nothing(capability, dtype):
-    width = fused.MAX_BACKWARD_WIDTH
-    usage, code = compiled("backward", capability, dtype, width, fused.THREADS // 32, TILE=16)
-    assert registers_unless_spilled(usage) <= 255
-    assert len(re.findall(r"\bMUFU\.EX2", code)) >= 32
+@pytest.mark.parametrize(("name", "capability", "dtype"), [("hand_over", 80, "bf16"), ("backward", 90, "bf16")])
+def test_backward_shuffles_only_to_sum_over_channels(name, capability, dtype):
+    usage, code = compiled(name, capability, dtype, fused.BACKWARD_WIDTH)
+    assert registers_unless_spilled(usage) <= 200  # ten warps on a processor
+    assert len(re.findall(r"\bMUFU\.EX2", code)) >= 16
+    assert not re.findall(r"\b(BAR|STS|LDS|STL|LDL)\b", code)
+    sums = 2 * 16 if name == "backward" else 0  # dB and dC of every state, over the 32 threads of a warp
+    assert len(re.findall(r"\bSHFL\b", code)) == 5 * sums
 
 
 # ---- On a GPU --------------------------------------------------------------------------------------------------------

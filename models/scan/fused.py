@@ -18,10 +18,9 @@ from torch import Tensor
 from .inputs import Gradients, ScanInputs
 
 CHUNK = 16  # tokens between kept states: for 16 states, they take as much memory as u in float32
-FORWARD_WIDTH = 64  # channels in a program of the forward, one to a thread
-THREADS = 256  # of a program of the backward, one to a channel and state, where there are that many
-MAX_BACKWARD_WIDTH = 16
-WARPS_PER_PROCESSOR = 8  # below that, the forward cuts time into segments: the second pass costs less than idle units
+FORWARD_WIDTH = 64  # channels in a program, one to a thread
+BACKWARD_WIDTH = 32  # a warp, so that sums over channels need no barrier
+WARPS_PER_PROCESSOR = 8  # below that, time is cut into segments: the first pass costs less than idle units
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -60,9 +59,8 @@ def forward(scan: ScanInputs, keep_states: bool) -> tuple[Tensor, Tensor]:
 
 def backward(scan: ScanInputs, states: Tensor, dout: Tensor) -> Gradients:
     """See `reference.backward`."""
-    return tuple(
-        None if gradient is None else gradient.squeeze(0) for gradient in backward_both([scan], states, dout[None])
-    )
+    gradients = backward_both([scan], states, dout[None])
+    return tuple(None if gradient is None else gradient.squeeze(0) for gradient in gradients)
 
 
 def forward_both(scans: Sequence[ScanInputs], keep_states: bool) -> tuple[Tensor, Tensor]:
@@ -70,83 +68,73 @@ def forward_both(scans: Sequence[ScanInputs], keep_states: bool) -> tuple[Tensor
 
     Returns the outputs (directions, B, L, E), and the states that `backward_both` starts from, empty unless kept.
     """
-    from . import triton_kernels as kernels
+    from . import triton_forward as kernels
 
-    job = _Job(scans)
-    batch, length, channels, states = job.sizes
-    out = job.u.new_empty(job.directions, batch, length, channels)
-    kept_shape = (job.directions, *states_shape(scans[0])[1:])
-    kept = job.empty(*kept_shape if keep_states else (0,))
-    segments, chunks_per_segment = _segments(job)
-    ends = job.empty(job.directions, batch, segments, states + 1, channels) if segments > 1 else kept
-    width = min(FORWARD_WIDTH, _power_of_two(channels))
-    grid = (-(-channels // width) * segments * batch, job.directions)
-
-    def launch(read_out: bool) -> None:
-        kernels.forward[grid](
-            *job.operands, job.z, out, kept, ends, batch, length, channels, segments, chunks_per_segment, job.pitches,
-            STATES=states, CHUNK=CHUNK, WIDTH=width, SOFTPLUS=job.softplus, REVERSE=job.reverse,
-            READ_OUT=read_out, KEEP=keep_states and read_out, num_warps=max(1, width // 32), enable_fp_fusion=True,
-        )  # fmt: skip
-
-    with job.device_guard:
-        if segments > 1:
-            launch(read_out=False)
-        launch(read_out=True)
+    launch = _Launch(scans, FORWARD_WIDTH)
+    batch, length, channels, _ = launch.sizes
+    out = launch.u.new_empty(launch.directions, batch, length, channels)
+    kept = launch.empty(*(launch.directions, *states_shape(scans[0])[1:]) if keep_states else (0,))
+    ends = launch.ends()
+    with launch.device_guard:
+        for read_out in (False, True) if launch.segments > 1 else (True,):
+            kernels.forward[launch.grid](
+                *launch.operands, launch.z, out, kept, ends, *launch.numbers, launch.pitches,
+                READ_OUT=read_out, KEEP=keep_states and read_out, **launch.options,
+            )  # fmt: skip
     return out, kept
 
 
 def backward_both(scans: Sequence[ScanInputs], states: Tensor, dout: Tensor) -> Gradients:
     """Gradients of the eight operands, each with a leading axis of directions, for dout (directions, B, L, E).
     That of z, which the directions share, is their sum and has no more than one place there."""
-    from . import triton_kernels as kernels
+    from . import triton_backward as kernels
 
-    job = _Job(scans)
-    batch, length, channels, count = job.sizes
-    tile = _power_of_two(count)
-    width = min(_power_of_two(channels), MAX_BACKWARD_WIDTH, max(1, THREADS // tile))
-    blocks = -(-channels // width)
+    launch = _Launch(scans, BACKWARD_WIDTH)
+    batch, length, channels, count = launch.sizes
     if dout.stride(3) != 1 or dout.stride(1) != length * dout.stride(2):
         dout = dout.contiguous()
-    scan = scans[0]
-    sequence = (job.directions, batch, length, channels)
+    sequence = (launch.directions, batch, length, channels)
+    parts = (launch.directions, batch * launch.segments, channels)
+    row_parts = (launch.directions, launch.blocks, batch, length, count)
+    u, delta, *_, z, _ = scans[0].tensors
     gradients = kernels.Gradients(
-        u=scan.u.new_empty(sequence),
-        delta=scan.delta.new_empty(sequence),
-        A=job.empty(job.directions, batch, channels, count),
-        B=job.empty(job.directions, blocks, batch, length, count),
-        C=job.empty(job.directions, blocks, batch, length, count),
-        D=job.empty(job.directions, batch, channels),
-        z=None if scan.z is None else scan.z.new_empty(sequence),
-        bias=job.empty(job.directions, batch, channels),
+        u=u.new_empty(sequence),
+        delta=delta.new_empty(sequence),
+        A=launch.empty(*parts, count),
+        B=launch.empty(*row_parts),
+        C=launch.empty(*row_parts),
+        D=launch.empty(*parts),
+        z=None if z is None else z.new_empty(sequence),
+        bias=launch.empty(*parts),
     )
-    with job.device_guard:
-        kernels.backward[(blocks * batch, job.directions)](
-            *job.operands, job.z, dout, states, gradients, batch, length, channels, dout.stride(0),
-            job.pitches._replace(dout=dout.stride(2)), STATES=count, TILE=tile, CHUNK=CHUNK, WIDTH=width,
-            SOFTPLUS=job.softplus, REVERSE=job.reverse, num_warps=max(1, min(THREADS, width * tile) // 32),
-            enable_fp_fusion=True,
-        )  # fmt: skip
-    du, ddelta, dA, dB, dC, dD, dz, dbias = gradients
-    if dz is not None:
-        dz = dz.sum(0, keepdim=True) if job.directions > 1 else dz
-    return du, ddelta, dA.sum(1), dB.sum(1), dC.sum(1), dD.sum(1), dz, dbias.sum(1)
+    ends = launch.ends()
+    waiting = launch.empty(launch.directions, batch, launch.segments, CHUNK, count, channels)
+    rest = (*launch.numbers, dout.stride(0), launch.pitches._replace(dout=dout.stride(2)))
+    with launch.device_guard:
+        if launch.segments > 1:
+            kernels.hand_over[launch.grid](*launch.operands, launch.z, dout, ends, *rest, **launch.options)
+        kernels.backward[launch.grid](
+            *launch.operands, launch.z, dout, states, waiting, ends, gradients, *rest, **launch.options
+        )
+    dz = None if gradients.z is None else gradients.z.sum(0, keepdim=True) if len(scans) > 1 else gradients.z
+    dA, dB, dC, dD, dbias = (getattr(gradients, name).sum(1) for name in ("A", "B", "C", "D", "bias"))
+    return gradients.u, gradients.delta, dA, dB, dC, dD, dz, dbias
 
 
-class _Job:
-    """One launch's operands, with tokens an equal pitch apart and their channels or states next to each other."""
+class _Launch:
+    """One launch's operands, with tokens an equal pitch apart and their channels or states next to each other, and how
+    the work is divided: a program takes a block of channels, for a segment of time."""
 
-    def __init__(self, scans: Sequence[ScanInputs]):
-        from . import triton_kernels as kernels
+    def __init__(self, scans: Sequence[ScanInputs], max_width: int):
+        from .triton_forward import Operands, Pitches
 
         scan = scans[0]
         assert len(scans) == 1 or [s.reverse for s in scans] == [scan.reverse, not scan.reverse]
         self.directions, self.sizes, self.u = len(scans), scan.sizes, scan.u
-        self.softplus, self.reverse = scan.delta_softplus, scan.reverse
         self.z = None if scan.z is None else _rows([scan.z])[0]
         rows = {name: _rows([getattr(s, name) for s in scans]) for name in ("u", "delta", "B", "C")}
         self.operands = [
-            kernels.Operands(
+            Operands(
                 *(rows["u"][d], rows["delta"][d], s.A.contiguous(), rows["B"][d], rows["C"][d]),
                 D=None if s.D is None else s.D.contiguous(),
                 bias=None if s.delta_bias is None else s.delta_bias.contiguous(),
@@ -156,14 +144,40 @@ class _Job:
         if len(scans) == 1:
             self.operands *= 2  # of which the second is not looked at
         pitches = {name: pair[0].stride(1) for name, pair in rows.items()}
-        self.pitches = kernels.Pitches(**pitches, z=0 if self.z is None else self.z.stride(1), dout=0)
+        self.pitches = Pitches(**pitches, z=0 if self.z is None else self.z.stride(1), dout=0)
+
+        batch, length, channels, states = self.sizes
+        width = min(max_width, 1 << (channels - 1).bit_length())
+        self.blocks = -(-channels // width)
+        self.segments, chunks_per_segment = self._segments()
+        self.grid = (self.blocks * self.segments * batch, self.directions)
+        self.numbers = (batch, length, channels, self.segments, chunks_per_segment)
+        constants = {"STATES": states, "CHUNK": CHUNK, "WIDTH": width}
+        self.options = {**constants, "SOFTPLUS": scan.delta_softplus, "REVERSE": scan.reverse}
+        self.options |= {"num_warps": max(1, width // 32), "enable_fp_fusion": True}
 
     def empty(self, *shape: int) -> Tensor:
         return self.u.new_empty(shape, dtype=torch.float32)
 
+    def ends(self) -> Tensor:
+        """Room for what segments leave to each other."""
+        batch, _, channels, states = self.sizes
+        return self.empty(self.directions, batch, self.segments if self.segments > 1 else 0, states + 1, channels)
+
     @property
     def device_guard(self) -> AbstractContextManager:
         return torch.cuda.device(self.u.device) if self.u.is_cuda else nullcontext()
+
+    def _segments(self) -> tuple[int, int]:
+        """How many segments time is cut into, and their chunks: as many as fill the device, but no more than a segment
+        has tokens, since each starts by folding up what all before it have left."""
+        batch, length, channels, _ = self.sizes
+        chunks = -(-length // CHUNK)
+        processors = _processors(self.u.device) if self.u.is_cuda else 1
+        warps = self.directions * batch * -(-channels // 32)
+        wanted = min(-(-processors * WARPS_PER_PROCESSOR // warps), chunks, isqrt(length))
+        chunks_per_segment = -(-chunks // wanted)
+        return -(-chunks // chunks_per_segment), chunks_per_segment
 
 
 def _rows(tensors: list[Tensor]) -> list[Tensor]:
@@ -175,23 +189,6 @@ def _rows(tensors: list[Tensor]) -> list[Tensor]:
     return [t.contiguous() for t in tensors]
 
 
-def _segments(job: _Job) -> tuple[int, int]:
-    """How many segments time is cut into, and their chunks: as many as fill the device, but no more than a segment has
-    tokens, since each starts by folding up what all before it have left."""
-    batch, length, channels, _ = job.sizes
-    chunks = -(-length // CHUNK)
-    processors = _processors(job.u.device) if job.u.is_cuda else 1
-    warps = job.directions * batch * -(-channels // 32)
-    wanted = min(-(-processors * WARPS_PER_PROCESSOR // warps), chunks, isqrt(length))
-    chunks_per_segment = -(-chunks // wanted)
-    return -(-chunks // chunks_per_segment), chunks_per_segment
-
-
 @cache
 def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def _power_of_two(size: int) -> int:
-    """The smallest that is not smaller."""
-    return 1 << (size - 1).bit_length()
