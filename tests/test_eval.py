@@ -300,7 +300,7 @@ def test_killed_and_run_again_the_numbers_are_bit_identical(run, tmp_path, weigh
 
 def test_under_torchrun_the_same_command_gives_the_same_numbers(run, tmp_path, weights, trained):
     arguments = ["--ckpt", trained, "--steps", 2, "--cfg-scale", 1, "--bootstrap", 2, "--threads", 1]
-    arguments += ["--metric", "fd600@digits", "pr600@digits", "is600@digits"]
+    arguments += ["--metric", "fd300@digits", "pr300@digits", "is300@digits"]
     where = ["--work-dir", tmp_path / "two", "--weights-dir", weights, "--records", tmp_path / "two.jsonl"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
     command = [str(part) for part in (*launcher, "-m", "harness.eval", *arguments, *where)]

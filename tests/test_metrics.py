@@ -117,6 +117,11 @@ def test_frechet_distance_without_full_rank_is_the_nuclear_norm_of_the_centred_f
     assert (result.rank, result.solver) == (24, "eigh")
 
 
+def test_sets_without_any_variance_are_as_far_apart_as_their_means():
+    a, b = (of_block(np.full((10, 3), level)).gaussian() for level in (1.0, 3.0))
+    assert frechet_distance(a, b).value == pytest.approx(12.0, rel=1e-14)
+
+
 def test_a_singular_covariance_of_unknown_count_falls_back_to_eigenvalues(generator):
     full, flat = spd(generator, 10), np.diag([1.0] * 5 + [0.0] * 5)
     trace, rank, solver = trace_of_root(full, flat)

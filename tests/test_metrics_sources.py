@@ -72,6 +72,12 @@ def test_an_npz_and_a_folder_of_the_same_images_read_alike(images, tmp_path):
     assert isinstance(sources[0].array, np.memmap)  # ADM's files are larger than memory
 
 
+def test_the_contact_sheet_beside_samples_is_not_one_of_them(images, tmp_path):
+    folder = save_folder(tmp_path / "folder", images[:3])
+    Image.new("RGB", (100, 50)).save(folder / "grid.png")
+    assert open_images(str(folder)).count == 3
+
+
 def test_the_identity_of_a_folder_follows_its_pixels_and_its_order(images, tmp_path):
     one, same = (save_folder(tmp_path / name, images[:3]) for name in "ab")
     assert open_images(str(one)).identity == open_images(str(same)).identity

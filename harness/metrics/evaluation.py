@@ -132,7 +132,7 @@ def _precision_recall(recipe: Recipe, samples: Features, reference: Reference, s
 def _kernel(recipe: Recipe, samples: Features, reference: Reference, settings: Settings) -> list[Result]:
     rows = _rows(reference, recipe)
     distances = kernel.kernel_distances(samples=samples.rows("pool"), reference=rows)
-    error = errorbars.of_draws(distances, f"{len(distances)} subsets of {kernel.SUBSET_SIZE}")
+    error = errorbars.of_draws(distances, f"{len(distances)} subsets of {kernel.SUBSET_SIZE}, seed {kernel.SEED}")
     return [Result(recipe.name, "kid", float(np.mean(distances)), "lower", error, samples.count, len(rows))]
 
 

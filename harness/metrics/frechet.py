@@ -41,7 +41,9 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> Frechet:
     for gaussian in (a, b):
         if not (np.isfinite(gaussian.mean).all() and np.isfinite(gaussian.covariance).all()):
             raise ValueError("a mean or covariance is not finite")
-    fewest = min((g.count for g in (a, b) if g.count is not None), default=dimension + 1)
+    if (a.count or dimension + 1) > (b.count or dimension + 1):
+        a, b = b, a  # the set that may lack rank first
+    fewest = a.count or dimension + 1
     if fewest <= dimension:
         warnings.warn(
             f"{fewest} samples for {dimension} features: the covariance is singular and the distance biased upwards",
@@ -54,7 +56,10 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> Frechet:
 
 
 def trace_of_root(first: Array, second: Array, full_rank: bool = True) -> tuple[float, int, str]:
-    """Tr (S1 S2)^(1/2) of two covariances (D, D), the numerical rank of S1 S2, and the solver that gave them."""
+    """Tr (S1 S2)^(1/2) of two covariances (D, D), the numerical rank of S1 S2, and the solver that gave them.
+
+    Where rank is missing, the covariance of lower rank comes first: the other's root is then not needed.
+    """
     s1, s2 = torch.from_numpy(np.ascontiguousarray(first)), torch.from_numpy(np.ascontiguousarray(second))
     if full_rank:
         lower, info = torch.linalg.cholesky_ex(s1)
@@ -63,7 +68,11 @@ def trace_of_root(first: Array, second: Array, full_rank: bool = True) -> tuple[
             rank = _rank(values)
             if rank == len(values):
                 return float(values.sqrt().sum()), rank, "cholesky"
-    singular = torch.linalg.svdvals(_root(s1).T @ _root(s2))
+    root = _root(s1)
+    values = torch.linalg.eigvalsh(root.T @ s2 @ root)
+    if _rank(values) == root.shape[1]:
+        return float(values.sqrt().sum()), len(values), "eigh"
+    singular = torch.linalg.svdvals(root.T @ _root(s2))  # eigenvalues of zero, but for rounding, have no roots to add
     return float(singular.sum()), _rank(singular.square()), "eigh"
 
 

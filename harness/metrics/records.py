@@ -46,12 +46,16 @@ def record(
         unit="1",
         method=f"{result.recipe}, {result.better} is better",
         workload=workload,
-        provenance=store.Provenance.here(str(here.device)),
+        provenance=store.Provenance.here(_device(here.device)),
         parts={name: value for name, value in parts.items() if math.isfinite(value)},
         samples=list(result.repeats),
         seed=seed,
         note="; ".join(notes),
     )
+
+
+def _device(device: torch.device) -> str:
+    return f"{device}: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
 
 
 def show(records: list[store.Measurement], style: str) -> str:

@@ -22,6 +22,7 @@ from harness.files import sha256
 from harness.metrics.npz import Npz
 
 DATASETS = ("digits",)
+CONTACT_SHEET = "grid.png"  # which harness.sample puts beside its samples
 
 
 class Source(Protocol):
@@ -114,7 +115,8 @@ def open_images(text: str, resolution: int | None = None) -> Source:
         return _digits(resolution or 8)
     path = Path(text).expanduser()
     if path.is_dir():
-        files = tuple(sorted(str(p.relative_to(path)) for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS))
+        pictures = (p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p != path / CONTACT_SHEET)
+        files = tuple(sorted(str(p.relative_to(path)) for p in pictures))
         if not files:
             raise ValueError(f"{path} has no images ({', '.join(EXTENSIONS)})")
         return FolderSource(text, path, files, resolution)

@@ -16,7 +16,7 @@ from harness.metrics.inception import inception
 from harness.metrics.recipes import Recipe
 from harness.metrics.references import Reference
 from harness.metrics.shards import Features, extract
-from harness.metrics.sources import Source
+from harness.metrics.sources import DATASETS, Source
 from harness.metrics.weights import load_weights
 
 
@@ -71,8 +71,8 @@ def score_images(group: list[Recipe], source: Source, ref: str | None, setup: Se
     compared = [recipe for recipe in group if recipe.needs_reference]
     reference = None
     if compared:
-        resolution = setup.ref_resolution or (None if ref else source.shape[0])
         where = ref or group[0].features
+        resolution = setup.ref_resolution or (source.shape[0] if where in DATASETS else None)
         reference = references.open_reference(where, compared, extractor, setup.work_dir, here, resolution)
         _same_side(source, reference)
     spans = {recipe.count: _spans(recipe.count, setup.repeats) for recipe in group}
@@ -162,6 +162,7 @@ def _about(
         "source": source.name,
         "source_identity": source.identity,
         "samples_sha256": digests[0] if len(digests) == 1 else digests,
+        "duplicates": sum(features.duplicates() for features in sets),
         "resolution": source.shape[-3],
         "reference": reference.name if reference else None,
         "reference_sha256": reference.sha256 if reference else None,
