@@ -13,9 +13,11 @@ import torch
 from networks import random_i3d, random_inception
 from torch import nn
 
+from harness.distributed import Ranks
 from harness.metrics import digits, weights
 from harness.metrics.extractor import exact_arithmetic
 from harness.metrics.i3d import i3d
+from harness.metrics.suite import Setup, open_extractor
 from harness.metrics.weights import REGISTRY, WeightFile, Weights, load_weights, weights_directory
 
 INSTALL = "pip install torch-fidelity"
@@ -101,6 +103,16 @@ def test_features_do_not_depend_on_the_batch_in_double_precision(inception_file,
     extractor = inception(load_weights("inception", path=inception_file), dtype=torch.float64)
     together, alone = extractor.extract(images[:2]), extractor.extract(images[1:2])
     np.testing.assert_allclose(together["pool"][1:], alone["pool"], rtol=1e-6)
+
+
+def test_the_clean_recipe_is_the_same_network_after_the_other_resize(inception_file, tmp_path):
+    here = Ranks(0, 1, torch.device("cpu"))
+    setup = Setup(work_dir=tmp_path, weight_files={"inception": inception_file}, batch=2)
+    plain, clean = (open_extractor(space, setup, here) for space in ("inception", "cleanfid"))
+    assert (plain.identity["resize"], clean.identity["resize"]) == ("tf1", "clean")
+    assert plain.identity["weights_sha256"] == clean.identity["weights_sha256"]
+    same = torch.randint(0, 256, (1, 299, 299, 3), dtype=torch.uint8)  # which neither resizes
+    torch.testing.assert_close(plain.extract(same)["pool"], clean.extract(same)["pool"], rtol=1e-6, atol=0)
 
 
 def test_a_file_that_is_not_inception_is_refused(tmp_path):
