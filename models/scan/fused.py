@@ -96,15 +96,15 @@ def backward_both(scans: Sequence[ScanInputs], states: Tensor, dout: Tensor) -> 
     sequence = (launch.directions, batch, length, channels)
     parts = (launch.directions, batch * launch.segments, channels)
     row_parts = (launch.directions, launch.blocks, batch, length, count)
-    u, delta, *_, z, _ = scans[0].tensors
+    scan = scans[0]
     gradients = kernels.Gradients(
-        u=u.new_empty(sequence),
-        delta=delta.new_empty(sequence),
+        u=scan.u.new_empty(sequence),
+        delta=scan.delta.new_empty(sequence),
         A=launch.empty(*parts, count),
         B=launch.empty(*row_parts),
         C=launch.empty(*row_parts),
         D=launch.empty(*parts),
-        z=None if z is None else z.new_empty(sequence),
+        z=None if scan.z is None else scan.z.new_empty(sequence),
         bias=launch.empty(*parts),
     )
     ends = launch.ends()
