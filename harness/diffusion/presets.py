@@ -54,10 +54,10 @@ PRESETS = {
         resolution=8,
         num_classes=10,
         flip=False,
-        steps=3000,
+        steps=2000,
         batch=64,
         learning_rate=1e-3,
-        ema_decay=0.998,
+        ema_decay=0.995,
     ),
     "imagenet256": TrainConfig(
         model="DiM-XL/2",
@@ -73,7 +73,9 @@ PRESETS = {
         precision="tf32",
     ),
 }
-"""`digits`: scikit-learn's digits in pixel space; two CPU cores.
+"""`digits`: scikit-learn's digits in pixel space. Expected after its 2000 steps, 100 DDPM steps, guidance 1.5: a
+classifier of the real digits (99.3 % on held-out ones) sees the class that was asked for in 99 of 100 samples, for
+DiM-T/2 (15 core-minutes of training) and for DiT-T/2 (6); results/samples shows them.
 
 `imagenet256`: section 4.1 of the DiM paper, which is DiT's recipe; give the tree or its latent cache by `--data`.
 Expected after 400K steps, 250 DDPM steps, guidance 1.5, from the paper: DiM-B/4 FID 37.62, DiM-XL/4 17.26 (Table 6),
