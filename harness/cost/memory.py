@@ -178,4 +178,5 @@ def inside(name: str, args: tuple) -> list[tuple[str, tuple[int, ...]]]:
     if name not in naive.WORKSPACE or "naive" not in args or args[-1] is True:  # with states kept, they are a result
         return []
     u, A = (args[0], args[2]) if name == "selective_scan" else (args[2], args[4])
-    return [(what, (*u.shape, A.shape[1])) for what in naive.WORKSPACE[name]]
+    states = [(what, (*u.shape, A.shape[1])) for what in naive.WORKSPACE[name]]
+    return [*states, ("sequences", (naive.SEQUENCES, *u.shape))]

@@ -13,9 +13,12 @@ from .inputs import Gradients, ScanInputs
 
 WORKSPACE = {
     "selective_scan": ("decays", "states"),
-    "selective_scan_backward": ("decay gradients", "state gradients"),
+    "selective_scan_backward": ("decay gradients", "state gradients", "products with A"),
 }
 """The tensors of (B, L, E, N) that an operator takes besides those kept for the backward."""
+
+SEQUENCES = 5
+"""Tensors of (B, L, E) that it holds beside them."""
 
 
 def missing() -> str:

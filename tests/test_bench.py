@@ -1,0 +1,197 @@
+"""harness.bench: fresh processes, raw samples, OOM and failure as rows; sweeps continue, comparisons refuse."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from harness import bench, store
+from harness.cost import clock
+from harness.cost.compare import compare, ratio_interval
+from harness.workload import Workload
+from models import spec
+
+TINY = ["--model", "DiT-N/4", "DiM-N/4", "--res", "64", "--rounds", "3", "--warmup", "2"]
+
+
+def measured(capsys, path, *arguments: str) -> str:
+    bench.main([*TINY, *arguments, "--records", str(path)])
+    return capsys.readouterr().out
+
+
+def test_a_sweep_keeps_raw_samples_and_memory_beside_its_prediction_and_measures_nothing_twice(capsys, tmp_path):
+    path = tmp_path / "bench.jsonl"
+    out = measured(capsys, path, "--attention", "sdpa", "--action", "train")
+    records = store.load(path).to_dict("records")
+    assert [(r["model"], r["action"], r["verdict"]) for r in records] == [
+        ("DiT-N/4", "train", "ok"),
+        ("DiM-N/4", "train", "ok"),
+    ]
+    for record in records:
+        assert (len(record["samples"]), len(record["warmups"])) == (3, 2)
+        assert record["value"] == sorted(record["samples"])[1]
+        assert record["parts"]["peak_bytes"] == pytest.approx(record["parts"]["predicted_bytes"], rel=0.05)
+    assert "images/s" in out
+    assert "scan: " in records[1]["note"]
+
+    before = path.read_text()
+    measured(capsys, path, "--attention", "sdpa", "--action", "train")
+    assert path.read_text() == before
+    measured(capsys, path, "--attention", "sdpa", "naive", "--action", "train")
+    assert len(path.read_text().splitlines()) == 3  # naive attention is another question for DiT alone
+
+
+def test_a_sweep_stopped_in_the_middle_continues(tmp_path):
+    path = tmp_path / "bench.jsonl"
+    command = [sys.executable, "-m", "harness.bench", *TINY, "--model", "DiT-N/4", "--records", str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and (not path.exists() or not path.read_text().endswith("\n")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate()
+    assert process.returncode == 0
+    assert "the same command continues" in out
+    kept = path.read_text()
+    assert len(kept.splitlines()) == 1
+    subprocess.run(command, check=True, capture_output=True)
+    assert path.read_text().startswith(kept)
+    assert len(path.read_text().splitlines()) == 2  # sdpa and naive
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_DATA bounds what is mapped on Linux alone")
+def test_out_of_memory_is_a_row_and_the_sweep_goes_on(capsys, tmp_path):
+    path = tmp_path / "bench.jsonl"
+    arguments = ["--model", "DiT-S/2", "DiT-N/4", "--res", "2048", "--attention", "naive", "--rounds", "1"]
+    bench.main([*arguments, "--warmup", "1", "--memory-limit", "2GiB", "--records", str(path)])
+    verdicts = {r["model"]: r["verdict"] for r in store.load(path).to_dict("records")}
+    assert verdicts == {"DiT-S/2": "oom", "DiT-N/4": "ok"}
+    assert "oom" in capsys.readouterr().out
+
+
+def test_a_timeout_is_a_row_with_its_reason():
+    found = clock.measure(Workload(spec=spec("DiT-N/4"), resolution=64), "cpu", 1, 1, 0.01, None)
+    assert (found.verdict, found.note) == ("error", "no answer within 0.01 s")
+
+
+def test_any_other_failure_is_a_row_with_its_text():
+    workload = Workload(spec=spec("DiM-N/4"), resolution=64, scan="no such scan")
+    found = clock.measure(workload, "cpu", 1, 1, 120, None)
+    assert found.verdict == "error"
+    assert "no such scan" in found.note
+
+
+def test_throughput_and_flops_follow_from_latency():
+    workload = Workload(spec=spec("DiT-XL/2"), resolution=256, batch=4, action="sample")
+    parts = {"peak_bytes": 2**30, "predicted_bytes": 2**30, "flops": 4 * 2 * 2 * 118.62e9}
+    record = {"verdict": "ok", "parts": parts, "samples": [0.5, 0.5, 0.5], "note": ""}
+    row = bench._shown(workload, record, steps=250)
+    assert row["images/s"] == 8
+    assert row["full samples/s"] == pytest.approx(4 / 125)
+    assert row["TFLOP/s"] == pytest.approx(4 * 4 * 118.62e9 / 0.5 / 1e12)
+
+
+def test_predictions_name_the_card_and_the_tensor(capsys, tmp_path):
+    path = tmp_path / "memory.jsonl"
+    arguments = ["--predict", "--model", "DiT-S/2", "--res", "1024", "--device-memory", "0.5GiB", "80GiB"]
+    bench.main([*arguments, "--records", str(path)])
+    sdpa, naive = (line for line in capsys.readouterr().out.splitlines() if "DiT-S/2" in line)
+    assert "OOM" not in sdpa
+    assert "OOM (no batch)" in naive
+    assert "0.5 GiB: " in naive
+    assert "in blocks.*.attn: " in naive
+    assert "6x4096x4096 float32, 0.38 GiB" in naive
+    record = json.loads(path.read_text().splitlines()[0])
+    assert record["verdict"] == "estimated"
+    assert sum(record["parts"].values()) == record["value"]
+
+
+def test_equal_macs_adds_the_depth_of_equal_cost(capsys, tmp_path):
+    arguments = ["--predict", "--model", "DiT-XL/2", "DiM-XL/2", "--res", "512", "--attention", "sdpa", "--equal-macs"]
+    bench.main([*arguments, "--device-memory", "80GiB", "--records", str(tmp_path / "m.jsonl")])
+    assert "DiM-XL/2(depth=26)" in capsys.readouterr().out
+
+
+def test_the_gpu_preset_is_the_sweep_of_both_families_and_runs_at_a_tiny_size(capsys, tmp_path):
+    parser = bench._parser()
+    parser.set_defaults(**bench.PRESETS["gpu-sweep"])
+    workloads = bench._workloads(parser.parse_args([]))
+    assert {w.spec.name for w in workloads} == {"DiT-XL/2", "DiM-XL/2", "DiM-XL/2-matched"}
+    assert {(w.resolution, w.action, w.dtype) for w in workloads} == {
+        (r, a, d) for r in (256, 512, 1024, 2048) for a in ("forward", "train") for d in ("bfloat16", "float32")
+    }
+    path = tmp_path / "bench.jsonl"
+    tiny = ["--device", "cpu", "--rounds", "1", "--warmup", "1", "--dtype", "bfloat16", "--action", "train"]
+    measured(capsys, path, "--preset", "gpu-sweep", *tiny, "--attention", "sdpa")
+    assert store.load(path)["verdict"].tolist() == ["ok", "ok"]
+
+
+# ---------------------------------------------------------------------------------------------------------- comparing
+
+
+def records(path, median: float, device: str = "cpu: one", n: int = 30, model: str = "DiT-N/4"):
+    samples = list(median * np.random.default_rng(0).normal(1, 0.02, n))
+    workload = Workload(spec=spec(model), resolution=64)
+    found = clock.Found("ok", samples=samples)
+    store.append(path, [clock.record(workload, found, {"device": device, "rounds": n, "warmup": 1})])
+    return path
+
+
+@pytest.mark.parametrize(("factor", "change"), [(1.2, "slower"), (0.8, "faster"), (1.001, "within the noise")])
+def test_compare_tells_a_change_from_noise(tmp_path, factor, change):
+    a, b = records(tmp_path / "a", 1.0), records(tmp_path / "b", factor)
+    assert compare(store.load(a), store.load(b))["change"].tolist() == [change]
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    generator = np.random.default_rng(1)
+    covered = 0
+    for trial in range(200):
+        a, b = (generator.normal(1, 0.1, 40).tolist() for _ in range(2))
+        _, low, high = ratio_interval(a, b, seed=trial)
+        covered += low <= 1 <= high
+    assert covered >= 190
+
+
+def test_unlike_things_are_not_compared(tmp_path):
+    a = records(tmp_path / "a", 1.0)
+    with pytest.raises(ValueError, match="device is 'cpu: one' in one and 'cpu: two' in the other"):
+        compare(store.load(a), store.load(records(tmp_path / "b", 1.0, device="cpu: two")))
+    with pytest.raises(ValueError, match="rounds is 30 in one and 20"):
+        compare(store.load(a), store.load(records(tmp_path / "c", 1.0, n=20)))
+    with pytest.raises(ValueError, match="no workload in common"):
+        compare(store.load(a), store.load(records(tmp_path / "d", 1.0, model="DiM-N/4")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--model", "DiM-XL/3"], "nearest"),
+        (["--device-memory", "80 potatoes"], "is not a size such as 80GiB"),
+        (["--device-memory", "0GiB"], "is not a size"),
+        (["--action", "sleep"], "invalid choice"),
+        (["--scan", "quick"], "unknown scan backend 'quick'; choose from auto"),
+        (["--rounds", "0"], "positive integer"),
+        (["--compare", "no-such-a.jsonl", "no-such-b.jsonl"], "no records at no-such-a.jsonl"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(capsys, tmp_path, arguments, complaint):
+    path = tmp_path / "bench.jsonl"
+    with pytest.raises(SystemExit) as stopped:
+        bench.main([*arguments, "--records", str(path)])
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert len(captured.err.splitlines()) == 1
+    assert complaint in captured.err
+    assert not path.exists()
+
+
+def test_a_missing_gpu_is_said_in_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(clock, "_nvidia_smi", lambda query: "")
+    with pytest.raises(SystemExit) as stopped:
+        bench.main([*TINY, "--device", "cuda", "--records", str(tmp_path / "b.jsonl")])
+    assert stopped.value.code == 2
+    assert "no CUDA device" in capsys.readouterr().err
