@@ -1,5 +1,5 @@
-"""The scan's Triton kernels on a GPU: large shapes, 16-bit inputs, and what no interpreter shows, which is races, how the
-exponential unit rounds, and offsets beyond 2^31."""
+"""The scan's Triton kernels on a GPU: large shapes, 16-bit inputs, and what no interpreter shows, which is races, how
+the exponential unit rounds, and offsets beyond 2^31."""
 
 import numpy as np
 import pytest
