@@ -10,8 +10,9 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -56,11 +57,15 @@ def encode(
         if name not in done:
             moments, labels = _encode_shard(images, range(first, last), autoencoder, batch, device)
             blob = save({"moments": moments, "labels": labels})
-            write_atomically(where / name, lambda file, blob=blob: file.write(blob))
+            write_atomically(where / name, partial(_write, blob))
             done[name] = {"file": name, "count": len(labels), "sha256": sha256(where / name)}
         shards.append(done[name])
         write_json(where / INDEX, {**settings, "complete": last == len(images), "shards": shards})
         yield last
+
+
+def _write(blob: bytes, file: BinaryIO) -> None:
+    file.write(blob)
 
 
 def _finished(where: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -29,8 +29,14 @@ COST_TABLES = {
 COST_COLOURS = {"DiT-XL/2": "#0072B2", "DiM-XL/2": "#D55E00", "DiM-XL/2-matched": "#009E73"}
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
-STYLE: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-         "svg.hashsalt": "harness"}  # fmt: skip
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "svg.hashsalt": "harness",
+}
 FORMATS = ("table", "markdown", "csv", "json")
 Row = dict[str, Any]
 
@@ -125,7 +131,11 @@ def table(number: int, records: pd.DataFrame) -> pd.DataFrame:
             if theirs in cell:
                 match = agrees(ours[under_paper], str(cell[theirs]))
                 mark = "-" if match is None else "yes" if match else "NO"
-                row |= {theirs: cell[theirs], under_paper: ours[under_paper], theirs.removeprefix("published_") + "_match": mark}
+                row |= {
+                    theirs: cell[theirs],
+                    under_paper: ours[under_paper],
+                    theirs.removeprefix("published_") + "_match": mark,
+                }
         for exact in ("params_m", "exact_gmacs"):
             row |= {exact: ours[exact], exact + "_vs_dit": round(ours[exact] / dit[exact], 3)}
         row["flops_gflops"] = ours["flops_gflops"]
