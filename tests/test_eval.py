@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -279,23 +277,36 @@ def outcome(record):
     return [record["quantity"], record["value"], record["parts"], record["note"], workload]
 
 
+DYING = """
+import os, signal, sys
+from harness.metrics import shards
+whole, written = shards.write_atomically, []
+def write(path, fill):
+    written.append(path)
+    if len(written) == 11:  # eight shards of the reference, two of the samples, and half of the next
+        path.with_name(f".{path.name}.tmp").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    whole(path, fill)
+shards.write_atomically = write
+from harness.eval import main
+main(sys.argv[1:])
+"""
+
+
 def test_killed_and_run_again_the_numbers_are_bit_identical(run, tmp_path, weights):
-    samples = save(tmp_path / "s.npz", np.random.default_rng(0).integers(0, 256, (6000, 8, 8, 3), dtype=np.uint8))
-    arguments = ["--samples", samples, "--metric", "fd6000@digits", "is6000@digits", "--bootstrap", 2, "--threads", 1]
+    samples = save(tmp_path / "s.npz", np.random.default_rng(0).integers(0, 256, (1500, 8, 8, 3), dtype=np.uint8))
+    arguments = ["--samples", samples, "--metric", "fd1500@digits", "is1500@digits", "--bootstrap", 2, "--threads", 1]
     where = ["--work-dir", tmp_path / "killed", "--weights-dir", weights, "--records", tmp_path / "killed.jsonl"]
-    command = [str(part) for part in (sys.executable, "-m", "harness.eval", *arguments, *where)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        while process.poll() is None and len(list((tmp_path / "killed").glob("*/*.safetensors"))) < 10:
-            time.sleep(0.002)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-    output, _ = process.communicate()
-    assert (process.returncode, output) == (-signal.SIGKILL, b"")
+    command = [sys.executable, "-c", DYING, *(str(part) for part in (*arguments, *where))]
+    died = subprocess.run(command, cwd=ROOT, capture_output=True)
+    assert (died.returncode, died.stdout) == (-signal.SIGKILL, b"")
     assert not (tmp_path / "killed.jsonl").exists()
-    assert 0 < len(list((tmp_path / "killed").glob("*/*.safetensors"))) < 6000 // 256
+    shards = sorted((tmp_path / "killed").glob("*/*.safetensors"))
+    assert len(shards) == 10
+    kept = {shard: shard.stat().st_mtime_ns for shard in shards}
     again = run(*arguments, work="killed")
     assert [outcome(record) for record in again] == [outcome(record) for record in run(*arguments, work="whole")]
+    assert {shard: shard.stat().st_mtime_ns for shard in shards} == kept  # what was finished was not made again
 
 
 def test_under_torchrun_the_same_command_gives_the_same_numbers(run, tmp_path, weights, trained):
