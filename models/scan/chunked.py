@@ -23,12 +23,12 @@ def unsupported(device: torch.device, dtype: torch.dtype) -> str:
 def states_shape(scan: ScanInputs) -> tuple[int, ...]:
     """The state before every chunk, in the order of the tokens."""
     batch, length, channels, states = scan.sizes
-    return -(-length // _steps(length)), batch, states, channels
+    return -(-length // _steps(length, True)), batch, states, channels
 
 
 def forward(inputs: ScanInputs, keep_states: bool) -> tuple[Tensor, Tensor]:
     """See `reference.forward`."""
-    chunk = _Chunk(inputs)
+    chunk = _Chunk(inputs, keep_states)
     out = torch.empty(inputs.u.shape, dtype=inputs.u.dtype, device=inputs.u.device)
     kept = chunk.h.new_empty(states_shape(inputs) if keep_states else 0)
     for index, span in chunk.spans:
@@ -42,7 +42,7 @@ def forward(inputs: ScanInputs, keep_states: bool) -> tuple[Tensor, Tensor]:
 
 def backward(inputs: ScanInputs, states: Tensor, dout: Tensor) -> Gradients:
     """See `reference.backward`."""
-    chunk = _Chunk(inputs)
+    chunk = _Chunk(inputs, True)
     total = [None if operand is None else _room_for_gradient(operand, inputs) for operand in inputs.tensors]
     g, carry = torch.empty_like(chunk.decay), torch.zeros_like(chunk.h)
     for index, span in reversed(chunk.spans):
@@ -67,24 +67,25 @@ def _room_for_gradient(operand: Tensor, inputs: ScanInputs) -> Tensor:
     return torch.zeros(operand.shape, dtype=inputs.state_dtype, device=operand.device)
 
 
-def _steps(length: int) -> int:
-    """Tokens in a chunk: as many as pay, but so few that from 256 tokens on, for 16 states, its three buffers and the
-    kept states together are no more than four tensors of u's size."""
-    return 32 if length >= 1024 else 16
+def _steps(length: int, keep_states: bool) -> int:
+    """Tokens in a chunk: as many as pay; but for a backward so few that from 256 tokens on, for 16 states, its three
+    buffers and the kept states together are no more than four tensors of u's size."""
+    return 16 if keep_states and length < 1024 else 32
 
 
 class _Chunk:
     """The buffers of one chunk of tokens, time first: (T, B, N, E)."""
 
-    def __init__(self, inputs: ScanInputs):
+    def __init__(self, inputs: ScanInputs, keep_states: bool):
         batch, length, channels, states = inputs.sizes
-        steps, dtype = _steps(length), inputs.state_dtype
+        steps, dtype = _steps(length, keep_states), inputs.state_dtype
         self.reverse = inputs.reverse
         self.rates = inputs.A.to(dtype).t().contiguous()  # (N, E)
         self.h = self.rates.new_zeros(batch, states, channels)  # the state that the chunk before hands on
         self.decay = self.rates.new_empty(steps, batch, states, channels)
         # One place more than tokens: the state handed on stands before the first, on the side that time comes from.
         self.states = self.rates.new_empty(steps + 1, batch, states, channels)
+        self.decay_of, self.state_at = self.decay.unbind(), self.states.unbind()
         spans = [slice(first, min(first + steps, length)) for first in range(0, length, steps)]
         self.spans = list(enumerate(spans))
         if self.reverse:
@@ -97,10 +98,10 @@ class _Chunk:
         torch.mul(_time_first(dt).unsqueeze(2), self.rates, out=decay).exp_()
         before[self._order(scan)[0]].copy_(self.h)
         torch.mul(_time_first(dt * scan.u).unsqueeze(2), _time_first(scan.B).unsqueeze(3), out=after)
-        decays, befores, afters = decay.unbind(), before.unbind(), after.unbind()
+        before_at, after_at = (1, 0) if self.reverse else (0, 1)
         for t in self._order(scan):
-            afters[t].addcmul_(decays[t], befores[t])
-        self.h.copy_(afters[t])
+            self.state_at[t + after_at].addcmul_(self.decay_of[t], self.state_at[t + before_at])
+        self.h.copy_(self.state_at[t + after_at])
 
     def read_out(self, scan: ScanInputs) -> Tensor:
         """y_t = <C_t, h_t>, (B, T, E)."""
@@ -115,9 +116,9 @@ class _Chunk:
         order, g = self._order(scan), g[: len(decay)]
         torch.mul(_time_first(dy).unsqueeze(2), _time_first(scan.C).unsqueeze(3), out=g)
         g[order[-1]].add_(carry)
-        rows, decays = g.unbind(), decay.unbind()
+        g_at = g.unbind()
         for t, later in zip(order[-2::-1], order[:0:-1], strict=True):
-            rows[t].addcmul_(decays[later], rows[later])
+            g_at[t].addcmul_(self.decay_of[later], g_at[later])
         dC = torch.matmul(after, _time_first(dy).unsqueeze(3)).squeeze(3)  # (T, B, N)
         dB = torch.matmul(g, _time_first(dt * scan.u).unsqueeze(3)).squeeze(3)  # (T, B, N)
         dx = torch.matmul(_time_first(scan.B).unsqueeze(2), g).squeeze(2)  # (T, B, E)
