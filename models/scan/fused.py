@@ -3,6 +3,10 @@
 Float32 inside. Results are deterministic on a given device; into how many segments time is cut, and with it how the
 output is rounded, depends on the device and on the batch size. With TRITON_INTERPRET=1 in the environment from the
 start, the kernels are interpreted, and run on CPU tensors too: slowly, for tests.
+
+Made for few states, as Mamba's 16; any number is right, but with more than some 32 the backward's registers overflow.
+What is known without a GPU, the results and the compiled code, tests/test_scan_triton.py checks; the rest, on one,
+tests/test_scan_triton_gpu.py.
 """
 
 import os
