@@ -141,6 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = door.parse_args(arguments)
     try:
         config = resolve(asked)
+        if asked.checkpoint_at and max(asked.checkpoint_at) > config.steps:
+            raise ValueError(f"--checkpoint-at {max(asked.checkpoint_at)} lies beyond the run's {config.steps} steps")
         device = choose_device(asked.device)
         run = asked.out or default_run(config, asked.preset)
         with ranks(device) as here, stop_on_signals() as received:

@@ -306,6 +306,7 @@ def test_an_image_tree_trains_in_pixel_space(tree, tmp_path):
         (["--ema-decay", "1.5"], "ema_decay must lie in [0, 1)"),
         (["--vae", "/nowhere/vae"], "digits has 1 channel"),
         (["--device", "abacus"], "unknown device 'abacus'"),
+        (["--checkpoint-at", "1", "7"], "--checkpoint-at 7 lies beyond the run's 1 steps"),
         (["--preset", "imagenet9"], "invalid choice: 'imagenet9'"),
     ],
 )
