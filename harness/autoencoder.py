@@ -72,7 +72,7 @@ class StableDiffusion:
         try:
             from diffusers import AutoencoderKL
         except ImportError as error:
-            raise ValueError("the autoencoder needs diffusers: pip install 'dim-vs-dit[latent]'") from error
+            raise ValueError("the autoencoder needs diffusers: pip install 'dim-vs-dit[vae]'") from error
         try:
             self.model = AutoencoderKL.from_pretrained(where, use_safetensors=True, low_cpu_mem_usage=False)
         except (OSError, ValueError) as error:

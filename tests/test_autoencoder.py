@@ -12,7 +12,7 @@ from harness.autoencoder import SCALE, Identity, StableDiffusion, sample_latents
 
 @pytest.fixture(scope="module")
 def vae_directory(tmp_path_factory):
-    diffusers = pytest.importorskip("diffusers", reason="the autoencoder needs the extra 'latent' (diffusers)")
+    diffusers = pytest.importorskip("diffusers", reason="the autoencoder needs the extra 'vae' (diffusers)")
     torch.manual_seed(0)
     model = diffusers.AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,
