@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import AdaLNZeroBlock
-from models.scan import selective_scan
+from models.scan import bidirectional_scan
 from models.spec import ModelSpec
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4  # initial timescales, Mamba (Gu & Dao, arXiv 2312.00752, section 3.6)
@@ -74,14 +74,17 @@ class BidirectionalMamba(nn.Module):
             getattr(self, f"D{b}").fill_(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        x, z = F.linear(x, self.in_proj.weight).chunk(2, dim=-1)                      # (B, L, E) each
-        y = self.direction(x, z, reverse=False) + self.direction(x, z, reverse=True)  # (B, L, E)
+        x, z = F.linear(x, self.in_proj.weight).chunk(2, dim=-1)                 # (B, L, E) each
+        directions = self.scan_operands(x, reverse=False), self.scan_operands(x, reverse=True)
+        u, delta, A, B, C, D, bias = zip(*directions, strict=True)               # pairs: forward, backward
+        y = bidirectional_scan(u, delta, A, B, C, D, z, bias, delta_softplus=True,
+                               backend=self.scan_backend)                        # (B, L, E), their sum
         if self.merge == "mean":
             y = y / 2
-        return F.linear(y, self.out_proj.weight)                                      # (B, L, D)
+        return F.linear(y, self.out_proj.weight)                                 # (B, L, D)
 
-    def direction(self, x: Tensor, z: Tensor, reverse: bool) -> Tensor:
-        """One gated scan over x (B, L, E); with `reverse`, time runs from the last token to the first."""
+    def scan_operands(self, x: Tensor, reverse: bool) -> tuple[Tensor, ...]:
+        """u, delta, A, B, C, D and the bias of delta for one direction's scan over x (B, L, E)."""
         b = "_b" if reverse else ""
         conv, x_proj, dt_proj = (getattr(self, f"{name}{b}") for name in ("conv1d", "x_proj", "dt_proj"))
         R, S = dt_proj.in_features, getattr(self, f"A{b}_log").shape[1]
@@ -90,8 +93,7 @@ class BidirectionalMamba(nn.Module):
         delta = F.linear(dt, dt_proj.weight)                                     # (B, L, E), its bias enters the scan
         A = -torch.exp(getattr(self, f"A{b}_log").float())                       # (E, S)
         D = getattr(self, f"D{b}").float()                                       # (E,)
-        return selective_scan(u, delta, A, B, C, D, z, dt_proj.bias.float(), delta_softplus=True,
-                              reverse=reverse, backend=self.scan_backend)        # (B, L, E)
+        return u, delta, A, B, C, D, dt_proj.bias.float()
 
 
 def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool = False) -> Tensor:

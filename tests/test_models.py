@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from models import catalogue, create_model, load_weights, spec
 from models.dim import causal_conv1d
+from models.scan import selective_scan
 
 
 def randomised(name: str, resolution: int = 64, seed: int = 0, **overrides):
@@ -238,9 +239,14 @@ def test_each_direction_sees_only_its_own_side():
     x, z = torch.randn(1, 12, 128), torch.randn(1, 12, 128)
     changed = x.clone()
     changed[:, 6] += 1.0
+
+    def scanned(x, reverse):
+        *operands, bias = mixer.scan_operands(x, reverse)
+        return selective_scan(*operands, z, bias, delta_softplus=True, reverse=reverse)
+
     with torch.no_grad():
-        forward = (mixer.direction(x, z, False) - mixer.direction(changed, z, False)).abs().sum(-1)[0]
-        backward = (mixer.direction(x, z, True) - mixer.direction(changed, z, True)).abs().sum(-1)[0]
+        forward = (scanned(x, False) - scanned(changed, False)).abs().sum(-1)[0]
+        backward = (scanned(x, True) - scanned(changed, True)).abs().sum(-1)[0]
     assert (forward[:6] == 0).all()
     assert (forward[6:] > 0).all()
     assert (backward[7:] == 0).all()

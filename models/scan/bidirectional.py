@@ -38,7 +38,7 @@ def bidirectional_scan(
     """
     operands = (u, delta, A, B, C, D, z, delta_bias)
     for name, pair in zip(OPERANDS, operands, strict=True):
-        if name in PAIRED and pair is not None and len({(t.shape, t.dtype, t.device) for t in pair}) > 1:
+        if name in PAIRED and pair is not None and _kind(pair[0]) != _kind(pair[1]):
             described = " and ".join(f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in pair)
             raise ValueError(f"both {name} must have one shape, dtype and device, got {described}")
     forwards, backwards = _scans(*(_listed(operand) for operand in operands), delta_softplus)
@@ -49,6 +49,10 @@ def bidirectional_scan(
     tensors = [tensor for scan in (forwards, backwards) for tensor in scan.tensors if tensor is not None]
     keep_states = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     return _both(*(_listed(operand) for operand in operands), delta_softplus, keep_states)[0].sum(0)
+
+
+def _kind(tensor: Tensor) -> tuple:
+    return tensor.shape, tensor.dtype, tensor.device
 
 
 def _listed(operand: Pair | Tensor | None) -> list[Tensor]:
