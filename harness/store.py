@@ -29,7 +29,10 @@ SCHEMA = 1
 VERDICTS = ("ok", "oom", "unsupported", "estimated", "error")
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-PACKAGES = ("torch", "timm", "thop", "fvcore", "numba", "triton", "mamba-ssm")
+PACKAGES = (
+    "torch", "timm", "thop", "fvcore", "numpy", "numba", "triton", "mamba-ssm", "scikit-learn", "scipy", "torch-fidelity",
+    "diffusers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
