@@ -165,7 +165,8 @@ def render(frame: pd.DataFrame, style: str) -> str:
     if style == "csv":
         return frame.to_csv(index=False).rstrip("\n")
     if style == "json":
-        return json.dumps(json.loads(frame.to_json(orient="records", double_precision=15)), indent=1, ensure_ascii=False)
+        rows = json.loads(frame.to_json(orient="records", double_precision=15))
+        return json.dumps(rows, indent=1, ensure_ascii=False)
     text = frame.map(_cell)
     if style == "markdown":
         lines = [list(text.columns), ["---"] * text.shape[1], *text.to_numpy().tolist()]

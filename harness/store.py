@@ -30,8 +30,8 @@ VERDICTS = ("ok", "oom", "unsupported", "estimated", "error")
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 PACKAGES = (
-    "torch", "timm", "thop", "fvcore", "numpy", "numba", "triton", "mamba-ssm", "scikit-learn", "scipy", "torch-fidelity",
-    "diffusers",
+    "torch", "timm", "thop", "fvcore", "numpy", "numba", "triton", "mamba-ssm",
+    "scikit-learn", "scipy", "torch-fidelity", "diffusers",
 )  # fmt: skip
 
 
