@@ -19,8 +19,8 @@ TIMESTEP_FREQUENCIES = 256
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Scale and shift every token by its sample's condition: x (B, L, D); shift, scale (B, D)."""
-    return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
+    """x (1 + scale) + shift, in one operator: x (B, L, D); shift and scale (B, D), of each sample's condition."""
+    return torch.addcmul(shift.unsqueeze(1), x, (1 + scale).unsqueeze(1))
 
 
 def sincos_1d(positions: Tensor, dim: int) -> Tensor:
@@ -104,11 +104,11 @@ class AdaLNZeroBlock(nn.Module):
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """x (B, L, D), condition c (B, D)."""
         modulation = self.adaLN_modulation(c).chunk(6 if self.mlp is not None else 3, dim=1)
-        shift, scale, gate = modulation[:3]                                                # (B, D) each
-        x = x + gate.unsqueeze(1) * self.mix(modulate(self.norm1(x), shift, scale))        # (B, L, D)
+        shift, scale, gate = modulation[:3]                                                           # (B, D) each
+        x = torch.addcmul(x, gate.unsqueeze(1), self.mix(modulate(self.norm1(x), shift, scale)))      # (B, L, D)
         if self.mlp is not None:
-            shift, scale, gate = modulation[3:]                                            # (B, D) each
-            x = x + gate.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift, scale))    # (B, L, D)
+            shift, scale, gate = modulation[3:]                                                       # (B, D) each
+            x = torch.addcmul(x, gate.unsqueeze(1), self.mlp(modulate(self.norm2(x), shift, scale)))  # (B, L, D)
         return x
 
 

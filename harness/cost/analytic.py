@@ -41,7 +41,7 @@ def at_tokens(spec: ModelSpec, L: int, batch: int = 1) -> Cost:
         _elementwise("norm", T * D, "final_layer.norm_final", via="module"),
         _elementwise("activation", B * D, "final_layer.adaLN_modulation.*"),
         _linear("final_layer.adaLN_modulation.*", B, D, 2 * D),
-        _elementwise("gate", B * D + 2 * T * D, "final_layer"),
+        _elementwise("gate", B * D + T * D, "final_layer"),
         _linear("final_layer.linear", T, D, p**2 * spec.out_channels),
     ]
     return Cost(tuple(ops), params=sum(op.params for op in ops), method="analytic")
@@ -49,7 +49,7 @@ def at_tokens(spec: ModelSpec, L: int, batch: int = 1) -> Cost:
 
 def _block(spec: ModelSpec, B: int, L: int) -> list[Op]:
     D, T, hidden = spec.width, B * L, spec.mlp_ratio * spec.width
-    sublayer = _elementwise("gate", B * D + 4 * T * D, "blocks.*")  # 1 + scale, modulate, gate, residual
+    sublayer = _elementwise("gate", B * D + 2 * T * D, "blocks.*")  # 1 + scale; modulate; gated residual
     ops = [
         _elementwise("activation", B * D, "blocks.*.adaLN_modulation.*"),
         _linear("blocks.*.adaLN_modulation.*", B, D, spec.modulations * D),
