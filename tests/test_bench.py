@@ -65,10 +65,10 @@ def test_a_sweep_stopped_in_the_middle_continues(tmp_path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_DATA bounds what is mapped on Linux alone")
 def test_out_of_memory_is_a_row_and_the_sweep_goes_on(capsys, tmp_path):
     path = tmp_path / "bench.jsonl"
-    arguments = ["--model", "DiT-S/2", "DiT-N/4", "--res", "2048", "--attention", "naive", "--rounds", "1"]
+    arguments = ["--model", "DiT-S/2", "DiT-N/8", "--res", "2048", "--attention", "naive", "--rounds", "1"]
     bench.main([*arguments, "--warmup", "1", "--memory-limit", "2GiB", "--records", str(path)])
     verdicts = {r["model"]: r["verdict"] for r in store.load(path).to_dict("records")}
-    assert verdicts == {"DiT-S/2": "oom", "DiT-N/4": "ok"}
+    assert verdicts == {"DiT-S/2": "oom", "DiT-N/8": "ok"}
     assert "oom" in capsys.readouterr().out
 
 
@@ -110,9 +110,9 @@ def test_predictions_name_the_card_and_the_tensor(capsys, tmp_path):
 
 
 def test_equal_macs_adds_the_depth_of_equal_cost(capsys, tmp_path):
-    arguments = ["--predict", "--model", "DiT-XL/2", "DiM-XL/2", "--res", "512", "--attention", "sdpa", "--equal-macs"]
+    arguments = ["--predict", "--model", "DiT-S/2", "DiM-S/2", "--res", "512", "--attention", "sdpa", "--equal-macs"]
     bench.main([*arguments, "--device-memory", "80GiB", "--records", str(tmp_path / "m.jsonl")])
-    assert "DiM-XL/2(depth=26)" in capsys.readouterr().out
+    assert "DiM-S/2(depth=13)" in capsys.readouterr().out
 
 
 def test_the_gpu_preset_is_the_sweep_of_both_families_and_runs_at_a_tiny_size(capsys, tmp_path):
