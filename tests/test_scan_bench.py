@@ -162,7 +162,7 @@ def compared(work, shape):
 @pytest.fixture(scope="module")
 def report():
     seconds: dict[tuple[str, tuple[int, int, int]], dict[str, list[float]]] = {}
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    load = load_average()
     yield seconds
     if len(seconds) == len(CASES):
         write(seconds, load)
@@ -205,7 +205,7 @@ def write(seconds, load) -> None:
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "cpu": cpu_model(),
         "threads": torch.get_num_threads(),
-        "load average before": load,
+        "load average before and after": f"{load}, {load_average()}",
         "python": platform.python_version(),
         **{package: version_of(package) for package in ("torch", "numba", "mambapy")},
     }
@@ -267,6 +267,10 @@ def cpu_model() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor()
+
+
+def load_average() -> str:
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
 def version_of(package: str) -> str:
