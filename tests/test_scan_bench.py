@@ -206,6 +206,7 @@ def write(seconds, load) -> None:
         "cpu": cpu_model(),
         "threads": torch.get_num_threads(),
         "load average before and after": f"{load}, {load_average()}",
+        "nice value": nice_value(),
         "python": platform.python_version(),
         **{package: version_of(package) for package in ("torch", "numba", "mambapy")},
     }
@@ -271,6 +272,12 @@ def cpu_model() -> str:
 
 def load_average() -> str:
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+
+
+def nice_value() -> str:
+    """Of the scheduling group where Linux has one, which then counts instead of that of the process."""
+    group = Path("/proc/self/autogroup")
+    return group.read_text().split()[-1] if group.exists() else str(os.nice(0)) if hasattr(os, "nice") else "unknown"
 
 
 def version_of(package: str) -> str:
