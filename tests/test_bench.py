@@ -45,10 +45,17 @@ def test_a_sweep_keeps_raw_samples_and_memory_beside_its_prediction_and_measures
     assert len(path.read_text().splitlines()) == 3  # naive attention is another question for DiT alone
 
 
+def heed_interrupts() -> None:
+    """A shell starts background jobs with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_sweep_stopped_in_the_middle_continues(tmp_path):
     path = tmp_path / "bench.jsonl"
     command = [sys.executable, "-m", "harness.bench", *TINY, "--model", "DiT-N/4", "--records", str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    )
     while process.poll() is None and (not path.exists() or not path.read_text().endswith("\n")):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
