@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -22,9 +22,7 @@ from torch import Tensor
 
 from harness.autoencoder import Autoencoder
 from harness.files import sha256, write_atomically, write_json
-
-if TYPE_CHECKING:
-    from harness.data import ImageFolder
+from harness.images import ImageFolder
 
 FORMAT = 1
 INDEX = "index.json"

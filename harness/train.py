@@ -22,10 +22,11 @@ from typing import Any
 import torch
 
 from harness.autoencoder import Autoencoder, Cached, Identity, StableDiffusion
-from harness.data import Dataset, ImageFolder, open_dataset
+from harness.data import Dataset, open_dataset
 from harness.diffusion.fit import DivergenceError, Execution, fit
 from harness.diffusion.presets import PRECISIONS, PRESETS, TrainConfig
 from harness.distributed import Ranks, choose_device, ranks
+from harness.images import ImageFolder
 from harness.latents import LatentCache
 from harness.store import RESULTS, Provenance
 from harness.workload import Parser, positive

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from harness import data, latents
-from harness.data import Digits, ImageFolder, centre_crop, open_dataset, order
+from harness.data import open_dataset, order
+from harness.images import Digits, ImageFolder, centre_crop
 from harness.latents import LatentCache, encode
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data import Digits
+from harness.images import Digits
 from harness.metrics import digits
 
 SAMPLES = Path(__file__).resolve().parents[1] / "results" / "samples"
@@ -24,7 +24,7 @@ def accuracy(network, images, labels):
 
 
 def test_the_classifier_knows_digits_that_it_has_not_seen(network):
-    data, (_, held_out) = Digits(), digits.split()
+    data, (_, held_out) = Digits(), Digits.split()
     images = data.pixels[held_out].permute(0, 2, 3, 1)
     assert accuracy(network, images, data.labels[held_out]) >= 0.97
 

@@ -17,8 +17,8 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from harness import eval as door
-from harness.data import Digits
 from harness.diffusion import checkpoint
+from harness.images import Digits
 from harness.metrics.digits import digits_extractor
 from models import create_model
 

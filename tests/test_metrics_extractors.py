@@ -14,6 +14,7 @@ from networks import random_i3d, random_inception
 from torch import nn
 
 from harness.distributed import Ranks
+from harness.images import Digits
 from harness.metrics import digits, weights
 from harness.metrics.extractor import exact_arithmetic
 from harness.metrics.i3d import i3d
@@ -158,14 +159,14 @@ def digits_cache(tmp_path_factory):
 
 def test_the_digits_network_recognises_digits_that_it_has_not_seen_at_any_resolution(digits_cache):
     _, extractor = digits_cache
-    trained, held_out = digits.split()
+    trained, held_out = Digits.split()
     assert not set(trained) & set(held_out)
     for resolution in (8, 32):
-        data = digits.Digits(resolution)
+        data = Digits(resolution)
         pixels = data.pixels[held_out].permute(0, 2, 3, 1)
         guessed = extractor.extract(pixels)["logits"].argmax(dim=1)
         assert (guessed == data.labels[held_out]).float().mean() >= 0.97
-    features = extractor.extract(digits.Digits().pixels.permute(0, 2, 3, 1))["pool"].double()
+    features = extractor.extract(Digits().pixels.permute(0, 2, 3, 1))["pool"].double()
     assert torch.linalg.matrix_rank(torch.cov(features.T)) == digits.FEATURES
 
 

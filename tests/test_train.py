@@ -219,8 +219,8 @@ def test_milestones_stay(tmp_path):
 
 
 def test_labels_are_dropped_to_the_null_class_at_the_asked_rate():
-    from harness.data import Digits
     from harness.diffusion.batches import draw_batch
+    from harness.images import Digits
 
     batch = draw_batch(Digits(8), PRESETS["digits"], (1, 8, 8), False, 5, range(128))
     rates = [

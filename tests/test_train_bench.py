@@ -18,12 +18,12 @@ from timm.layers import Attention, Mlp, PatchEmbed
 from torch import nn
 
 from harness.autoencoder import Identity
-from harness.data import Digits
 from harness.diffusion import fit
 from harness.diffusion.batches import draw_batch, prefetch
 from harness.diffusion.presets import PRESETS
 from harness.diffusion.process import linear_schedule, training_loss
 from harness.distributed import Ranks
+from harness.images import Digits
 from harness.store import Provenance
 from models import create_model
 from models.layers import FinalLayer, LabelEmbedder, TimestepEmbedder, modulate, sincos_2d

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data import EXTENSIONS
+from harness.images import EXTENSIONS
 from harness.files import sha256
 from harness.metrics.npz import Npz
 from harness.metrics.sources import ArraySource, Source

@@ -10,20 +10,19 @@ import hashlib
 import warnings
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.data import Digits
 from harness.files import write_atomically
+from harness.images import TRAINING_DIGITS, Digits
 from harness.metrics.extractor import Extractor, exact_arithmetic
 from harness.metrics.weights import weights_directory
 
 VERSION = 1  # of the network and its training; a change of either is a new feature space
 SIDE, FEATURES, CLASSES = 8, 64, 10
-TRAINING_IMAGES, EPOCHS, BATCH, LEARNING_RATE, SEED = 1500, 8, 50, 2e-3, 0
+EPOCHS, BATCH, LEARNING_RATE, SEED = 8, 50, 2e-3, 0
 
 
 class DigitsNetwork(nn.Module):
@@ -43,12 +42,6 @@ class DigitsNetwork(nn.Module):
         return features, self.head(functional.gelu(features))  # (B, 10)
 
 
-def split() -> tuple[np.ndarray, np.ndarray]:
-    """The digits' indices to train on, and those held out, in a fixed random order."""
-    order = np.random.default_rng(SEED).permutation(len(Digits()))
-    return order[:TRAINING_IMAGES], order[TRAINING_IMAGES:]
-
-
 def prepare(images: Tensor) -> Tensor:
     """uint8 (B, H, W, C) to (B, 1, 8, 8) in [0, 1]: channels averaged, other sizes by antialiased bicubic resizing."""
     x = images.permute(0, 3, 1, 2).float().mean(dim=1, keepdim=True) / 255
@@ -61,7 +54,7 @@ def train() -> DigitsNetwork:
     """The trained network; the same bits every time on one machine: one thread, fixed seeds, a few seconds."""
     digits = Digits()
     images, labels = digits.pixels.float() / 255, digits.labels
-    chosen, _ = split()
+    chosen, _ = Digits.split()
     threads = torch.get_num_threads()
     generator = torch.Generator().manual_seed(SEED)
     try:
@@ -70,9 +63,9 @@ def train() -> DigitsNetwork:
             torch.manual_seed(SEED)
             network = DigitsNetwork()
         optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * TRAINING_IMAGES // BATCH)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * TRAINING_DIGITS // BATCH)
         for _ in range(EPOCHS):
-            for rows in torch.randperm(TRAINING_IMAGES, generator=generator).split(BATCH):
+            for rows in torch.randperm(TRAINING_DIGITS, generator=generator).split(BATCH):
                 batch = chosen[rows.numpy()]
                 optimizer.zero_grad()
                 functional.cross_entropy(network(images[batch])[1], labels[batch]).backward()

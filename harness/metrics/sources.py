@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data import EXTENSIONS, Digits, centre_crop
 from harness.files import sha256
+from harness.images import EXTENSIONS, Digits, centre_crop
 from harness.metrics.npz import Npz
 
 DATASETS = ("digits",)
