@@ -8,9 +8,7 @@ H height, W width, C channels (1 or 3).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.images import EXTENSIONS
+from harness import clips
 from harness.files import sha256
 from harness.metrics.npz import Npz
 from harness.metrics.sources import ArraySource, Source
-
-VIDEO_EXTENSIONS = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class ClipSource:
     def identity(self) -> dict[str, object]:
         total = hashlib.sha256()
         for video, start in zip(self.videos, self.starts, strict=True):
-            for file in _files(self.root / video):
+            for file in clips.files_of(self.root / video):
                 total.update(f"{file.relative_to(self.root)}\0{sha256(file)}\0{start}\n".encode())
         clip = {"frames": self.frames, "stride": self.stride, "codec": self.codec, "resolution": self.resolution}
         return {"kind": "clips", "sha256": total.hexdigest(), **clip}
@@ -76,24 +72,18 @@ class ClipSource:
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         with ThreadPoolExecutor() as pool:  # decoders let other threads run
-            clips = list(pool.map(self.decode, range(start, stop)))
-        for video, clip in zip(self.videos[start:stop], clips, strict=True):
+            decoded = list(pool.map(self.decode, range(start, stop)))
+        for video, clip in zip(self.videos[start:stop], decoded, strict=True):
             if clip.shape != self.shape:
                 sizes = " and ".join(f"{s[2]} x {s[1]}" for s in (self.shape, clip.shape))
                 raise ValueError(f"{self.root} mixes sizes: {self.videos[0]} and {video} are {sizes}")
-        return np.stack(clips)
+        return np.stack(decoded)
 
     def decode(self, index: int) -> NDArray[np.uint8]:
         """One clip, (T, H, W, 3). Raises ValueError, naming the video, when it cannot be decoded."""
         path, start = self.root / self.videos[index], self.starts[index]
         wanted = range(start, start + self.frames * self.stride, self.stride)
-        try:
-            pictures = _frames_of_folder(path, wanted) if path.is_dir() else _frames_of_file(path, wanted)
-        except ValueError:
-            raise
-        except Exception as error:  # a damaged file can raise anything from inside a decoder
-            raise ValueError(f"corrupt video {path}: {error}") from error
-        return np.stack([np.asarray(self._resized(picture)) for picture in pictures])
+        return np.stack([np.asarray(self._resized(picture)) for picture in clips.decode(path, wanted)])
 
     def _resized(self, picture: Image.Image) -> Image.Image:
         """StyleGAN-V's preparation: the central square, then Lanczos."""
@@ -140,16 +130,11 @@ def open_clips(
         return _clips_of_array(text, Npz(path), frames, stride, offset_seed, limit)
     if not path.is_dir():
         raise ValueError(f"no clips at {text!r}: give an .npz, a folder of frame folders, or a folder of videos")
-    folders = sorted({p.parent for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS} - {path})
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS)
-    if bool(folders) == bool(files):
-        found = "both frame folders and video files" if files else "neither frame folders nor video files"
-        raise ValueError(f"{path} has {found}; clips are one or the other ({', '.join(VIDEO_EXTENSIONS)})")
     chosen: list[str] = []
     starts: list[int] = []
     suffixes: set[str] = set()
-    for video in folders or files:
-        length = len(_files(video)) if video.is_dir() else _length_of_file(video)
+    for video in clips.find(path):
+        length = clips.length_of(video)
         start = _start(length, frames, stride, offset_seed, len(chosen))
         if start is None:
             if offset_seed is None:
@@ -157,7 +142,7 @@ def open_clips(
             continue
         chosen.append(str(video.relative_to(path)))
         starts.append(start)
-        suffixes.add(_files(video)[0].suffix.lower())
+        suffixes.add(clips.files_of(video)[0].suffix.lower())
         if len(chosen) == limit:
             break
     if not chosen:
@@ -187,49 +172,3 @@ def _clips_of_array(text: str, file: Npz, frames: int, stride: int, offset_seed:
         raise ValueError(f"{text}: {videos} videos of {length} frames have no clip of {frames} with stride {stride}")
     clip = {"frames": frames, "stride": stride, "starts": starts, "codec": "array"}
     return ArrayClips(text, array, {"kind": "clips", "sha256": file.digest("arr_0"), **clip})
-
-
-def _files(video: Path) -> list[Path]:
-    """The frames of a folder in order, or the one video file."""
-    if video.is_dir():
-        return sorted(p for p in video.iterdir() if p.suffix.lower() in EXTENSIONS)
-    return [video]
-
-
-def _frames_of_folder(folder: Path, wanted: range) -> list[Image.Image]:
-    files = _files(folder)
-    pictures = []
-    for index in wanted:
-        with Image.open(files[index]) as file:
-            pictures.append(file.convert("RGB"))
-    return pictures
-
-
-def _frames_of_file(path: Path, wanted: range) -> list[Image.Image]:
-    with _open_video(path) as container:
-        pictures = []
-        for index, frame in enumerate(container.decode(video=0)):
-            if index in wanted:
-                pictures.append(frame.to_image())
-            if len(pictures) == len(wanted):
-                return pictures
-    raise ValueError(f"{path} ended after {len(pictures)} of the {len(wanted)} frames wanted")
-
-
-def _length_of_file(path: Path) -> int:
-    with _open_video(path) as container:
-        stated = container.streams.video[0].frames
-        return stated or sum(1 for _ in container.decode(video=0))
-
-
-@contextmanager
-def _open_video(path: Path) -> Iterator[Any]:
-    try:
-        import av
-    except ImportError as error:
-        raise ValueError("video files need PyAV: pip install av") from error
-    try:
-        with av.open(str(path)) as container:
-            yield container
-    except av.FFmpegError as error:
-        raise ValueError(f"corrupt video {path}: {error}") from error
