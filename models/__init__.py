@@ -26,7 +26,7 @@ def create_model(
     device: torch.device | str | None = None,
     **overrides: object,
 ) -> Denoiser:
-    """Build a denoiser by its public name, with fields of its ModelSpec overridden.
+    """Build a denoiser by its public name, with fields of its ModelSpec overridden: a VideoDenoiser if it has frames.
 
     `create_model("DiM-XL/2", resolution=512, num_classes=1000, device="meta")`. Raises ValueError for an unknown
     name (with the nearest ones), an unknown field, or a resolution that does not divide into patches.
@@ -38,19 +38,25 @@ def create_model(
     from models.denoiser import Denoiser
     from models.dim import DiMBlock
     from models.dit import DiTBlock
+    from models.video import DiMVideoBlock, DiTVideoBlock, VideoDenoiser
 
     if isinstance(name, str):
         chosen = spec(name, **overrides)
     else:
         chosen = dataclasses.replace(name, **overrides) if overrides else name  # type: ignore[arg-type]
-    block = {"DiT": DiTBlock, "DiM": DiMBlock}[chosen.family]
     with torch.device(device or torch.get_default_device()):
-        return Denoiser(chosen, block, resolution)
+        if chosen.frames:
+            return VideoDenoiser(chosen, {"DiT": DiTVideoBlock, "DiM": DiMVideoBlock}[chosen.family], resolution)
+        return Denoiser(chosen, {"DiT": DiTBlock, "DiM": DiMBlock}[chosen.family], resolution)
 
 
-def load_weights(model: torch.nn.Module, source: str | Path | Mapping[str, torch.Tensor]) -> None:
+def load_weights(
+    model: torch.nn.Module, source: str | Path | Mapping[str, torch.Tensor], from_images: bool = False
+) -> None:
     """Load a state dict, strictly, from a mapping or a `.pt`, `.pth` or `.safetensors` file.
 
+    With `from_images` a model of video takes those of a model of images: only its table of frame positions, which is
+    not learned, stays its own.
     A dict that holds the weights under "ema" (preferred) or "model", as DiT's training script saves it, is unpacked.
     Raises ValueError that names the keys and shapes that differ, or the file that cannot be read.
     """
@@ -60,6 +66,8 @@ def load_weights(model: torch.nn.Module, source: str | Path | Mapping[str, torch
             state = dict(state[key])
             break
     expected = model.state_dict()
+    if from_images and "temp_embed" in expected:
+        state.setdefault("temp_embed", expected["temp_embed"])
     missing = [key for key in expected if key not in state]
     unexpected = [key for key in state if key not in expected]
     reshaped = [

@@ -5,6 +5,8 @@ Letters: B batch, L tokens, D width, p patch side, C channels, H = W latent side
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
@@ -63,34 +65,44 @@ class Denoiser(nn.Module):
 
         In training labels are dropped at random, or where `drop_labels` (B,) bool says so.
         """
-        x = self.x_embedder(x) + self.pos_embed                   # (B, L, D)
         c = self.t_embedder(t) + self.y_embedder(y, drop_labels)  # (B, D)
-        for block in self.blocks:
-            if self.activation_checkpointing and self.training:
-                x = checkpoint(block, x, c, use_reentrant=False)  # (B, L, D)
-            else:
-                x = block(x, c)                                   # (B, L, D)
-        x = self.final_layer(x, c)                                # (B, L, p*p*C)
-        return self.unpatchify(x)                                 # (B, C, H, W)
+        return self.denoise(x, c, self.blocks)                    # (B, 2C, H, W)
+
+    def denoise(self, x: Tensor, c: Tensor, blocks: Iterable[nn.Module]) -> Tensor:
+        """x (B, C, H, W) under the condition c (B, D), by those blocks. Returns (B, 2C or C, H, W)."""
+        x = self.x_embedder(x) + self.pos_embed  # (B, L, D)
+        for block in blocks:
+            x = self.run(block, x, c)            # (B, L, D)
+        x = self.final_layer(x, c)               # (B, L, p*p*C)
+        return self.unpatchify(x)                # (B, 2C, H, W)
+
+    def run(self, block: nn.Module, x: Tensor, c: Tensor) -> Tensor:
+        """One block over tokens x under the condition c, its activations kept or to be recomputed."""
+        if self.activation_checkpointing and self.training:
+            return checkpoint(block, x, c, use_reentrant=False)
+        return block(x, c)
 
     def unpatchify(self, x: Tensor) -> Tensor:
         """(B, L, p*p*C) to (B, C, H, W); within a token the channel runs fastest."""
         B, p, grid = x.shape[0], self.spec.patch, self.spec.grid(self.resolution)
-        x = x.reshape(B, grid, grid, p, p, -1)                    # (B, h, w, p, p, C)
-        x = x.permute(0, 5, 1, 3, 2, 4)                           # (B, C, h, p, w, p)
-        return x.reshape(B, -1, grid * p, grid * p)               # (B, C, H, W)
+        x = x.reshape(B, grid, grid, p, p, -1)       # (B, h, w, p, p, C)
+        x = x.permute(0, 5, 1, 3, 2, 4)              # (B, C, h, p, w, p)
+        return x.reshape(B, -1, grid * p, grid * p)  # (B, C, H, W)
 
-    def forward_with_cfg(self, x: Tensor, t: Tensor, y: Tensor, cfg_scale: float, cfg_channels: int = 3) -> Tensor:
+    def forward_with_cfg(
+        self, x: Tensor, t: Tensor, y: Tensor, cfg_scale: float, cfg_channels: int | None = None
+    ) -> Tensor:
         """Classifier-free guidance in one batched forward: uncond + cfg_scale (cond - uncond).
 
-        The batch is doubled, as in DiT: y (2B,) holds the labels, then the null class; of x (2B, C, H, W) the first
-        half is used, twice. Only the first `cfg_channels` noise channels are guided: three of a latent's four in
-        DiT's published samples (its authors call it unintended and keep it); never the variance.
+        The batch is doubled, as in DiT: y (2B,) holds the labels, then the null class; of x (2B, ..., C, H, W) the
+        first half is used, twice. Only the first `cfg_channels` noise channels are guided, never the variance. The
+        default is the published one: three of an image latent's four (DiT's authors call it unintended and keep it),
+        all of a clip's (Latte).
         """
         half = x[: len(x) // 2]
-        out = self.forward(torch.cat([half, half]), t, y)         # (2B, 2C, H, W)
-        guided = min(cfg_channels, self.spec.channels)
-        noise, rest = out[:, :guided], out[:, guided:]
-        cond, uncond = noise.chunk(2)                             # (B, guided, H, W) each
+        out = self.forward(torch.cat([half, half]), t, y)            # (2B, ..., 2C, H, W)
+        guided = self.spec.cfg_channels if cfg_channels is None else min(cfg_channels, self.spec.channels)
+        noise, rest = out.tensor_split([guided], dim=-3)
+        cond, uncond = noise.chunk(2)                                # (B, ..., guided, H, W) each
         noise = uncond + cfg_scale * (cond - uncond)
-        return torch.cat([torch.cat([noise, noise]), rest], dim=1)  # (2B, 2C, H, W)
+        return torch.cat([torch.cat([noise, noise]), rest], dim=-3)  # (2B, ..., 2C, H, W)

@@ -32,7 +32,9 @@ class DiMBlock(AdaLNZeroBlock):
 
     def initialize_weights(self) -> None:
         super().initialize_weights()
-        self.mixer.reset_state_space()  # xavier and a zero bias would give every channel the same timescale, 0.69
+        for module in self.modules():
+            if isinstance(module, BidirectionalMamba):
+                module.reset_state_space()  # xavier and a zero bias would give every channel the same timescale, 0.69
 
 
 class BidirectionalMamba(nn.Module):

@@ -17,7 +17,12 @@ class DiTBlock(AdaLNZeroBlock):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.attn = Attention(spec.width, num_heads=spec.heads, qkv_bias=True)
+        self.attn = attention(spec)
 
     def mix(self, x: Tensor) -> Tensor:
         return self.attn(x)
+
+
+def attention(spec: ModelSpec) -> Attention:
+    """Multi-head self-attention over (B, L, D)."""
+    return Attention(spec.width, num_heads=spec.heads, qkv_bias=True)

@@ -1,12 +1,13 @@
 """The parts that both families are built of: embeddings, the adaLN-Zero block around a mixer, the final layer.
 
-Letters: B batch, L tokens, D width, p patch side, C channels.
+Letters: B batch, L tokens, D width, p patch side, C channels; ... leading dimensions, a condition's broadcast to x's.
 Module and parameter names are DiT's (Peebles & Xie, arXiv 2212.09748), so that its checkpoints load as they are.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from timm.layers import GELUTanh, Mlp
@@ -19,8 +20,8 @@ TIMESTEP_FREQUENCIES = 256
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x (1 + scale) + shift, in one operator: x (B, L, D); shift and scale (B, D), of each sample's condition."""
-    return torch.addcmul(shift.unsqueeze(1), x, (1 + scale).unsqueeze(1))
+    """x (1 + scale) + shift, in one operator: x (..., L, D); shift and scale (..., D), of each sample's condition."""
+    return torch.addcmul(shift.unsqueeze(-2), x, (1 + scale).unsqueeze(-2))
 
 
 def sincos_1d(positions: Tensor, dim: int) -> Tensor:
@@ -69,7 +70,7 @@ class LabelEmbedder(nn.Module):
         self.dropout = dropout
 
     def forward(self, y: Tensor, drop: Tensor | None = None) -> Tensor:
-        """y (B,) int64; `drop` (B,) bool says which labels become null. In training it is drawn when not given."""
+        """y (...) int64; `drop` (...) bool says which labels become null. In training it is drawn when not given."""
         if drop is None and self.training and self.dropout > 0:
             drop = torch.rand(y.shape, device=y.device) < self.dropout
         if drop is not None:
@@ -97,18 +98,23 @@ class AdaLNZeroBlock(nn.Module):
         """Exchange information between tokens: (B, L, D) to (B, L, D)."""
         raise NotImplementedError
 
+    def mixes(self, x: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
+        """The mixings that x goes through in turn, each a residual under the same shift, scale and gate."""
+        return (self.mix,)
+
     def initialize_weights(self) -> None:
         """After the skeleton's xavier: close the gates. A mixer with an initialisation of its own restores it here."""
         zero_linears(self.adaLN_modulation)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (B, L, D), condition c (B, D)."""
-        modulation = self.adaLN_modulation(c).chunk(6 if self.mlp is not None else 3, dim=1)
-        shift, scale, gate = modulation[:3]                                                           # (B, D) each
-        x = torch.addcmul(x, gate.unsqueeze(1), self.mix(modulate(self.norm1(x), shift, scale)))      # (B, L, D)
+        """x (..., L, D), condition c (..., D): one row for each sample, or for whatever shares it."""
+        modulation = self.adaLN_modulation(c).chunk(6 if self.mlp is not None else 3, dim=-1)
+        shift, scale, gate = modulation[:3]                                                            # (..., D) each
+        for mix in self.mixes(x):
+            x = torch.addcmul(x, gate.unsqueeze(-2), mix(modulate(self.norm1(x), shift, scale)))       # (..., L, D)
         if self.mlp is not None:
-            shift, scale, gate = modulation[3:]                                                       # (B, D) each
-            x = torch.addcmul(x, gate.unsqueeze(1), self.mlp(modulate(self.norm2(x), shift, scale)))  # (B, L, D)
+            shift, scale, gate = modulation[3:]                                                        # (..., D) each
+            x = torch.addcmul(x, gate.unsqueeze(-2), self.mlp(modulate(self.norm2(x), shift, scale)))  # (..., L, D)
         return x
 
 
@@ -122,5 +128,5 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(spec.width, 2 * spec.width))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)         # (B, D) each
-        return self.linear(modulate(self.norm_final(x), shift, scale))  # (B, L, p*p*C)
+        shift, scale = self.adaLN_modulation(c).chunk(2, dim=-1)        # (..., D) each
+        return self.linear(modulate(self.norm_final(x), shift, scale))  # (..., L, p*p*C)

@@ -1,6 +1,6 @@
 """The catalogue as data: one size table for both families and the parser of the public names. Imports no torch.
 
-A name is `FAMILY-SIZE/PATCH` with an optional variant: `DiT-XL/2`, `DiM-B/4`, `DiM-XL/2-matched`.
+A name is `FAMILY-SIZE/PATCH[-matched][-video[-both|-flat]]`: `DiT-XL/2`, `DiM-XL/2-matched`, `DiM-B/4-video-flat`.
 Sizes S to XL: DiT's from Peebles & Xie (arXiv 2212.09748, Table 1), DiM's from Mo & Tian (arXiv 2405.15881, Table 1).
 """
 
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 FAMILIES = ("DiT", "DiM")
 PATCHES = (2, 4, 8)
 MERGES = ("mean", "sum")
+ARRANGEMENTS = ("alternating", "both", "flat")
+VIDEO_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class ModelSpec:
     Fields of the task: `channels` of a latent, `downsample` (pixels a side per latent position: 8 for Stable
     Diffusion's autoencoder, 1 for pixel space), `num_classes`.
     Fields of the mixer: `expand`, `state`, `conv` (E/D, S and K of Mamba-1), `merge` of the two directions.
+    Fields of video: `frames` of a clip (0: a model of images) and the `arrangement` of its mixing: blocks over space
+    and time in turn ("alternating"), both in every block ("both"), one sequence of all frames' tokens ("flat").
     Raises ValueError, naming the field and the choices, for values that no model can have.
     """
 
@@ -67,12 +71,20 @@ class ModelSpec:
     channels: int = 4
     downsample: int = 8
     num_classes: int = 1000
+    frames: int = 0
+    arrangement: str = "alternating"
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise ValueError(f"unknown family {self.family!r}; choose from {', '.join(FAMILIES)}")
         if self.merge not in MERGES:
             raise ValueError(f"unknown merge {self.merge!r}; choose from {', '.join(MERGES)}")
+        if self.arrangement not in ARRANGEMENTS:
+            raise ValueError(f"unknown arrangement {self.arrangement!r}; choose from {', '.join(ARRANGEMENTS)}")
+        if not isinstance(self.frames, int) or self.frames < 0:
+            raise ValueError(f"frames must be a positive integer, or 0 for images, not {self.frames!r}")
+        if self.arrangement != ARRANGEMENTS[0] and not self.frames:
+            raise ValueError(f"arrangement {self.arrangement!r} is of video: it needs frames")
         counts = "patch width heads depth mlp_ratio expand state conv channels downsample num_classes".split()
         for field in counts:
             value = getattr(self, field)
@@ -98,6 +110,11 @@ class ModelSpec:
         return self.channels * (2 if self.learn_sigma else 1)
 
     @property
+    def cfg_channels(self) -> int:
+        """Channels that are guided where nothing else is asked: three of an image's (DiT), all of a clip's (Latte)."""
+        return self.channels if self.frames else min(3, self.channels)
+
+    @property
     def modulations(self) -> int:
         """Chunks of a block's adaLN: shift, scale and gate for each of its sublayers."""
         return 6 if self.mlp else 3
@@ -105,9 +122,9 @@ class ModelSpec:
     @property
     def name(self) -> str:
         """The public name, with every departure from the catalogue's architecture spelled out behind it."""
-        base = _join(self.family, self.size, self.patch, self.variant)
+        base = _join(self.family, self.size, self.patch, self.variant, self.arrangement if self.frames else "")
         default = spec(base)
-        fields = "width heads depth mlp mlp_ratio merge expand state conv learn_sigma".split()
+        fields = "width heads depth mlp mlp_ratio merge expand state conv learn_sigma frames".split()
         changed = [f"{f}={getattr(self, f)}" for f in fields if getattr(self, f) != getattr(default, f)]
         return f"{base}({','.join(changed)})" if changed else base
 
@@ -125,38 +142,56 @@ class ModelSpec:
         return resolution // unit
 
     def tokens(self, resolution: int) -> int:
-        """L, the sequence length."""
+        """L, the sequence length of an image or of one frame."""
         return self.grid(resolution) ** 2
 
 
-def _join(family: str, size: str, patch: int, variant: str) -> str:
-    return f"{family}-{size}/{patch}" + (f"-{variant}" if variant else "")
+def _join(family: str, size: str, patch: int, variant: str = "", arrangement: str = "") -> str:
+    """The public name; `arrangement` is empty for a model of images."""
+    video = {"": "", ARRANGEMENTS[0]: "video"}.get(arrangement, f"video-{arrangement}")
+    return "-".join(part for part in (family, f"{size}/{patch}", variant, video) if part)
 
 
-def catalogue(sizes: tuple[str, ...] = tuple(SIZES)) -> list[str]:
-    """Every public name, in the order of the size table."""
+def catalogue(sizes: tuple[str, ...] = tuple(SIZES), video: bool = False) -> list[str]:
+    """Every public name of a model of images, or of video, in the order of the size table."""
     kinds = [("DiT", ""), ("DiM", ""), ("DiM", "matched")]
-    return [_join(family, size, patch, variant) for size in sizes for patch in PATCHES for family, variant in kinds]
+    arrangements = ARRANGEMENTS if video else ("",)
+    return [
+        _join(family, size, patch, variant, arrangement)
+        for size in sizes
+        for patch in PATCHES
+        for arrangement in arrangements
+        for family, variant in kinds
+    ]
 
 
 def spec(name: str, **overrides: object) -> ModelSpec:
-    """The specification behind a public name, with fields overridden. Raises ValueError with the nearest names."""
-    match = re.fullmatch(r"(\w+)-([A-Z]+)/(\d+)(?:-(\w+))?", name)
-    if match is None or name not in catalogue():
-        known = catalogue()
+    """The specification behind a public name, with fields overridden; `frames` of a video model are 16 if not given.
+
+    Raises ValueError with the nearest names, for an unknown field, and for the frames of a model of images.
+    """
+    match = re.fullmatch(r"(\w+)-([A-Z]+)/(\d+)(?:-(matched))?(-video(?:-(\w+))?)?", name)
+    known = catalogue() + catalogue(video=True)
+    if match is None or name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:3]
         raise ValueError(
             f"unknown model {name!r}; nearest: {', '.join(near)} "
-            f"(DiT|DiM - {'|'.join(SIZES)} / {'|'.join(map(str, PATCHES))}, DiM also -matched)"
+            f"(DiT|DiM - {'|'.join(SIZES)} / {'|'.join(map(str, PATCHES))}, DiM also -matched; "
+            f"then -video, -video-{', -video-'.join(ARRANGEMENTS[1:])})"
         )
-    family, size, patch, variant = match[1], match[2], int(match[3]), match[4] or ""
+    family, size, patch, variant, video = match[1], match[2], int(match[3]), match[4] or "", match[5]
     row = SIZES[size]
     depth = {("DiT", ""): row.dit, ("DiM", ""): row.dim, ("DiM", "matched"): row.matched}[family, variant]
     base = ModelSpec(
-        family=family, size=size, patch=patch, variant=variant, width=row.width, heads=row.heads, depth=depth
-    )
+        family=family, size=size, patch=patch, variant=variant, width=row.width, heads=row.heads, depth=depth,
+        frames=VIDEO_FRAMES if video else 0, arrangement=match[6] or ARRANGEMENTS[0],
+    )  # fmt: skip
     unknown = set(overrides) - {field.name for field in dataclasses.fields(ModelSpec)}
     if unknown:
         choices = ", ".join(field.name for field in dataclasses.fields(ModelSpec))
         raise ValueError(f"unknown model field {', '.join(sorted(unknown))}; choose from {choices}")
+    if "frames" in overrides and not video:
+        raise ValueError(f"{name} is a model of images and has no frames; of video: {name}-video")
+    if overrides.get("frames") == 0:
+        raise ValueError(f"frames of {name} must be a positive integer, not 0")
     return dataclasses.replace(base, **overrides)  # type: ignore[arg-type]
