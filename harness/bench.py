@@ -21,25 +21,13 @@ from tqdm import tqdm
 
 from harness import report, store
 from harness.cost import equal_macs_depth
-from harness.workload import CHOICES, Parser, Workload, add_model_flags, positive, sweep, writable
+from harness.workload import CHOICES, PRESETS, Parser, Workload, add_model_flags, positive, runs, sweep, writable
 
 MODELS = ["DiT-XL/2", "DiM-XL/2"]
 RESOLUTIONS = [256, 512, 1024, 2048]
 CARDS = ["24GiB", "40GiB", "80GiB", "141GiB"]
 PREDICTIONS = store.RESULTS / "measurements" / "memory.jsonl"
 RECORDS = store.RESULTS / "measurements" / "bench.jsonl"
-
-PRESETS: dict[str, dict[str, object]] = {
-    # Both families at the paper's depth and DiM at equal parameters: some ten minutes on one data-centre card.
-    "gpu-sweep": {
-        "model": ["DiT-XL/2", "DiM-XL/2", "DiM-XL/2-matched"],
-        "res": RESOLUTIONS,
-        "action": ["forward", "train"],
-        "dtype": ["bfloat16", "float32"],
-        "attention": ["sdpa", "naive"],
-        "device": "cuda",
-    },
-}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -116,13 +104,7 @@ def _workloads(args: argparse.Namespace) -> list[Workload]:
     base = sweep(args)
     if args.equal_macs:
         base += [_of_equal_macs(dim, dit) for dim, dit in itertools.product(base, base) if _rivals(dim, dit)]
-    workloads = []
-    for w in base:
-        attentions, scans = (args.attention, ["auto"]) if w.spec.family == "DiT" else (["sdpa"], args.scan)
-        for action, dtype, attention, scan in itertools.product(args.action, args.dtype, attentions, scans):
-            fields = {"action": action, "dtype": dtype, "attention": attention, "scan": scan}
-            workloads.append(dataclasses.replace(w, **fields, checkpointing=args.checkpointing))
-    return list(dict.fromkeys(workloads))
+    return runs(base, args.action, args.dtype, args.attention, args.scan, args.checkpointing)
 
 
 def _rivals(dim: Workload, dit: Workload) -> bool:

@@ -1,44 +1,71 @@
-"""`python -m harness.plots --figure cost`: figures from the records, as SVG and PNG under results/figures/."""
+"""`python -m harness.plots`: figures from the records, as SVG and PNG under results/figures/.
+
+    python -m harness.plots --figure cost               # counted anew, and recorded
+    python -m harness.plots --figure memory latency     # from the records of harness.bench
+
+A figure without records is not drawn: asked for by name, that is an error, which names the command that makes them.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+import pandas as pd
+
 from harness import report, store
 from harness.cost import CONVENTIONS
 from harness.workload import Parser, Workload
 from models import spec
+from models.spec import catalogue
 
 OUTPUT = store.RESULTS / "figures"
-RECORDS = store.RESULTS / "measurements" / "flops.jsonl"
+MEASUREMENTS = store.RESULTS / "measurements"
 RESOLUTIONS = (256, 384, 512, 768, 1024, 1536, 2048)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse, count what the figure needs, record, draw."""
+    """Parse, count what the figures need, record, draw."""
     parser = Parser(prog="harness.plots", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--figure", nargs="+", choices=list(report.FIGURES), default=list(report.FIGURES))
+    parser.add_argument("--figure", nargs="+", choices=list(report.FIGURES), help="default: all that can be drawn")
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default: results/figures")
-    parser.add_argument("--records", type=Path, default=RECORDS, metavar="FILE", help="default: in results/")
+    parser.add_argument("--measurements", type=Path, default=MEASUREMENTS, metavar="DIR", help="default: in results/")
     args = parser.parse_args(argv)
-
-    from harness.cost.measure import crossovers, measure_all
-
-    specs = [spec(name) for name in report.COST_COLOURS]
-    workloads = [Workload(spec=s, resolution=r) for s in specs for r in RESOLUTIONS]
-    records = measure_all(workloads, [CONVENTIONS["exact"], CONVENTIONS["paper"]]) + crossovers(specs)
     try:
+        args.measurements.mkdir(parents=True, exist_ok=True)
+        records = _records(args)
         args.output.mkdir(parents=True, exist_ok=True)
-        for name in args.figure:
-            drawing = report.figure(name, store.frame(records))
-            for suffix, metadata in ((".svg", {"Date": None}), (".png", {})):
-                path = args.output / (name + suffix)
-                drawing.savefig(path, dpi=200, metadata=metadata)
-                print(f"written {path}")
-        store.append(args.records, records, repeat=False)
+        for name in args.figure or report.FIGURES:
+            try:
+                drawing = report.figure(name, records)
+            except ValueError as error:
+                if args.figure:
+                    raise
+                print(f"not drawn: {error}")
+            else:
+                report.save(drawing, args.output / name, lambda path: print(f"written {path}"))
+    except ValueError as error:
+        parser.error(str(error))
     except OSError as error:
         parser.error(f"cannot write {error.filename}: {error.strerror}")
+
+
+def _records(args: argparse.Namespace) -> pd.DataFrame:
+    """What is recorded, and the counts that figures need, made anew."""
+    from harness.cost.measure import crossovers, measure_all
+
+    chosen = args.figure or list(report.FIGURES)
+    specs = [spec(name) for name in report.COST_MODELS]
+    if "cost" in chosen:
+        workloads = [Workload(spec=s, resolution=r) for s in specs for r in RESOLUTIONS]
+        counts = measure_all(workloads, [CONVENTIONS["exact"], CONVENTIONS["paper"]]) + crossovers(specs)
+        store.append(args.measurements / "flops.jsonl", counts, repeat=False)
+    records = store.load(args.measurements)
+    if "latency" in chosen and len(records):
+        timed = set(records.loc[records["quantity"] == "latency", "model"])
+        extra = crossovers([spec(name) for name in catalogue() if name in timed])
+        records = pd.concat([records, store.frame(extra)], ignore_index=True)
+    return records
 
 
 if __name__ == "__main__":

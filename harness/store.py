@@ -122,14 +122,16 @@ def append(path: Path, measurements: Iterable[Measurement], *, repeat: bool = Tr
 
 
 def load(*paths: Path) -> pd.DataFrame:
-    """All records of the files (default: every file of results/measurements), one row each, oldest first.
+    """All records of the files, or of every *.jsonl of a folder (default: results/measurements), one row each.
 
-    The fields of `workload` become columns of their own. A line that is not a whole record is skipped with a warning.
+    A file's are in the order of writing. The fields of `workload` become columns of their own. A line that is not a
+    whole record is skipped with a warning.
     """
     records = []
-    for path in paths or tuple(sorted((RESULTS / "measurements").glob("*.jsonl"))):
-        with path.open("rb") as file:
-            records += _records(file, path)
+    for given in paths or (RESULTS / "measurements",):
+        for path in sorted(given.glob("*.jsonl")) if given.is_dir() else [given]:
+            with path.open("rb") as file:
+                records += _records(file, path)
     return _frame(records)
 
 

@@ -1,11 +1,15 @@
-"""`python -m harness.tables --table 4 5 6`: the paper's efficiency columns, rebuilt beside the printed ones.
+"""`python -m harness.tables`: the paper's tables rebuilt beside the printed ones, and those of memory and latency.
 
-Counts every cell anew, records it, and writes CSV (every digit) and Markdown (rounded) under results/tables/.
+    python -m harness.tables --table 4 5 6              # the efficiency columns: counted anew, and recorded
+    python -m harness.tables --table memory latency     # from the records of harness.bench
+
+Writes CSV (every digit), Markdown and LaTeX (rounded) under results/tables/. What has no record is `missing`.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness import report, store
@@ -13,35 +17,40 @@ from harness.cost import CONVENTIONS
 from harness.workload import Parser
 
 OUTPUT = store.RESULTS / "tables"
-RECORDS = store.RESULTS / "measurements" / "flops.jsonl"
+MEASUREMENTS = store.RESULTS / "measurements"
+HARDWARE = {"memory": report.memory_table, "latency": report.latency_table}
+TABLES = (*map(str, report.COST_TABLES), *HARDWARE)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, count, record, write."""
     parser = Parser(prog="harness.tables", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    choices = list(report.COST_TABLES)
-    parser.add_argument("--table", type=int, nargs="+", choices=choices, default=choices, help="default: all")
+    parser.add_argument("--table", nargs="+", choices=TABLES, default=TABLES, metavar="NAME",
+                        help=f"of {', '.join(TABLES)}; default: all")  # fmt: skip
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default: results/tables")
-    parser.add_argument("--records", type=Path, default=RECORDS, metavar="FILE", help="default: in results/")
+    parser.add_argument("--measurements", type=Path, default=MEASUREMENTS, metavar="DIR", help="default: in results/")
     args = parser.parse_args(argv)
-
-    from harness.cost.measure import measure_all, workloads_of_tables
-
-    records = measure_all(workloads_of_tables(args.table), list(CONVENTIONS.values()))
-    frame = store.frame(records)
     try:
-        args.output.mkdir(parents=True, exist_ok=True)
-        for number in args.table:
-            table = report.table(number, frame)
-            name = args.output / f"table{number}_cost"
-            notes = "\n".join(f"- {note}" for note in report.table_notes(number))
-            text = f"# {report.COST_TABLES[number]}\n\n{report.render(table, 'markdown')}\n\n{notes}\n"
-            name.with_suffix(".csv").write_text(report.render(table, "csv") + "\n", encoding="utf-8")
-            name.with_suffix(".md").write_text(text, encoding="utf-8")
-            print(f"{text}\nwritten to {name}.csv and .md\n")
-        store.append(args.records, records, repeat=False)
+        args.measurements.mkdir(parents=True, exist_ok=True)
+        for table in _tables(args):
+            print(f"{table.markdown()}\nwritten to {', '.join(map(str, table.write(args.output)))}\n")
+    except ValueError as error:
+        parser.error(str(error))
     except OSError as error:
         parser.error(f"cannot write {error.filename}: {error.strerror}")
+
+
+def _tables(args: argparse.Namespace) -> Iterator[report.Table]:
+    numbers = [number for number in report.COST_TABLES if str(number) in args.table]
+    if numbers:
+        from harness.cost.measure import measure_all, workloads_of_tables
+
+        counts = measure_all(workloads_of_tables(numbers), list(CONVENTIONS.values()))
+        store.append(args.measurements / "flops.jsonl", counts, repeat=False)
+        frame = store.frame(counts)
+        yield from (report.cost_table(number, frame) for number in numbers)
+    records = store.load(args.measurements)
+    yield from (make(records) for name, make in HARDWARE.items() if name in args.table)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""What is asked of a model: the Workload, the sweep over list-valued flags, and the parser that every door shares."""
+"""What is asked of a model: the Workload, sweeps of them, those that have a name, and the parser that doors share."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from models import ModelSpec, spec
 from models.spec import MERGES
@@ -55,6 +57,19 @@ CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "attention": ("sdpa", "naive"),
 }
+
+PRESETS: dict[str, dict[str, object]] = {
+    # Both families at the paper's depth and DiM at equal parameters: some ten minutes on one data-centre card.
+    "gpu-sweep": {
+        "model": ["DiT-XL/2", "DiM-XL/2", "DiM-XL/2-matched"],
+        "res": [256, 512, 1024, 2048],
+        "action": ["forward", "train"],
+        "dtype": ["bfloat16", "float32"],
+        "attention": ["sdpa", "naive"],
+        "device": "cuda",
+    },
+}
+"""Sweeps of `harness.bench` by name, as defaults of its flags."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -107,3 +122,30 @@ def sweep(args: argparse.Namespace) -> list[Workload]:
         overrides["mlp"] = False
     specs = [spec(name, **overrides) for name in args.model]
     return [Workload(spec=s, resolution=r, batch=args.batch) for s, r in itertools.product(specs, args.res)]
+
+
+def runs(
+    base: Sequence[Workload],
+    actions: Sequence[str] = ("forward",),
+    dtypes: Sequence[str] = ("float32",),
+    attentions: Sequence[str] = ("sdpa",),
+    scans: Sequence[str] = ("auto",),
+    checkpointing: bool = False,
+) -> list[Workload]:
+    """Each workload in every way of running it, once; attention varies for DiT only, the scan for DiM only."""
+    found = []
+    for w in base:
+        mixers = [(a, "auto") for a in attentions] if w.spec.family == "DiT" else [("sdpa", s) for s in scans]
+        for action, dtype, (attention, scan) in itertools.product(actions, dtypes, mixers):
+            how: dict[str, Any] = {"action": action, "dtype": dtype, "attention": attention, "scan": scan}
+            found.append(dataclasses.replace(w, **how, checkpointing=checkpointing))
+    return list(dict.fromkeys(found))
+
+
+def preset(name: str) -> list[Workload]:
+    """The workloads of a named sweep, one image each. Raises ValueError for an unknown name."""
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
+    flags: dict[str, Any] = PRESETS[name]
+    base = [Workload(spec=spec(m), resolution=r) for m, r in itertools.product(flags["model"], flags["res"])]
+    return runs(base, flags["action"], flags["dtype"], flags["attention"])

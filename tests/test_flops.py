@@ -130,8 +130,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, records, arguments, compl
     assert not records.exists()
 
 
-def test_tables_door_writes_the_published_cells_beside_the_counted(capsys, tmp_path, records):
-    tables.main(["--table", "5", "6", "--output", str(tmp_path), "--records", str(records)])
+def test_tables_door_writes_the_published_cells_beside_the_counted(tmp_path):
+    tables.main(["--table", "5", "6", "--output", str(tmp_path), "--measurements", str(tmp_path)])
     for number in (5, 6):
         frame = pd.read_csv(tmp_path / f"table{number}_cost.csv", dtype={"published_gflops": str})
         assert frame["model"].tolist() == report.published(number)["model"].tolist()
@@ -147,13 +147,13 @@ def test_committed_tables_are_those_that_the_code_makes():
         assert report.render(made, "csv") + "\n" == committed
 
 
-def test_cost_figure_marks_both_crossovers(tmp_path, records, monkeypatch):
+def test_cost_figure_marks_both_crossovers(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "RESOLUTIONS", (256, 2048))
-    plots.main(["--output", str(tmp_path), "--records", str(records)])
+    plots.main(["--figure", "cost", "--output", str(tmp_path), "--measurements", str(tmp_path)])
     svg = (tmp_path / "cost.svg").read_text()
     assert svg.lstrip().startswith("<?xml")
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
-    drawing = report.figure("cost", store.load(records))
+    drawing = report.figure("cost", store.load(tmp_path))
     marks = [text.get_text().strip() for text in drawing.axes[0].texts]
     assert sorted(marks) == ["1022 px", "327 px"]
 
@@ -172,4 +172,4 @@ def test_report_names_what_it_lacks():
     with pytest.raises(ValueError, match="has no costs; choose from 4, 5, 6"):
         report.table(7, store.frame([]))
     with pytest.raises(ValueError, match="unknown figure"):
-        report.figure("latency", store.frame([]))
+        report.figure("speed", store.frame([]))

@@ -1,0 +1,35 @@
+"""What is shown: tables and figures from the records, measured beside published. Doors and notebooks share it."""
+
+from harness.report.cost import COST_TABLES, Row, cost_table, costs, table, table_notes
+from harness.report.cost_figure import COST_MODELS
+from harness.report.figures import FIGURES, figure
+from harness.report.formats import FORMATS, render
+from harness.report.latency import latency_table
+from harness.report.layout import Block, Bold, Table
+from harness.report.memory import memory_table
+from harness.report.paper import PUBLISHED, agrees, published, published_costs
+from harness.report.style import save
+
+__all__ = [
+    "COST_MODELS",
+    "COST_TABLES",
+    "FIGURES",
+    "FORMATS",
+    "PUBLISHED",
+    "Block",
+    "Bold",
+    "Row",
+    "Table",
+    "agrees",
+    "cost_table",
+    "costs",
+    "figure",
+    "latency_table",
+    "memory_table",
+    "published",
+    "published_costs",
+    "render",
+    "save",
+    "table",
+    "table_notes",
+]

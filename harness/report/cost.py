@@ -1,0 +1,109 @@
+"""Costs from the records: a row a model and question, and the paper's efficiency tables rebuilt beside the printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from harness.report.layout import Table, as_block
+from harness.report.paper import agrees, published_costs
+from models import spec
+
+COST_TABLES = {
+    4: "Table 4: Gflops by resolution",
+    5: "Table 5: parameters and Gflops by patch size",
+    6: "Table 6: parameters and Gflops by model size",
+}
+Row = dict[str, Any]
+
+
+def costs(records: pd.DataFrame) -> list[Row]:
+    """One row a model and question: parameters, exact GMACs by kind, each convention's figure, the published ones.
+
+    Figures are in 10^9 of their unit, which the name ends in; parameters in 10^6. `records` are those of harness.store;
+    of two that answer the same question the later counts.
+    """
+    rows: dict[tuple[Any, ...], Row] = {}
+    for record in records.to_dict("records"):
+        if record["quantity"] not in ("cost", "params", "elementwise"):
+            continue
+        by_input = isinstance(record.get("input"), str)
+        question: Row = {"input": record["input"]} if by_input else {"resolution": int(record["resolution"])}
+        row = rows.setdefault((record["model"], *question.values()), {"model": record["model"], **question})
+        name = str(record["convention"])
+        if record["quantity"] == "params":
+            row["params_m" if name == "exact" else f"{name}_params_m"] = record["value"] / 1e6
+            continue
+        if record["quantity"] == "elementwise":
+            row["elementwise_g"] = record["value"] / 1e9
+            continue
+        row[name + ("_gflops" if record["unit"] == "FLOP" else "_gmacs")] = record["value"] / 1e9
+        row |= {f"{name}_method": record["method"], f"{name}_omits": ", ".join(record["omitted"])}
+        row[f"{name}_omits_share"] = sum(record["omitted"].values())
+        row |= {f"{kind}_gmacs": macs / 1e9 for kind, macs in record["parts"].items()}
+        if record["note"]:
+            row["note"] = record["note"]
+    printed = published_costs()
+    for key, row in rows.items():
+        row |= printed.get(key, {})
+        for ours, theirs in (("paper_gmacs", "published_gflops"), ("paper_params_m", "published_params_m")):
+            if ours in row and theirs in row:
+                row[theirs.removeprefix("published_") + "_match"] = agrees(row[ours], row[theirs])
+    return list(rows.values())
+
+
+def table(number: int, records: pd.DataFrame) -> pd.DataFrame:
+    """An efficiency table of the paper (4, 5 or 6): as printed, under the paper's convention, and exact.
+
+    `vs_dit` columns divide by the exact figure of the DiT of the same size, patch and resolution. Raises ValueError for
+    another table, and for records that lack a cell, naming it.
+    """
+    if number not in COST_TABLES:
+        raise ValueError(f"table {number} has no costs; choose from {', '.join(map(str, COST_TABLES))}")
+    known = {(row["model"], row.get("resolution")): row for row in costs(records)} if len(records) else {}
+    rows = []
+    for (model, resolution), cell in published_costs(number).items():
+        rival = spec(model.replace("DiM", "DiT")).name
+        for needed in (model, rival):
+            if (needed, resolution) not in known:
+                raise ValueError(f"table {number}: no record of {needed} at {resolution} px")
+        ours, dit = known[model, resolution], known[rival, resolution]
+        row: Row = {"model": model, "resolution": resolution}
+        for theirs, under_paper in (("published_params_m", "paper_params_m"), ("published_gflops", "paper_gmacs")):
+            if theirs in cell:
+                match = agrees(ours[under_paper], str(cell[theirs]))
+                mark = "-" if match is None else "yes" if match else "NO"
+                row |= {
+                    theirs: cell[theirs],
+                    under_paper: ours[under_paper],
+                    theirs.removeprefix("published_") + "_match": mark,
+                }
+        for exact in ("params_m", "exact_gmacs"):
+            row |= {exact: ours[exact], exact + "_vs_dit": round(ours[exact] / dit[exact], 3)}
+        row["flops_gflops"] = ours["flops_gflops"]
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def table_notes(number: int) -> list[str]:
+    """What the columns of `table` mean, a sentence each."""
+    notes = [
+        "published_*: as the paper prints it.",
+        "paper_*: thop run on a batch of three images, in 10^9 of its MACs and 10^6 of its parameters; "
+        "*_match: equal to the published figure at its printed precision ('-' where the paper prints no number).",
+        "params_m, exact_gmacs, flops_gflops: all parameters (10^6), all multiply-adds of one image (10^9), and twice "
+        "those; *_vs_dit: divided by the same figure of the DiT of that size, patch and resolution.",
+    ]
+    if number == 4:
+        notes.append(
+            "OOM: the paper ran out of memory where it ran DiT; a count needs no memory, and the same convention gives "
+            "the figure beside it."
+        )
+    return notes
+
+
+def cost_table(number: int, records: pd.DataFrame) -> Table:
+    """`table`, to be shown: with what its columns mean. Raises ValueError as `table` does."""
+    data = table(number, records)
+    return Table(f"table{number}_cost", COST_TABLES[number], data, [as_block(data)], table_notes(number))

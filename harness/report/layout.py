@@ -1,0 +1,155 @@
+"""A table to show: every digit as CSV, cells for reading as Markdown and LaTeX, and what must be said under it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from harness.report.formats import FORMATS, render
+
+
+class Bold(str):
+    """A cell to be set in bold."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """One grid of cells. `groups` are headings over runs of columns: (text, how many), and span them all."""
+
+    header: list[str]
+    rows: list[list[str]]
+    caption: str = ""
+    groups: list[tuple[str, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        assert all(len(row) == len(self.header) for row in self.rows)
+        assert not self.groups or sum(n for _, n in self.groups) == len(self.header)
+
+
+@dataclass(frozen=True)
+class Table:
+    """`data` keeps every digit; `blocks` are for reading. `protocol` and `claim` are sentences under the table."""
+
+    name: str
+    title: str
+    data: pd.DataFrame
+    blocks: list[Block]
+    notes: list[str] = field(default_factory=list)
+    protocol: str = ""
+    claim: list[str] = field(default_factory=list)
+
+    def csv(self) -> str:
+        return render(self.data, "csv") + "\n"
+
+    def markdown(self) -> str:
+        """GitHub's Markdown, beginning with the title."""
+        parts = [f"# {self.title}"]
+        for block in self.blocks:
+            parts += [f"**{block.caption}**"] if block.caption else []
+            parts.append(_grid(block))
+        if self.notes:
+            parts.append("\n".join(f"- {note}" for note in self.notes))
+        return "\n\n".join([*parts, *self._said("**", "**")]) + "\n"
+
+    def latex(self) -> str:
+        """A `table` environment of booktabs rules; the document needs that package and nothing else."""
+        lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering\footnotesize"]
+        lines += [r"\setlength{\tabcolsep}{3pt}", rf"\caption{{{escape(self.title)}}}", rf"\label{{tab:{self.name}}}"]
+        for block in self.blocks:
+            lines += [rf"\par\smallskip\textbf{{{escape(block.caption)}}}\par\smallskip"] if block.caption else []
+            lines += _tabular(block)
+        said = [*(escape(note) for note in self.notes), *self._said(r"\textbf{", "}", escape)]
+        if said:
+            text = "\n\n".join(said)
+            lines += [
+                r"\par\smallskip",
+                rf"\begin{{minipage}}{{\linewidth}}\scriptsize\raggedright {text}\end{{minipage}}",
+            ]
+        return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+    def _said(self, start: str, end: str, escape=str) -> list[str]:
+        said = [f"{start}Protocol.{end} {escape(self.protocol)}"] if self.protocol else []
+        if self.claim:
+            said.append(f"{start}The paper's claim.{end} {escape(' '.join(self.claim))}")
+        return said
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown()
+
+    def text(self, style: str) -> str:
+        """As a terminal takes it: Markdown to be read ("table", "markdown"), or the data as CSV or JSON."""
+        if style not in FORMATS:
+            raise ValueError(f"unknown format {style!r}; choose from {', '.join(FORMATS)}")
+        return self.markdown() if style in ("table", "markdown") else render(self.data, style)
+
+    def write(self, directory: Path) -> list[Path]:
+        """`name`.csv, .md and .tex in a directory. Raises OSError."""
+        directory.mkdir(parents=True, exist_ok=True)
+        made = {".csv": self.csv(), ".md": self.markdown(), ".tex": self.latex()}
+        paths = []
+        for suffix, text in made.items():
+            paths.append(directory / (self.name + suffix))
+            paths[-1].write_text(text, encoding="utf-8")
+        return paths
+
+
+def as_block(frame: pd.DataFrame, caption: str = "") -> Block:
+    """A frame's cells, rounded for reading."""
+    lines = render(frame, "markdown").splitlines()
+    cells = [[cell.strip() for cell in line.removeprefix("|").removesuffix("|").split(" | ")] for line in lines]
+    return Block(cells[0], cells[2:], caption)
+
+
+def _grid(block: Block) -> str:
+    header = list(block.header)
+    if block.groups:  # Markdown has one line of headings
+        over = [text for text, n in block.groups for _ in range(n)]
+        header = [f"{top}: {name}" if top else name for top, name in zip(over, header, strict=True)]
+    rows = [[f"**{cell}**" if isinstance(cell, Bold) else cell for cell in row] for row in block.rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
+
+
+def _tabular(block: Block) -> list[str]:
+    numeric = [
+        all(re.match(r"[-~<>]?\d|OOM|missing|$|-$", row[i]) for row in block.rows) for i in range(len(block.header))
+    ]
+    lines = [rf"\begin{{tabular}}{{{''.join('r' if n else 'l' for n in numeric)}}}", r"\toprule"]
+    if block.groups:
+        cells, rules, column = [], [], 1
+        for text, n in block.groups:
+            cells.append(rf"\multicolumn{{{n}}}{{c}}{{{escape(text)}}}")
+            rules += [rf"\cmidrule(lr){{{column}-{column + n - 1}}}"] if text else []
+            column += n
+        lines += [" & ".join(cells) + r" \\", "".join(rules)]
+    lines += [_line(block.header), r"\midrule", *map(_line, block.rows), r"\bottomrule", r"\end{tabular}"]
+    return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    set_ = [rf"\textbf{{{escape(cell)}}}" if isinstance(cell, Bold) else escape(cell) for cell in cells]
+    return " & ".join(set_) + r" \\"
+
+
+_ESCAPES = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$", "×": r"$\times$", "→": r"$\to$", "≈": r"$\approx$", "†": r"$^\dagger$", "−": "$-$", "é": r"\'e",
+    "–": "--", "²": "$^2$", '"': "''",
+}  # fmt: skip
+
+
+def escape(text: str) -> str:
+    """Text for LaTeX in any font encoding. Raises ValueError for a character that has no entry here."""
+    out = "".join(_ESCAPES.get(character, character) for character in text)
+    out = re.sub(r"`([^`]*)`", r"\\texttt{\1}", out)
+    strange = sorted({character for character in out if not character.isascii()})
+    if strange:
+        raise ValueError(f"no LaTeX for {' '.join(strange)} in {text!r}")
+    return out

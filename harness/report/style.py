@@ -1,0 +1,110 @@
+"""How figures look: one style, colours that colour-blind readers can tell apart, files that chance does not change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models import spec
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMN, PAGE = 3.4, 7.0
+"""Widths in inches: of a column and of a page of two."""
+
+BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, GREY = (
+    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#666666",
+)  # fmt: skip
+"""Okabe and Ito's palette (jfly.uni-koeln.de/color), and a grey."""
+
+KINDS = {("DiT", ""): (BLUE, "o", "-"), ("DiM", ""): (VERMILION, "s", "-"), ("DiM", "matched"): (GREEN, "^", "-.")}
+EQUAL_MACS = (PURPLE, "D", ":")
+
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 6.5,
+    "legend.framealpha": 0.9,
+    "legend.edgecolor": "none",
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.25,
+    "svg.hashsalt": "harness",
+    "svg.fonttype": "path",
+}
+
+
+def look(family: str, variant: str = "") -> dict[str, Any]:
+    """Colour, marker and line of a family and variant (`matched`, `equal-macs`), as arguments of `plot`."""
+    colour, marker, line = KINDS.get((family, variant), EQUAL_MACS)
+    return {"color": colour, "marker": marker, "linestyle": line}
+
+
+def look_of(model: str) -> dict[str, Any]:
+    """`look` of a model by its public name; one with a departure from the catalogue is of equal multiply-adds."""
+    base, departed, _ = model.partition("(")
+    known = spec(base)
+    return look(known.family, "equal-macs" if departed else known.variant)
+
+
+def sheet(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """A figure of that size in inches, and its axes."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(width, height), layout="constrained")
+    return drawing, drawing.subplots(rows, columns, **options)
+
+
+def resolution_axis(axes: Axes, resolutions: list[int]) -> None:
+    """A logarithmic axis of pixels a side, with a tick at each power of two."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    plain_log(axes, "x")
+    axes.set_xlabel("resolution (pixels a side)")
+    axes.xaxis.set_major_locator(FixedLocator([r for r in sorted(set(resolutions)) if r & (r - 1) == 0]))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def plain_log(axes: Axes, which: str) -> None:
+    """Make the `x` or `y` axis logarithmic, with ticks at 1, 2 and 5 that are written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def say(axes: Axes, text: str) -> None:
+    """Words where there is nothing to draw."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=7)
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Everything drawn or saved inside looks alike."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def save(drawing: Figure, stem: Path, note: Callable[[Path], object] = lambda path: None) -> None:
+    """`stem`.svg and .png; the same drawing gives the same bytes."""
+    with styled():
+        for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+            path = stem.with_name(stem.name + suffix)
+            drawing.savefig(path, dpi=200, metadata=metadata)
+            note(path)

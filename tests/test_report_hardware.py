@@ -1,0 +1,154 @@
+"""Memory and latency as tables and figures: what was measured, what was predicted, and what nobody has measured."""
+
+import pandas as pd
+import pytest
+
+from harness import bench, plots, report, store, tables
+from harness.report.hardware import sweep_keys
+from harness.report.latency import crossing, latency_rows
+from harness.report.memory import memory_rows
+from harness.workload import Workload, preset
+from models import spec
+
+GPU = "Some Card 80GB"
+
+
+def latency(model, resolution, seconds, verdict="ok", device=GPU, note="", **fields) -> store.Measurement:
+    """A record as harness.bench writes it, of four samples around a median."""
+    workload = Workload(spec=spec(model), resolution=resolution, dtype="bfloat16", **fields)
+    samples = [seconds * factor for factor in (0.98, 0.99, 1.01, 1.02)] if verdict == "ok" else []
+    parts = {"peak_bytes": 2 * 2**30, "predicted_bytes": 2**30, "flops": 4e12} if verdict == "ok" else {}
+    return store.Measurement(
+        quantity="latency", value=seconds if samples else None, unit="s", method="CUDA events", verdict=verdict,
+        workload={**workload.settings(), "device": device, "rounds": 4, "warmup": 1}, samples=samples, parts=parts,
+        note=note, provenance=store.Provenance.here(device),
+    )  # fmt: skip
+
+
+def prediction(model, resolution, gib, **fields) -> store.Measurement:
+    workload = Workload(spec=spec(model), resolution=resolution, **fields)
+    return store.Measurement(
+        quantity="peak_memory", value=int(gib * 2**30), unit="byte", method="by hand", verdict="estimated",
+        workload=workload.settings(), parts={"weights": gib * 2**30}, note="largest activation: a",
+        provenance=store.Provenance.here("none"),
+    )  # fmt: skip
+
+
+SWEEP = [
+    latency("DiT-XL/2", 256, 0.010), latency("DiM-XL/2", 256, 0.020),
+    latency("DiT-XL/2", 1024, 0.100), latency("DiM-XL/2", 1024, 0.080),
+    latency("DiT-XL/2", 1024, 0, "oom", attention="naive"),
+]  # fmt: skip
+
+
+def test_every_run_of_the_gpu_sweep_that_nobody_measured_is_missing_by_name():
+    for records in (store.frame([]), store.frame([latency("DiT-N/2", 64, 0.1, device="cpu: slow")])):
+        rows = [row for row in latency_rows(records) if row["device"] == "any CUDA GPU"]
+        assert len(rows) == len(preset("gpu-sweep")) == 64
+        assert {row["verdict"] for row in rows} == {"missing"}
+        text = report.latency_table(records).markdown()
+        assert "python -m harness.bench --preset gpu-sweep" in text
+        assert "| DiM-XL/2-matched | 1 | train | float32 | auto scan | missing | missing | missing | missing |" in text
+
+
+def test_latency_throughput_and_flops_follow_from_the_samples():
+    rows = latency_rows(store.frame(SWEEP))
+    (row,) = [r for r in rows if (r["model"], r["resolution"], r["action"]) == ("DiM-XL/2", 256, "forward")
+              and r["dtype"] == "bfloat16"]  # fmt: skip
+    assert row["ms"] == pytest.approx(20)
+    assert row["iqr_ms"] == pytest.approx(20 * (1.0125 - 0.9875))
+    assert row["images_per_s"] == pytest.approx(50)
+    assert row["tflop_per_s"] == pytest.approx(200)
+    text = report.latency_table(store.frame(SWEEP)).markdown()
+    assert "| DiT-XL/2 | 1 | forward | bfloat16 | naive attention | missing | missing | OOM | missing |" in text
+    assert "| DiM-XL/2 | 1 | forward | bfloat16 | auto scan | 20 ± 0.25 | missing | 80 ± 1 | missing |" in text
+
+
+def test_an_error_does_not_hide_an_answer_and_a_later_answer_replaces_it():
+    good, bad, better = (latency("DiT-XL/2", 256, s, v) for s, v in ((1.0, "ok"), (0, "error"), (2.0, "ok")))
+    for several, ms in (([good, bad], 1000), ([bad, better], 2000), ([good, better], 2000)):
+        assert [row["ms"] for row in latency_rows(store.frame(several), [])] == pytest.approx([ms])
+
+
+def test_measured_memory_stands_beside_its_prediction():
+    records = store.frame(
+        [*SWEEP, prediction("DiT-XL/2", 256, 1.5, dtype="bfloat16"), prediction("DiT-XL/2", 2048, 90.0)]
+    )
+    rows = memory_rows(records, [])
+    (row,) = [r for r in rows if (r["model"], r["resolution"]) == ("DiT-XL/2", 256)]
+    assert (row["predicted_gib"], row["measured_gib"], row["measured_over_predicted"]) == (1.5, 2, 2)
+    text = report.memory_table(records).markdown()
+    assert "90.00 [141]" in text
+    assert f"Measured peak on {GPU}" in text
+
+
+def test_where_one_line_falls_below_another():
+    """On logarithmic axes both are straight: t = a x and t = b x^2 meet at a / b."""
+    one, two = [(x, 300.0 * x) for x in (100, 1000)], [(x, 1.0 * x * x) for x in (100, 1000)]
+    assert crossing(one, two) == pytest.approx((300, 90000))
+    assert crossing(two, one) is None
+    assert crossing(one, [(50, 1.0)]) is None
+
+
+def texts(drawing) -> str:
+    found = []
+    for axes in drawing.axes:
+        legend = axes.get_legend()
+        found += [t.get_text() for t in axes.texts] + [axes.get_title()]
+        found += [t.get_text() for t in ([*legend.get_texts(), legend.get_title()] if legend else [])]
+    return "\n".join(found)
+
+
+def test_the_latency_figure_marks_the_measured_crossover_or_says_that_no_gpu_was_measured():
+    said = texts(report.figure("latency", store.frame(SWEEP)))
+    where, _ = crossing([(256, 0.020), (1024, 0.080)], [(256, 0.010), (1024, 0.100)])
+    assert f"{where:.0f} px" in said
+    assert "naive attention at 1024 px: OOM" in said
+    said = texts(report.figure("latency", store.frame([latency("DiT-N/2", 64, 0.1, device="cpu: slow")])))
+    assert "no GPU has been measured" in said
+    assert "cpu: slow" in said
+
+
+def test_the_memory_figure_has_lines_predicted_and_rings_measured():
+    predictions = [prediction("DiT-XL/2", r, r / 100, attention=a) for r in (256, 512) for a in ("sdpa", "naive")]
+    drawing = report.figure("memory", store.frame(predictions))
+    labels = [line.get_label() for line in drawing.axes[0].lines]
+    assert {"DiT-XL/2, sdpa attention", "DiT-XL/2, naive attention"} <= set(labels)
+    assert "rings" not in texts(drawing)
+    with pytest.raises(ValueError, match="bench --predict"):
+        report.figure("memory", store.frame([]))
+
+
+def test_records_of_the_preset_at_a_tiny_size_flow_into_tables_and_figures(capsys, tmp_path):
+    records = tmp_path / "records"
+    records.mkdir()
+    tiny = ["--preset", "gpu-sweep", "--device", "cpu", "--model", "DiT-N/4", "DiM-N/4", "--res", "64", "128"]
+    tiny += ["--action", "forward", "--dtype", "float32", "--attention", "sdpa", "--rounds", "1", "--warmup", "1"]
+    bench.main([*tiny, "--records", str(records / "bench.jsonl")])
+    out = tmp_path / "out"
+    tables.main(["--table", "memory", "latency", "--measurements", str(records), "--output", str(out)])
+    plots.main(["--figure", "latency", "--measurements", str(records), "--output", str(out)])
+    capsys.readouterr()
+    frame = pd.read_csv(out / "latency.csv")
+    tiny_rows = frame[frame["model"].isin(["DiT-N/4", "DiM-N/4"])]
+    assert tiny_rows["verdict"].tolist() == ["ok"] * 4
+    assert tiny_rows["device"].str.startswith("cpu").all()
+    assert (frame["verdict"] == "missing").sum() == len(sweep_keys())
+    memory = pd.read_csv(out / "memory.csv")
+    assert memory.loc[memory["model"] == "DiM-N/4", "measured_over_predicted"].tolist() == pytest.approx(
+        [1, 1], rel=0.05
+    )
+    assert (out / "latency.svg").exists()
+    assert (out / "latency.tex").read_text().count(r"\begin{tabular}") == 4  # missing on a GPU; three of the CPU
+
+
+def test_a_figure_without_records_is_an_error_by_name_and_a_note_otherwise(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "FIGURES", {"memory": report.FIGURES["memory"]})
+    arguments = ["--measurements", str(tmp_path / "none"), "--output", str(tmp_path)]
+    with pytest.raises(SystemExit) as stopped:
+        plots.main(["--figure", "memory", *arguments])
+    assert stopped.value.code == 2
+    assert "python -m harness.bench --predict" in capsys.readouterr().err
+    plots.main(arguments)
+    assert "not drawn: the memory figure needs predictions" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.svg"))
