@@ -14,7 +14,6 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,10 +28,10 @@ from tqdm import tqdm
 
 from harness import store
 from harness.diffusion import pictures
-from harness.diffusion.checkpoint import Trained, load_trained
-from harness.diffusion.generate import CPU_SLOTS, QUANTISER, SampleConfig, generate
-from harness.diffusion.presets import PRECISIONS
-from harness.diffusion.process import SAMPLERS
+from harness.diffusion.checkpoint import Trained
+from harness.diffusion.fit import scan_backend
+from harness.diffusion.flags import add_sampling_flags, open_sampling
+from harness.diffusion.generate import QUANTISER, SampleConfig, generate, slots_of
 from harness.distributed import Ranks, barrier, choose_device, ranks
 from harness.metrics import recipes, references
 from harness.metrics.clips import ClipProtocol
@@ -98,18 +97,7 @@ def parser() -> Parser:
     video.add_argument("--covariance", choices=("population", "sample"), default="population", help="of an FVD")
     sampling = door.add_argument_group("sampling, as in harness.sample")
     sampling.add_argument("--save-samples", type=Path, metavar="DIR", help="keep the images, as PNG")
-    sampling.add_argument("--model", metavar="NAME", help="which model a bare state dict is of")
-    sampling.add_argument("--resolution", type=positive, default=256, help="of a bare state dict")
-    sampling.add_argument("--num-classes", type=positive, default=1000, help="of a bare state dict")
-    sampling.add_argument("--weights", choices=("ema", "raw"), default="ema")
-    sampling.add_argument("--vae", metavar="WHERE", help="where to load the autoencoder from")
-    sampling.add_argument("--classes", nargs="+", default=["uniform"], help="uniform, balanced, or class numbers")
-    sampling.add_argument("--steps", type=positive, default=250, help="network evaluations (default: %(default)s)")
-    sampling.add_argument("--sampler", choices=SAMPLERS, default="ddpm")
-    sampling.add_argument("--cfg-scale", type=float, default=1.5, help="1 is without (default: %(default)s)")
-    sampling.add_argument("--cfg-channels", type=int, default=3, help="channels guided (default: %(default)s)")
-    sampling.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    sampling.add_argument("--seed", type=int, default=0)
+    add_sampling_flags(sampling)
     return door
 
 
@@ -150,12 +138,22 @@ class Sampler:
 
     @cached_property
     def identity(self) -> dict[str, object]:
-        return {"kind": "samples", **self.settings, "batch": CPU_SLOTS if self.device.type == "cpu" else self.batch}
+        return {"kind": "samples", **self.settings, "batch": slots_of(self.trained, self.batch, self.device)}
 
     @property
     def settings(self) -> dict[str, object]:
         """As harness.sample writes them down, so that its folders can be scored and continued."""
         return {**self.trained.origin, **dataclasses.asdict(self.config), "quantiser": QUANTISER}
+
+    @property
+    def origin(self) -> dict[str, object]:
+        """What the weights and the samples follow from, for the record: settings, where hashes say which bytes."""
+        return {
+            "step": self.trained.origin.get("step"),
+            "training": self.trained.training,
+            "sampling": dataclasses.asdict(self.config) | {"weights": self.trained.origin.get("weights")},
+            "scan": scan_backend(self.trained.model.spec, self.device),
+        }
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -195,8 +193,10 @@ def score(asked: argparse.Namespace, here: Ranks) -> None:
     images = [recipe for recipe in wanted if not recipe.frames]
     chosen = setup(asked, here, "sample" if images else asked.covariance)
     scored: list[Scored] = []
+    origin: dict[str, object] = {}
     if images:
         source = open_source(asked, here, asked.repeats * max(recipe.count for recipe in images))
+        origin = source.origin if isinstance(source, Sampler) else {}
         for space in dict.fromkeys(recipe.features for recipe in images):
             group = [recipe for recipe in images if recipe.features == space]
             scored += score_images(group, source, asked.ref, chosen, here)
@@ -211,7 +211,7 @@ def score(asked: argparse.Namespace, here: Ranks) -> None:
         scored += score_clips(recipe, asked.samples, asked.ref, protocol, chosen, here)
     if here.first:
         seed = asked.seed if asked.ckpt else None
-        records = [record(result, one.about, chosen, here, seed) for one in scored for result in one.results]
+        records = [record(result, one.about | origin, chosen, here, seed) for one in scored for result in one.results]
         asked.records.parent.mkdir(parents=True, exist_ok=True)
         store.append(asked.records, records)
         print(show(records, asked.format))
@@ -235,15 +235,7 @@ def check(asked: argparse.Namespace, wanted: list[Recipe]) -> None:
 
 
 def open_sampler(asked: argparse.Namespace, here: Ranks) -> Sampler:
-    names = ("steps", "sampler", "cfg_scale", "cfg_channels", "precision", "seed")
-    classes: str | tuple[int, ...] = " ".join(asked.classes)
-    with suppress(ValueError):
-        classes = tuple(int(text) for text in asked.classes)
-    config = SampleConfig(classes=classes, **{name: getattr(asked, name) for name in names})
-    trained = load_trained(
-        asked.ckpt, here.device, asked.weights, asked.model, asked.resolution, asked.num_classes, asked.vae
-    )
-    config.check_classes(trained.model.spec.num_classes)
+    trained, config = open_sampling(asked, here)
     return Sampler(str(asked.ckpt), trained, config, here.device, asked.save_samples, 64)
 
 

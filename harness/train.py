@@ -23,7 +23,7 @@ import torch
 
 from harness.autoencoder import Autoencoder, Cached, Identity, StableDiffusion
 from harness.data import Dataset, open_dataset
-from harness.diffusion.fit import DivergenceError, Execution, fit
+from harness.diffusion.fit import DivergenceError, Execution, fit, scan_backend
 from harness.diffusion.presets import PRECISIONS, PRESETS, TrainConfig
 from harness.distributed import Ranks, choose_device, ranks
 from harness.images import ImageFolder
@@ -155,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if asked.dry_run:
                 return 0
             record["provenance"] = dataclasses.asdict(Provenance.here(str(here.device)))
+            record["provenance"]["scan"] = scan_backend(model_spec, here.device)
             torch.manual_seed(config.seed)
             model = create_model(model_spec, config.resolution).to(here.device)
             execution = Execution(

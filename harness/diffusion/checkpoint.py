@@ -16,12 +16,15 @@ from typing import Any
 import torch
 
 from harness.autoencoder import HUB, Autoencoder, Identity, StableDiffusion
+from harness.diffusion.presets import TrainConfig
 from harness.files import sha256, write_atomically
 from models import ModelSpec, create_model, load_weights
 from models.denoiser import Denoiser
 
 FORMAT = 1
 KEPT = 2
+NOT_OF_THE_WEIGHTS = ("spec", "classes", "images", "data", "vae", "steps", "sampling_steps", "provenance")
+"""Of a run's configuration, what its weights at a given step do not follow from, or what says it twice."""
 
 
 def save(directory: Path, state: dict[str, Any], milestone: bool = False) -> Path:
@@ -70,12 +73,17 @@ def latest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
 
 @dataclass(frozen=True)
 class Trained:
-    """A denoiser ready to sample from, its decoder, and where both come from, for the record."""
+    """A denoiser ready to sample from, its decoder, and where both come from, for the record.
+
+    `training` is what its weights follow from (empty for a bare state dict).
+    """
 
     model: Denoiser
     autoencoder: Autoencoder
     classes: list[str]
     origin: dict[str, Any]
+    training: dict[str, Any]
+    sampling_steps: int
 
 
 def load_trained(
@@ -101,6 +109,8 @@ def load_trained(
     elif not where.is_file():
         raise ValueError(f"no such checkpoint: {where}")
     origin: dict[str, Any] = {"checkpoint": where.name, "sha256": sha256(where)}
+    training: dict[str, Any] = {}
+    sampling_steps = TrainConfig.sampling_steps
     if name is not None:
         model = create_model(name, resolution, num_classes=num_classes)
         load_weights(model, where)
@@ -116,8 +126,11 @@ def load_trained(
         classes = config["classes"]
         origin |= {"model": model.spec.name, "resolution": config["resolution"], "data": config["dataset"]}
         origin |= {"step": state["step"], "weights": weights}
+        training = {key: value for key, value in config.items() if key not in NOT_OF_THE_WEIGHTS}
+        sampling_steps = config.get("sampling_steps", sampling_steps)
     autoencoder: Autoencoder = Identity() if chosen == "identity" else StableDiffusion(chosen, device)
     if autoencoder.downsample != model.spec.downsample:
         raise ValueError(f"{where} needs {model.spec.downsample} pixels a latent position, --vae {chosen} has another")
     origin["autoencoder"] = autoencoder.name
-    return Trained(model.to(device).eval().requires_grad_(False), autoencoder, classes, origin)
+    model = model.to(device).eval().requires_grad_(False)
+    return Trained(model, autoencoder, classes, origin, training, sampling_steps)

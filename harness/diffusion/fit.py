@@ -24,11 +24,13 @@ from harness.diffusion.presets import TrainConfig
 from harness.diffusion.process import linear_schedule, training_loss
 from harness.distributed import Ranks
 from harness.files import write_atomically, write_json
+from models import ModelSpec
 from models.denoiser import Denoiser
+from models.scan import resolve
 
 LOG_EVERY = 20
 """Steps between looks at the losses: only then is the accelerator waited for."""
-MAY_CHANGE = ("steps", "data", "vae", "provenance")
+MAY_CHANGE = ("steps", "data", "vae", "sampling_steps", "provenance")
 """What may differ when a run is continued: it may go further, its data may have moved."""
 
 
@@ -52,6 +54,11 @@ def set_precision(precision: str) -> None:
     """TF32 in matrix products and convolutions exactly when asked for by name."""
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def scan_backend(spec: ModelSpec, device: torch.device) -> str | None:
+    """What runs the selective scans of a model on this device, for the record; None for a DiT."""
+    return resolve("auto", device, torch.float32) if spec.family == "DiM" else None
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -4,8 +4,8 @@ Its class and all its noise come from its own stream. That leaves the network's 
 shape, or a sample in another row, may round differently in the last bit, and a rounded pixel with them. So sample i
 always stands in row `i % slots` of a network batch of `slots` rows, idle rows being zeros: same shapes, same rows, same
 bits, for every `batch` and number of processes, and for any number of threads unless the BLAS splits sums among them.
-On a CPU `slots` is 16, whatever the batch; elsewhere, where padding would cost more than it gives, it is the batch, and
-between batch sizes a few pixels may differ by one level.
+On a CPU `slots` is the model's alone (1,024 tokens' worth, 64 at most), whatever the batch; elsewhere, where padding
+would cost more than it gives, it is the batch, and between batch sizes a few pixels may differ by one level.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from harness.diffusion.process import SAMPLERS, linear_schedule, sample
 from harness.distributed import Ranks
 from harness.seeds import stream
 
-CPU_SLOTS = 16
+CPU_TOKENS, CPU_SLOTS = 1024, 64
+"""What keeps a core's matrix products efficient and its cache unburdened: tokens, and samples, at most."""
 QUANTISER = "trunc(clamp(127.5 x + 128, 0, 255))"
 
 
@@ -83,6 +84,14 @@ def quantise(images: Tensor) -> np.ndarray:
     return levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
 
 
+def slots_of(trained: Trained, batch: int, device: torch.device) -> int:
+    """Rows of a network batch."""
+    if device.type != "cpu":
+        return batch
+    tokens = trained.model.spec.tokens(trained.model.resolution)
+    return min(CPU_SLOTS, max(1, CPU_TOKENS // tokens))
+
+
 def plan(indices: Iterable[int], batch: int, slots: int, ranks: Ranks) -> Iterator[list[int]]:
     """This process's share of the samples, in batches that each lie within one network batch."""
     waiting: list[int] = []
@@ -101,14 +110,14 @@ def plan(indices: Iterable[int], batch: int, slots: int, ranks: Ranks) -> Iterat
 def generate(
     trained: Trained, config: SampleConfig, indices: Iterable[int], batch: int, ranks: Ranks
 ) -> Iterator[Samples]:
-    """The samples of these indices that fall to this process, `batch` at a time (on a CPU 16 at most).
+    """The samples of these indices that fall to this process, `batch` at a time (on a CPU `slots_of` at most).
 
     Raises ValueError for a class that the model does not have.
     """
     spec = trained.model.spec
     config.check_classes(spec.num_classes)
     set_precision(config.precision)
-    slots = CPU_SLOTS if ranks.device.type == "cpu" else batch
+    slots = slots_of(trained, batch, ranks.device)
     schedule = linear_schedule(config.steps).to(ranks.device)
     side = trained.model.resolution // spec.downsample
     shape = (spec.channels, side, side)

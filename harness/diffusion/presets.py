@@ -15,7 +15,8 @@ class TrainConfig:
 
     `batch` is global, over all processes and accumulation steps. `precision`: fp32 (TF32 off), tf32 (fp32 with TF32
     matrix products) or bf16 (autocast; parameters, loss and the scan's state stay fp32). `clip_norm` 0 means no
-    clipping. AdamW with constant rate and no weight decay. Raises ValueError, naming the field, for impossible values.
+    clipping. AdamW with constant rate and no weight decay. `sampling_steps` is what the result is sampled with where
+    nothing else is said. Raises ValueError, naming the field, for impossible values.
     """
 
     model: str
@@ -32,9 +33,10 @@ class TrainConfig:
     clip_norm: float = 0.0
     precision: str = "fp32"
     seed: int = 0
+    sampling_steps: int = 250
 
     def __post_init__(self) -> None:
-        for name in ("resolution", "num_classes", "steps", "batch"):
+        for name in ("resolution", "num_classes", "steps", "batch", "sampling_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.precision not in PRECISIONS:
@@ -58,6 +60,7 @@ PRESETS = {
         batch=64,
         learning_rate=1e-3,
         ema_decay=0.995,
+        sampling_steps=50,
     ),
     "imagenet256": TrainConfig(
         model="DiM-XL/2",
