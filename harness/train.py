@@ -24,10 +24,10 @@ import torch
 from harness.autoencoder import Autoencoder, Cached, Identity, StableDiffusion
 from harness.data import Dataset, open_dataset
 from harness.diffusion.fit import DivergenceError, Execution, fit, scan_backend
-from harness.diffusion.presets import PRECISIONS, PRESETS, TrainConfig
 from harness.distributed import Ranks, choose_device, ranks
 from harness.images import ImageFolder
 from harness.latents import LatentCache
+from harness.presets import PRECISIONS, PRESETS, TrainConfig
 from harness.store import RESULTS, Provenance
 from harness.workload import Parser, positive
 from models import ModelSpec, create_model, spec
@@ -40,6 +40,7 @@ def parser() -> Parser:
     door = Parser(prog="python -m harness.train", description="Train DiT or DiM; the same command continues a run.")
     door.add_argument("--preset", choices=PRESETS, default="digits", help="default: %(default)s")
     door.add_argument("--model", metavar="NAME", help="DiM-T/2, DiT-XL/2, ...")
+    door.add_argument("--depth", type=positive, help="blocks, instead of the catalogue's")
     door.add_argument("--data", metavar="WHERE", help="digits, an image tree, or a latent cache")
     door.add_argument("--vae", metavar="WHERE", help="identity, or the autoencoder's directory or hub name")
     door.add_argument("--resolution", type=positive, metavar="PX")
@@ -91,8 +92,10 @@ def open_data(config: TrainConfig, here: Ranks, skip_corrupt: bool) -> tuple[Dat
         raise ValueError(f"{config.data} has {dataset.channels} channel, the autoencoder 3; pass --vae identity")
     else:
         autoencoder, channels = StableDiffusion(config.vae, here.device), 4
+    depth = {"depth": config.depth} if config.depth else {}
     model = spec(
         config.model,
+        **depth,
         num_classes=config.num_classes,
         class_dropout=config.class_dropout,
         channels=channels,

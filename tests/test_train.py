@@ -16,7 +16,7 @@ from PIL import Image
 
 from harness import train
 from harness.diffusion import checkpoint, fit
-from harness.diffusion.presets import PRESETS
+from harness.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--model", "DiT-N/4", "--batch", "16", "--device", "cpu"]

@@ -20,10 +20,10 @@ from torch import nn
 from harness.autoencoder import Identity
 from harness.diffusion import fit
 from harness.diffusion.batches import draw_batch, prefetch
-from harness.diffusion.presets import PRESETS
 from harness.diffusion.process import linear_schedule, training_loss
 from harness.distributed import Ranks
 from harness.images import Digits
+from harness.presets import PRESETS
 from harness.store import Provenance
 from models import create_model
 from models.layers import FinalLayer, LabelEmbedder, TimestepEmbedder, modulate, sincos_2d

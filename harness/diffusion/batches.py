@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from harness.data import Dataset, order
-from harness.diffusion.presets import TrainConfig
 from harness.diffusion.process import TIMESTEPS
+from harness.presets import TrainConfig
 from harness.seeds import stream
 
 BLOCK = 16

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from harness.autoencoder import HUB, Autoencoder, Identity, StableDiffusion
-from harness.diffusion.presets import TrainConfig
 from harness.files import sha256, write_atomically
+from harness.presets import TrainConfig
 from models import ModelSpec, create_model, load_weights
 from models.denoiser import Denoiser
 

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from harness.autoencoder import Autoencoder
 from harness.data import Dataset
 from harness.diffusion import checkpoint
 from harness.diffusion.batches import BLOCK, Batch, draw_batch, prefetch
-from harness.diffusion.presets import TrainConfig
 from harness.diffusion.process import linear_schedule, training_loss
 from harness.distributed import Ranks
 from harness.files import write_atomically, write_json
+from harness.presets import TrainConfig
 from models import ModelSpec
 from models.denoiser import Denoiser
 from models.scan import resolve
@@ -32,6 +32,8 @@ LOG_EVERY = 20
 """Steps between looks at the losses: only then is the accelerator waited for."""
 MAY_CHANGE = ("steps", "data", "vae", "sampling_steps", "provenance")
 """What may differ when a run is continued: it may go further, its data may have moved."""
+DEFAULTS = {setting.name: setting.default for setting in fields(TrainConfig)}
+"""What a setting was in runs that are older than it."""
 
 
 class DivergenceError(RuntimeError):
@@ -92,7 +94,7 @@ def restore(learner: Learner, directory: Path, record: dict[str, Any]) -> int:
     if not found:
         return 0
     path, state = found
-    saved = state["config"]
+    saved = DEFAULTS | state["config"]
     changed = [key for key in record if key not in MAY_CHANGE and saved.get(key) != record[key]]
     if changed:
         what = "; ".join(f"{key} was {saved.get(key)!r}, now {record[key]!r}" for key in changed)

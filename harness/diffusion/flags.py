@@ -8,9 +8,9 @@ from dataclasses import fields
 
 from harness.diffusion.checkpoint import Trained, load_trained
 from harness.diffusion.generate import SampleConfig
-from harness.diffusion.presets import PRECISIONS
 from harness.diffusion.process import SAMPLERS
 from harness.distributed import Ranks
+from harness.presets import PRECISIONS
 from harness.workload import positive
 
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from harness.diffusion.checkpoint import Trained
 from harness.diffusion.fit import autocast, set_precision
-from harness.diffusion.presets import PRECISIONS
 from harness.diffusion.process import SAMPLERS, linear_schedule, sample
 from harness.distributed import Ranks
+from harness.presets import PRECISIONS
 from harness.seeds import stream
 
 CPU_TOKENS, CPU_SLOTS = 1024, 64

@@ -13,13 +13,14 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 class TrainConfig:
     """Everything that the trained weights follow from, up to floating-point reordering.
 
-    `batch` is global, over all processes and accumulation steps. `precision`: fp32 (TF32 off), tf32 (fp32 with TF32
-    matrix products) or bf16 (autocast; parameters, loss and the scan's state stay fp32). `clip_norm` 0 means no
-    clipping. AdamW with constant rate and no weight decay. `sampling_steps` is what the result is sampled with where
-    nothing else is said. Raises ValueError, naming the field, for impossible values.
+    `depth` 0 is the model's own. `batch` is global, over all processes and accumulation steps. `precision`: fp32 (TF32
+    off), tf32 (fp32 with TF32 matrix products) or bf16 (autocast; parameters, loss and the scan's state stay fp32).
+    `clip_norm` 0 means no clipping. AdamW with constant rate and no weight decay. `sampling_steps` is what the result
+    is sampled with where nothing else is said. Raises ValueError, naming the field, for impossible values.
     """
 
     model: str
+    depth: int = 0
     data: str
     vae: str = "identity"
     resolution: int
@@ -45,8 +46,8 @@ class TrainConfig:
             raise ValueError(f"learning_rate must lie between 0 and 1, not {self.learning_rate}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), not {self.ema_decay}")
-        if self.clip_norm < 0 or self.seed < 0:
-            raise ValueError("clip_norm and seed must not be negative")
+        if self.clip_norm < 0 or self.seed < 0 or self.depth < 0:
+            raise ValueError("clip_norm, seed and depth must not be negative")
 
 
 PRESETS = {

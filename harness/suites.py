@@ -1,0 +1,301 @@
+"""A comparison as data: which runs are trained, which of their checkpoints are scored how, and which cell that fills.
+
+`suite("digits")` is a frozen list of table rows. A row has one Score a seed, a Score belongs to a Run, and a Run is
+what `python -m harness.train` is asked: so every cell of every table names the commands that fill it, and a record
+of harness.eval answers a Score when its weights and samples follow from the same settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.presets import PRESETS, TrainConfig
+from models import spec
+
+Setting = str | int | float
+OF_THE_WEIGHTS = {
+    config_field.name
+    for config_field in dataclasses.fields(TrainConfig)
+    if config_field.name not in ("data", "vae", "steps", "sampling_steps")
+}
+"""The fields of a configuration that weights at a given step follow from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A training run: a preset with changes, kept at `milestones`. Equal runs are trained once."""
+
+    preset: str
+    model: str
+    milestones: tuple[int, ...]
+    seed: int = 0
+    changes: tuple[tuple[str, Setting], ...] = ()
+
+    @property
+    def config(self) -> TrainConfig:
+        """The resolved configuration. Raises ValueError for a change that no run can have."""
+        changed: dict[str, Any] = dict(self.changes)
+        config = dataclasses.replace(PRESETS[self.preset], model=self.model, seed=self.seed, **changed)
+        return dataclasses.replace(config, steps=self.milestones[-1])
+
+    @property
+    def name(self) -> str:
+        """Tells this run from any other: a changed setting is another name, hence another directory."""
+        settings = {name: value for name, value in dataclasses.asdict(self.config).items() if name != "data"}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return f"{self.preset}-{self.model.replace('/', '-')}-seed{self.seed}-{digest[:8]}"
+
+    def flags(self) -> list[str]:
+        """What harness.train is given, beside `--data` and `--out`."""
+        flags = ["--preset", self.preset, "--model", self.model, "--seed", str(self.seed)]
+        for name, value in self.changes:
+            flags += [f"--{name.replace('_', '-')}", str(value)]
+        return [*flags, "--steps", str(self.milestones[-1]), "--checkpoint-at", *map(str, self.milestones)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Metrics of one milestone of a run, on samples drawn with the run's own seed. `ref` as in harness.eval."""
+
+    run: Run
+    step: int
+    metrics: tuple[str, ...]
+    cfg_scale: float
+    sampling_steps: int
+    ref: str | None = None
+
+    def flags(self) -> list[str]:
+        """What harness.eval is given, beside `--ckpt`, `--ref` and `--records`."""
+        sampling = ["--cfg-scale", str(self.cfg_scale), "--steps", str(self.sampling_steps)]
+        return ["--metric", *self.metrics, *sampling, "--seed", str(self.run.seed)]
+
+    def answers(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record (a row of harness.store.load) is a value of one of these metrics on these samples."""
+        training, sampling = record.get("training"), record.get("sampling")
+        if not isinstance(training, dict) or not isinstance(sampling, dict) or record["verdict"] != "ok":
+            return False
+        ours = dataclasses.asdict(self.run.config)
+        defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
+        drawn: dict[str, Setting] = {"cfg_scale": self.cfg_scale, "steps": self.sampling_steps, "seed": self.run.seed}
+        drawn |= {"sampler": "ddpm", "classes": "uniform", "precision": "fp32", "weights": "ema"}
+        return (
+            record.get("metric") in self.metrics
+            and record.get("step") == self.step
+            and all(training.get(name, defaults[name]) == ours[name] for name in OF_THE_WEIGHTS)
+            and all(sampling.get(name) == value for name, value in drawn.items())
+        )
+
+    def missing(self, records: Iterable[Mapping[str, Any]]) -> list[str]:
+        """The metrics that no record answers."""
+        found = {record["metric"] for record in records if self.answers(record)}
+        return [metric for metric in self.metrics if metric not in found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of a table: the key of the published row beside it, if any, and the scores that fill it, one a seed.
+
+    Rows of one table with equal `contest` and different `family` are compared. `variant` says how a DiM was made
+    comparable ("matched": equal parameters; "equal-macs"), or "+IMG" for joint image-video training.
+    """
+
+    table: int
+    label: str
+    family: str
+    contest: str
+    scores: tuple[Score, ...]
+    published: Mapping[str, str] | None = None
+    variant: str = ""
+
+
+@dataclass(frozen=True)
+class Suite:
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    seeds: int = field(default=1)
+
+    def scores(self, tables: Iterable[int] | None = None) -> Iterator[Score]:
+        """Each score once, in order of need: what the paper compares before its variants, one seed after another."""
+        wanted = [row for row in self.rows if tables is None or row.table in tables]
+        wanted.sort(key=lambda row: row.variant in ("matched", "equal-macs"))
+        ordered = [row.scores[seed] for seed in range(self.seeds) for row in wanted if seed < len(row.scores)]
+        return iter(dict.fromkeys(ordered))
+
+    def runs(self, tables: Iterable[int] | None = None) -> dict[Run, list[Score]]:
+        """Every run with the scores that need it, in order of need. A run keeps the milestones of the whole suite."""
+        grouped: dict[Run, list[Score]] = {}
+        for score in self.scores(tables):
+            grouped.setdefault(score.run, []).append(score)
+        return grouped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What turns the paper's image tables into a suite: the sizes that stand for its own, and how each is scored.
+
+    `sizes` and `milestones` map the paper's (S, B, L, XL; training steps) to this suite's; `patches` are those of
+    Table 5; `equal_macs` is the depth at which a DiM of that size and patch costs a DiT's multiply-adds.
+    """
+
+    preset: str
+    sizes: Mapping[str, str]
+    patches: tuple[int, ...]
+    milestones: Mapping[int, int]
+    metrics: tuple[str, ...]
+    sampling_steps: int
+    seeds: int
+    changes: tuple[tuple[str, Setting], ...] = ()
+    equal_macs: Mapping[str, int] = field(default_factory=dict)
+    ref: str | None = None
+
+
+def image_suite(name: str, title: str, scale: Scale) -> Suite:
+    """Tables 2, 5, 6 and 7 at a scale, and Figure 1's curves: each size of both families at each milestone.
+
+    The paper prints no DiT in Tables 5 and 6; they are trained here all the same, or nothing could be compared.
+    """
+    last = max(scale.milestones)
+    rows = []
+
+    def row(table: int, size: str, patch: int, paper_step: int, cfg: float, contest: str, family: str, variant: str):
+        ours = f"{scale.sizes[size]}/{patch}"
+        model = f"{family}-{ours}" + ("-matched" if variant == "matched" else "")
+        depth: tuple[tuple[str, Setting], ...] = ()
+        if variant == "equal-macs":
+            if spec(f"DiM-{ours}-matched").depth == scale.equal_macs[ours]:
+                model += "-matched"  # equal in both: one run serves
+            else:
+                depth = (("depth", scale.equal_macs[ours]),)
+        step = scale.milestones[paper_step]
+        scores = tuple(
+            Score(
+                run=Run(
+                    preset=scale.preset,
+                    model=model,
+                    milestones=tuple(scale.milestones.values()),
+                    seed=seed,
+                    changes=scale.changes + depth,
+                ),
+                step=step,
+                metrics=scale.metrics,
+                cfg_scale=cfg,
+                sampling_steps=scale.sampling_steps,
+                ref=scale.ref,
+            )
+            for seed in range(scale.seeds)
+        )
+        published = {"model": f"{family}-{size}/{patch}"}
+        if table in (2, 7):
+            published |= {"steps": str(paper_step), "cfg": str(cfg)}
+        in_paper = not variant and (table in (2, 7) or (table in (5, 6) and family == "DiM"))
+        said = {2: f" at {step:,} steps", 7: f", guidance {cfg:g}"}.get(table, "")
+        label = f"{model}{f' of depth {depth[0][1]}' if depth else ''}{said}"
+        rows.append(
+            Row(
+                table=table,
+                label=label,
+                family=family,
+                contest=contest,
+                scores=scores,
+                published=published if in_paper else None,
+                variant=variant,
+            )
+        )
+
+    def contest(table: int, size: str, patch: int, paper_step: int, cfg: float, name: str) -> None:
+        """DiT, DiM at the paper's depth, DiM at equal parameters and, where a depth is known, at equal cost."""
+        contestants = [("DiT", ""), ("DiM", ""), ("DiM", "matched")]
+        if f"{scale.sizes[size]}/{patch}" in scale.equal_macs:
+            contestants.append(("DiM", "equal-macs"))
+        for family, variant in contestants:
+            row(table, size, patch, paper_step, cfg, name, family, variant)
+
+    for paper_step, step in scale.milestones.items():
+        contest(2, "B", 4, paper_step, 1.5, f"{step:,} steps")
+    for cfg in (1.0, 1.5):
+        contest(7, "B", 4, last, cfg, f"guidance {cfg:g}")
+    for size in scale.sizes:
+        contest(6, size, 4, last, 1.5, f"size {scale.sizes[size]}")
+    for patch in scale.patches:
+        contest(5, "B", patch, last, 1.5, f"patch {patch}")
+    for size in scale.sizes:  # Figure 1
+        for paper_step, step in scale.milestones.items():
+            for family in ("DiT", "DiM"):
+                row(1, size, 4, paper_step, 1.5, f"size {scale.sizes[size]}, {step:,} steps", family, "")
+    return Suite(name, title, tuple(rows), scale.seeds)
+
+
+DIGITS_METRICS = ("fd1k@digits", "is1k@digits", "pr1k@digits")
+ADM_METRICS = ("fid50k", "sfid50k", "is50k", "pr50k")
+
+SCALES: dict[str, tuple[str, Scale]] = {
+    "smoke": (
+        "a few steps of the smallest models: that everything runs, not how well",
+        Scale(
+            preset="digits",
+            sizes={"B": "P"},
+            patches=(4,),
+            milestones={200_000: 4, 400_000: 8},
+            metrics=("fd128@digits", "is128@digits", "pr128@digits"),
+            sampling_steps=4,
+            seeds=2,
+            changes=(("resolution", 16), ("batch", 16)),
+        ),
+    ),
+    "digits": (
+        "scikit-learn's digits at 16 pixels, four small sizes of the paper's depth ratios, on a CPU",
+        Scale(
+            preset="digits",
+            sizes={"S": "P", "B": "N", "L": "U", "XL": "M"},
+            patches=(8, 4, 2),
+            milestones={100_000: 250, 200_000: 500, 300_000: 750, 400_000: 1000},
+            metrics=DIGITS_METRICS,
+            sampling_steps=25,
+            seeds=3,
+            changes=(("resolution", 16), ("batch", 32)),
+            equal_macs={"P/4": 1, "N/8": 2, "N/4": 2, "N/2": 2, "U/4": 4, "M/4": 5},
+        ),
+    ),
+    "digits-gpu": (
+        "the same ladder with larger models, five seeds and ten times the training, for a card at hand",
+        Scale(
+            preset="digits",
+            sizes={"S": "N", "B": "T", "L": "S", "XL": "B"},
+            patches=(8, 4, 2),
+            milestones={100_000: 2500, 200_000: 5000, 300_000: 7500, 400_000: 10_000},
+            metrics=DIGITS_METRICS,
+            sampling_steps=250,
+            seeds=5,
+            changes=(("resolution", 16),),
+        ),
+    ),
+    "paper": (
+        "ImageNet at 256 pixels as in section 4",
+        Scale(
+            preset="imagenet256",
+            sizes={size: size for size in ("S", "B", "L", "XL")},
+            patches=(8, 4, 2),
+            milestones={step: step for step in (100_000, 200_000, 300_000, 400_000)},
+            metrics=ADM_METRICS,
+            sampling_steps=250,
+            seeds=1,
+            ref="VIRTUAL_imagenet256_labeled.npz",
+        ),
+    ),
+}
+
+
+def suite(name: str) -> Suite:
+    """A suite by name. Raises ValueError with the choices."""
+    if name in SCALES:
+        return image_suite(name, *SCALES[name])
+    raise ValueError(f"unknown suite {name!r}; choose from {', '.join(SUITES)}")
+
+
+SUITES = tuple(SCALES)
