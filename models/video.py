@@ -48,8 +48,8 @@ class VideoBlock(AdaLNZeroBlock):
     def over_time(self, x: Tensor) -> Tensor:
         B, T, L, D = x.shape
         mix = self.temporal if len(self.axes) > 1 else self.mix
-        x = mix(x.transpose(1, 2).reshape(B * L, T, D))  # rows (B*L, T, D)
-        return x.view(B, L, T, D).transpose(1, 2)        # (B, T, L, D)
+        x = mix(x.transpose(1, 2).contiguous().view(B * L, T, D))  # rows (B*L, T, D)
+        return x.view(B, L, T, D).transpose(1, 2)                  # (B, T, L, D)
 
     def over_spacetime(self, x: Tensor) -> Tensor:
         return self.mix(x.flatten(1, 2)).view(x.shape)  # rows (B, T*L, D)
