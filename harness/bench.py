@@ -20,7 +20,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from harness import report, store
-from harness.cost import equal_macs_depth
+from harness.cost import equal_macs_depth, rivals
 from harness.workload import CHOICES, PRESETS, Parser, Workload, add_model_flags, positive, runs, sweep, writable
 
 MODELS = ["DiT-XL/2", "DiM-XL/2"]
@@ -108,8 +108,7 @@ def _workloads(args: argparse.Namespace) -> list[Workload]:
 
 
 def _rivals(dim: Workload, dit: Workload) -> bool:
-    same = (dim.spec.width, dim.spec.patch, dim.resolution) == (dit.spec.width, dit.spec.patch, dit.resolution)
-    return same and (dim.spec.family, dim.spec.variant, dit.spec.family) == ("DiM", "", "DiT")
+    return rivals(dim.spec, dit.spec) and dim.resolution == dit.resolution and not dim.spec.variant
 
 
 def _of_equal_macs(dim: Workload, dit: Workload) -> Workload:
@@ -186,13 +185,14 @@ def _shown(w: Workload, record: report.Row, steps: int) -> report.Row:
     if record["verdict"] != "ok":
         return row | {"note": record["note"]}
     quarter, median, three_quarters = pd.Series(record["samples"]).quantile([0.25, 0.5, 0.75])
-    row |= {"ms": 1e3 * median, "IQR ms": 1e3 * (three_quarters - quarter), "images/s": w.batch / median}
+    row |= {"ms": 1e3 * median, "IQR ms": 1e3 * (three_quarters - quarter)}
+    row[f"{w.unit}s/s"] = w.batch / median
     if w.action == "sample":
         row["full samples/s"] = w.batch / (steps * median)
     row |= {"TFLOP/s": parts["flops"] / median / 1e12, "peak GiB": parts["peak_bytes"] / 2**30}
     row["predicted GiB"] = parts["predicted_bytes"] / 2**30
     if "joules" in parts:
-        row["J/image"] = parts["joules"] / w.batch
+        row[f"J/{w.unit}"] = parts["joules"] / w.batch
     return row
 
 

@@ -77,11 +77,11 @@ def _catalogue(args: argparse.Namespace, conventions: list[Convention]) -> tuple
     if args.by_op:
         return [], report.render(_by_op(workloads), args.format)
     records = measure_all(workloads, conventions) + crossovers(w.spec for w in workloads)
-    images = "one image" if args.batch == 1 else f"{args.batch} images"
+    units = " or ".join(dict.fromkeys(f"one {w.unit}" if w.batch == 1 else f"{w.batch} {w.unit}s" for w in workloads))
     sections = [_comparison_section(records, workloads)]
     if not args.convention or "formula" in args.convention:
         sections.append(_formula_section(workloads))
-    return records, _text(args, records, conventions, f"a forward pass of {images}", sections)
+    return records, _text(args, records, conventions, f"a forward pass of {units}", sections)
 
 
 def _foreign(args: argparse.Namespace, conventions: list[Convention]) -> tuple[list[store.Measurement], str]:
@@ -148,7 +148,7 @@ def _op_frame(name: str, cost: Cost) -> pd.DataFrame:
 
 
 def _exact_section(rows: list[report.Row], what: str) -> str:
-    columns = {"model": "model", "resolution": "px", "input": "input", "params_m": "params (M)"}
+    columns = {"model": "model", "resolution": "px", "frames": "frames", "input": "input", "params_m": "params (M)"}
     columns |= {f"{kind}_gmacs": kind for kind in MAC_KINDS}
     columns |= {"exact_gmacs": "GMAC", "flops_gflops": "GFLOP", "elementwise_g": "elementwise (G)"}
     lines = [
@@ -222,7 +222,9 @@ def _comparison_section(records: list[store.Measurement], workloads: list[Worklo
 def _formula_section(workloads: list[Workload]) -> str:
     """Section 3.4's expressions for the widths and lengths at hand, and what they leave out."""
     rows = []
-    blocks = {(w.spec.family, w.spec.width, w.spec.patch, w.resolution): w for w in workloads}
+    blocks = {(w.spec.family, w.spec.width, w.spec.patch, w.resolution): w for w in workloads if not w.spec.frames}
+    if not blocks:
+        return ""
     for w in blocks.values():
         L, D, S = w.spec.tokens(w.resolution), w.spec.width, w.spec.state
         row: report.Row = {"model": w.spec.name, "px": w.resolution, "L": L, "D": D, "N": S}

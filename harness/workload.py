@@ -37,11 +37,18 @@ class Workload:
         if self.batch < 1:
             raise ValueError(f"batch must be a positive integer, not {self.batch!r}")
 
+    @property
+    def unit(self) -> str:
+        """What the batch counts: image or clip."""
+        return "clip" if self.spec.frames else "image"
+
     def key(self) -> dict[str, object]:
         """What a count depends on, as it stands in a record."""
+        frames = {"frames": self.spec.frames} if self.spec.frames else {}
         return {
             "model": self.spec.name,
             "resolution": self.resolution,
+            **frames,
             "batch": self.batch,
             "action": self.action,
         }
@@ -105,7 +112,8 @@ def add_model_flags(parser: argparse.ArgumentParser, models: list[str], resoluti
     parser.add_argument(
         "--res", nargs="+", type=positive, default=resolutions, metavar="PX", help="default: %(default)s"
     )
-    parser.add_argument("--batch", type=positive, default=1, help="images a forward pass (default 1)")
+    parser.add_argument("--batch", type=positive, default=1, help="images or clips a forward pass (default 1)")
+    parser.add_argument("--frames", type=positive, help="of a clip, for models of video (default 16)")
     parser.add_argument("--depth", type=positive, help="blocks, instead of the catalogue's")
     parser.add_argument("--merge", choices=MERGES, help="how DiM joins its two directions (default mean)")
     parser.add_argument("--no-mlp", action="store_true", help="blocks without their MLP (adaLN of 3 chunks)")
@@ -114,6 +122,8 @@ def add_model_flags(parser: argparse.ArgumentParser, models: list[str], resoluti
 def sweep(args: argparse.Namespace) -> list[Workload]:
     """The product of `--model` and `--res`, models first. Raises ValueError for what no model can do."""
     overrides: dict[str, object] = {}
+    if args.frames is not None:
+        overrides["frames"] = args.frames
     if args.depth is not None:
         overrides["depth"] = args.depth
     if args.merge is not None:

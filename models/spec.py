@@ -122,6 +122,13 @@ class ModelSpec:
         """Chunks of a block's adaLN: shift, scale and gate for each of its sublayers."""
         return 6 if self.mlp else 3
 
+    def axes(self, block: int) -> tuple[str, ...]:
+        """What the block of that index mixes over, in turn: "space", "time", or "spacetime" as one sequence."""
+        if not self.frames:
+            return ("space",)
+        alternating = ("space", "time")[block % 2]
+        return {"alternating": (alternating,), "both": ("space", "time"), "flat": ("spacetime",)}[self.arrangement]
+
     @property
     def name(self) -> str:
         """The public name, with every departure from the catalogue's architecture spelled out behind it."""

@@ -67,12 +67,6 @@ class DiMVideoBlock(VideoBlock, DiMBlock):
     new_mixer = BidirectionalMamba
 
 
-def axes_of(spec: ModelSpec, index: int) -> tuple[str, ...]:
-    """What the block of that index mixes over."""
-    alternating = ("space", "time")[index % 2]
-    return {"alternating": (alternating,), "both": ("space", "time"), "flat": ("spacetime",)}[spec.arrangement]
-
-
 class VideoDenoiser(Denoiser):
     """Predicts the noise (and the variance) in a clip's latents, given timestep and class.
 
@@ -85,7 +79,7 @@ class VideoDenoiser(Denoiser):
         self.register_buffer("temp_embed", frames.unsqueeze(0))  # in the state dict, as Latte has it
         self.temp_embed: Tensor
         for i, video_block in enumerate(self.video_blocks):
-            video_block.axes = axes_of(spec, i)
+            video_block.axes = spec.axes(i)
 
     @property
     def video_blocks(self) -> list[VideoBlock]:

@@ -50,6 +50,16 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def test_clips_are_measured_by_the_clip(capsys, tmp_path):
+    records = tmp_path / "bench.jsonl"
+    arguments = ["--model", "DiM-N/4-video", "--frames", "2", "--res", "64", "--rounds", "2", "--warmup", "1"]
+    bench.main([*arguments, "--records", str(records), "--format", "csv"])
+    header, row = capsys.readouterr().out.splitlines()[-2:]
+    assert "clips/s" in header.split(",")
+    assert row.startswith("DiM-N/4-video(frames=2),64,1,")
+    assert store.load(records)["frames"].tolist() == [2]
+
+
 def test_a_sweep_stopped_in_the_middle_continues(tmp_path):
     path = tmp_path / "bench.jsonl"
     command = [sys.executable, "-m", "harness.bench", *TINY, "--model", "DiT-N/4", "--records", str(path)]

@@ -14,7 +14,7 @@ from torch import nn
 from harness.cost import CONVENTIONS, FORMULAS, analytic, count, crossover, equal_macs_depth, tools
 from harness.cost.analytic import at_tokens
 from harness.cost.conventions import thop_params
-from harness.cost.measure import inputs_of, measure
+from harness.cost.measure import crossovers, inputs_of, measure
 from harness.report import agrees, published_costs
 from harness.workload import Workload
 from models import catalogue, create_model, spec
@@ -23,6 +23,7 @@ from models.spec import SIZES
 
 RESOLUTIONS = (256, 512, 1024, 2048)
 TINY = [name for name in catalogue() if "-N/" in name]
+TINY_VIDEO = [name for name in catalogue(video=True) if "-N/" in name]
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +64,45 @@ def test_the_counts_agree_for_departures_from_the_catalogue(family, overrides):
     assert seen.by_module() == closed.by_module()
     assert seen.elementwise_by_kind() == closed.elementwise_by_kind()
     assert seen.params == closed.params
+
+
+@pytest.mark.parametrize("name", TINY_VIDEO)
+def test_the_counts_agree_for_clips(name):
+    for frames, resolution, batch, overrides in ((16, 64, 1, {}), (5, 128, 3, {"depth": 4}), (2, 64, 2, {"depth": 1})):
+        s = spec(name, frames=frames, **overrides)
+        closed, seen = analytic(s, resolution, batch), traced(name, resolution, batch, frames=frames, **overrides)
+        assert seen.by_module() == closed.by_module()
+        assert seen.elementwise_by_kind() == closed.elementwise_by_kind()
+        assert seen.params == closed.params
+        assert not seen.uncounted
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs", "millions"),
+    [
+        ("DiT-XL/2-video", 1862.8, 674.8), ("DiT-XL/2-video-flat", 2909.2, 674.8), ("DiM-XL/2-video", 2906.0, 994.5),
+        ("DiM-XL/2-video-flat", 2906.0, 994.5), ("DiM-XL/2-video-both", 4245.9, 1314.1),
+    ],
+)  # fmt: skip
+def test_exact_costs_of_sixteen_frames_are_those_of_hand_arithmetic(name, gmacs, millions):
+    s = spec(name)
+    D, N, L, T = s.width, s.depth, 256, 16
+    E, R, S, K = 2 * D, s.dt_rank, 16, 4
+    mamba = 6 * D * D + 2 * E * (K + 2 * R + 2 * S) + 8 * E * S
+    seen = {"alternating": (L + T) / 2, "flat": T * L}.get(s.arrangement, 0)  # tokens that attention meets, on average
+    mixer = 4 * D * D + 2 * seen * D if s.family == "DiT" else mamba * (2 if s.arrangement == "both" else 1)
+    by_hand = N * (T * L * (8 * D * D + mixer) + 6 * D * D) + T * L * 12 * 4 * D + 256 * D + 3 * D * D
+    cost = analytic(s, 256)
+    assert cost.macs == by_hand
+    assert round(cost.gmacs, 1) == gmacs
+    assert round(cost.params / 1e6, 1) == millions
+
+
+def test_a_condition_for_every_row_would_cost_thirty_gmacs_more():
+    """What Latte spends: adaLN on 16 rows in 14 blocks over space and the final layer, on 256 in 14 over time."""
+    D = 1152
+    wasted = 14 * (15 + 255) * 6 * D * D + 15 * 2 * D * D
+    assert round((analytic(spec("DiT-XL/2-video"), 256).macs + wasted) / 1e9, 1) == 1893.0
 
 
 @pytest.mark.parametrize(
@@ -184,6 +224,13 @@ def test_each_tool_gives_what_its_rule_makes_of_the_operations(tool, name):
             assert reading.params == thop_params(cost)
 
 
+@pytest.mark.parametrize(("tool", "name"), list(itertools.product(tools.TOOLS, [n for n in TINY_VIDEO if "N/4" in n])))
+def test_each_tool_follows_its_rule_over_clips(tool, name):
+    s = spec(name, frames=3)
+    reading = tools.run(tool, create_model(s, 64).eval(), *inputs_of(s, 64, 2, "cpu"))
+    assert reading.count == CONVENTIONS[tool].total(analytic(s, 64, 2))
+
+
 def test_a_figure_that_would_need_a_large_model_to_run_is_marked_as_predicted():
     conventions = [CONVENTIONS["fvcore"]]
     large, small = (Workload(spec=spec(f"DiT-{size}/8"), resolution=256) for size in ("XL", "N"))
@@ -212,6 +259,18 @@ def test_dim_becomes_cheaper_where_its_cost_meets_dits(size, pixels):
     assert analytic(dim, above * unit).macs < analytic(dit, above * unit).macs
 
 
+def test_clips_are_held_against_clips():
+    dim, dit = spec("DiM-XL/2-video"), spec("DiT-XL/2-video")
+    unit, met = 16, crossover(dim, dit)
+    below, above = (int(met // unit) * unit + step for step in (0, unit))
+    assert analytic(dim, below).macs > analytic(dit, below).macs
+    assert analytic(dim, above).macs < analytic(dit, above).macs
+    with pytest.raises(ValueError, match="different tokens"):
+        crossover(dim, spec("DiT-XL/2"))
+    names = "DiM-XL/2-video DiT-XL/2-video DiT-XL/2 DiT-XL/2-video-flat".split()
+    assert [m.workload["against"] for m in crossovers(spec(name) for name in names)] == ["DiT-XL/2-video"]
+
+
 def test_models_that_do_not_meet_have_no_crossover():
     assert crossover(spec("DiT-XL/2"), spec("DiT-B/2")) is None
     assert crossover(spec("DiM-B/2"), spec("DiM-XL/2")) is None
@@ -222,6 +281,14 @@ def test_equal_cost_depth_is_the_nearest():
     target = analytic(dit, 512).macs
     gaps = {n: abs(analytic(spec("DiM-XL/2", depth=n), 512).macs - target) for n in range(1, 60)}
     assert equal_macs_depth(dim, dit, 512) == min(gaps, key=gaps.__getitem__)
+
+
+@pytest.mark.parametrize("resolution", [256, 2048])
+def test_equal_cost_depth_is_the_nearest_where_blocks_alternate(resolution):
+    dim, dit = spec("DiM-XL/2-video"), spec("DiT-XL/2-video")  # the attention over space costs more than that over time
+    target = analytic(dim, resolution).macs
+    gaps = {n: abs(analytic(spec("DiT-XL/2-video", depth=n), resolution).macs - target) for n in range(1, 90)}
+    assert equal_macs_depth(dit, dim, resolution) == min(gaps, key=gaps.__getitem__)
 
 
 def test_section_3_4_counts_a_sixtieth_of_the_true_mixer():

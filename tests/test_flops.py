@@ -31,6 +31,23 @@ def test_the_table_names_exact_costs_published_figures_omissions_and_the_crossov
     assert "8NLD" in out
 
 
+def test_clips_are_counted_with_their_frames(capsys, records):
+    arguments = ["--model", "DiM-XL/2-video", "DiT-XL/2-video", "--res", "256", "--convention", "exact"]
+    out = run(capsys, records, *arguments)
+    assert "Exact cost of a forward pass of one clip" in out
+    assert ("2905.96" in out, "1862.83" in out) == (True, True)
+    assert "DiM-XL/2-video (36 blocks) costs less than DiT-XL/2-video above" in out
+    assert "8NLD" not in out  # the paper gives no expression for clips
+    run(capsys, records, *arguments, "--frames", "8")
+    frame = store.load(records)
+    counted = frame[frame["quantity"] == "cost"].set_index(["model", "frames"])["value"]
+    assert list(counted.index) == [
+        ("DiM-XL/2-video", 16), ("DiT-XL/2-video", 16),
+        ("DiM-XL/2-video(frames=8)", 8), ("DiT-XL/2-video(frames=8)", 8),
+    ]  # fmt: skip
+    assert counted.iloc[2] / counted.iloc[0] == pytest.approx(0.5, abs=1e-3)
+
+
 def test_records_hold_every_convention_with_unit_method_and_omissions(capsys, records):
     run(capsys, records, "--model", "DiM-S/4", "--res", "256")
     frame = store.load(records)
@@ -99,6 +116,8 @@ def test_a_model_of_ones_own_is_counted(capsys, records):
     [
         (["--model", "DiM-XL/3"], "nearest: DiM-XL"),
         (["--res", "100"], "not divisible by 16"),
+        (["--model", "DiM-XL/2", "--frames", "8"], "DiM-XL/2 is a model of images and has no frames"),
+        (["--model", "DiM-XL/2-video", "--frames", "0"], "positive integer"),
         (["--res", "0"], "positive integer"),
         (["--res", "-256"], "positive integer"),
         (["--batch", "0"], "positive integer"),

@@ -19,6 +19,7 @@ def workload(name: str, resolution: int = 128, **fields) -> Workload:
 
 
 SHALLOW = {"depth": 2}
+CLIP = {"depth": 2, "frames": 8}
 CASES = [
     workload("DiT-T/2", batch=16, overrides=SHALLOW),
     workload("DiT-T/2", 256, batch=4, attention="naive", overrides=SHALLOW),
@@ -31,6 +32,10 @@ CASES = [
     workload("DiM-T/2", batch=16, action="train", checkpointing=True, overrides=SHALLOW),
     workload("DiM-T/4", batch=8, scan="naive", overrides=SHALLOW),
     workload("DiM-T/4", batch=8, scan="naive", action="train", overrides=SHALLOW),
+    workload("DiT-T/4-video", batch=4, action="sample", overrides=CLIP),
+    workload("DiT-T/4-video", batch=4, action="train", overrides=CLIP),
+    workload("DiM-T/4-video", batch=4, overrides=CLIP),
+    workload("DiM-T/4-video-both", batch=4, action="train", checkpointing=True, overrides=CLIP),
 ]
 
 

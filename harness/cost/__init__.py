@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.cost.analytic import analytic, crossover, equal_macs_depth
+from harness.cost.analytic import analytic, crossover, equal_macs_depth, rivals
 from harness.cost.conventions import CONVENTIONS, FORMULAS, Convention
 from harness.cost.operations import MAC_KINDS, Cost, Op
 
@@ -25,6 +25,7 @@ __all__ = [
     "count",
     "crossover",
     "equal_macs_depth",
+    "rivals",
 ]
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 RESAMPLES = 10_000
 CONFIDENCE = 0.99
 SETTINGS = ("device", "rounds", "warmup")
-QUESTION = ("model", "resolution", "batch", "action", "dtype", "attention", "scan", "checkpointing")
+QUESTION = ("model", "resolution", "frames", "batch", "action", "dtype", "attention", "scan", "checkpointing")
 
 
 def ratio_interval(before: list[float], after: list[float], seed: int = 0) -> tuple[float, float, float]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from harness.cost import tools
-from harness.cost.analytic import analytic, crossover
+from harness.cost.analytic import analytic, crossover, rivals
 from harness.cost.conventions import Convention, thop_params
 from harness.cost.operations import Cost
 from harness.cost.trace import count
@@ -22,9 +22,10 @@ from models import ModelSpec, create_model, spec
 
 
 def inputs_of(model_spec: ModelSpec, resolution: int, batch: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents, timesteps and labels for a forward pass."""
+    """Latents, of images or of clips, timesteps and labels for a forward pass."""
     side = model_spec.grid(resolution) * model_spec.patch
-    x = torch.zeros(batch, model_spec.channels, side, side, device=device)
+    frames = (model_spec.frames,) if model_spec.frames else ()
+    x = torch.zeros(batch, *frames, model_spec.channels, side, side, device=device)
     return x, torch.zeros(batch, device=device), torch.zeros(batch, dtype=torch.long, device=device)
 
 
@@ -149,7 +150,7 @@ def _uncounted(cost: Cost) -> str:
 
 
 def crossovers(specs: Iterable[ModelSpec]) -> list[Measurement]:
-    """For each DiM beside the DiT of its width and patch: the resolution above which it costs less (None: nowhere)."""
+    """For each DiM beside its rival: the resolution above which it costs less (None: nowhere)."""
     chosen = list(dict.fromkeys(specs))
     return [
         Measurement(
@@ -161,7 +162,7 @@ def crossovers(specs: Iterable[ModelSpec]) -> list[Measurement]:
             provenance=Provenance.here("none"),
         )
         for dim, dit in itertools.product(chosen, chosen)
-        if (dim.family, dit.family) == ("DiM", "DiT") and (dim.width, dim.patch) == (dit.width, dit.patch)
+        if rivals(dim, dit)
     ]
 
 

@@ -84,10 +84,10 @@ def predict(workload: Workload) -> Peak:
 
 
 def largest_batches(workload: Workload, budgets: list[int]) -> list[int]:
-    """The largest batch whose prediction fits each budget in bytes; 0 where not even one image does.
+    """The largest batch whose prediction fits each budget in bytes; 0 where not even one sample does.
 
-    From two images on every allocation grows in proportion to the batch or not at all, so that two predictions give all
-    others; one image can take another course (fewer copies).
+    From two on every allocation grows in proportion to the batch or not at all, so that two predictions give all
+    others; one sample can take another course (fewer copies).
     """
     one, two, three = (predict(dataclasses.replace(workload, batch=n)) for n in (1, 2, 3))
     start, slope = np.array(two.climb), np.array(three.climb) - np.array(two.climb)

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from timm.layers import Attention
 from torch import Tensor
 
 from harness.cost.measure import inputs_of
 from harness.workload import Workload
 from models.denoiser import Denoiser
-from models.dim import DiMBlock
-from models.dit import DiTBlock
+from models.dim import BidirectionalMamba
 
 CFG_SCALE = 1.5
 EMA_DECAY = 0.9999
 LEARNING_RATE = 1e-4
 NETWORK_PASSES = {"forward": 1, "sample": 2, "train": 3}
-"""Forward passes that a step amounts to, an image: guidance evaluates two, a backward pass costs two."""
+"""Forward passes that a step amounts to, a sample: guidance evaluates two, a backward pass costs two."""
 
 Mark = Callable[[Tensor, str, str], None]
 
@@ -27,11 +27,11 @@ def configure(model: Denoiser, workload: Workload) -> None:
     """Choose the attention and scan implementations and checkpointing that a workload names."""
     model.activation_checkpointing = workload.checkpointing
     model.train(workload.action == "train")
-    for block in model.blocks:
-        if isinstance(block, DiTBlock):
-            block.attn.fused_attn = workload.attention == "sdpa"  # type: ignore[misc]
-        if isinstance(block, DiMBlock):
-            block.mixer.scan_backend = workload.scan
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.fused_attn = workload.attention == "sdpa"  # type: ignore[misc]
+        if isinstance(module, BidirectionalMamba):
+            module.scan_backend = workload.scan
 
 
 def step_of(workload: Workload, model: Denoiser, device: str, mark: Mark | None = None) -> Callable[[], Any]:

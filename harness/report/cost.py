@@ -31,6 +31,8 @@ def costs(records: pd.DataFrame) -> list[Row]:
         by_input = isinstance(record.get("input"), str)
         question: Row = {"input": record["input"]} if by_input else {"resolution": int(record["resolution"])}
         row = rows.setdefault((record["model"], *question.values()), {"model": record["model"], **question})
+        if record.get("frames", 0) > 0:
+            row["frames"] = int(record["frames"])
         name = str(record["convention"])
         if record["quantity"] == "params":
             row["params_m" if name == "exact" else f"{name}_params_m"] = record["value"] / 1e6
