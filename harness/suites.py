@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,6 +75,12 @@ class Score:
         sampling = ["--cfg-scale", str(self.cfg_scale), "--steps", str(self.sampling_steps)]
         return ["--metric", *self.metrics, *sampling, "--seed", str(self.run.seed)]
 
+    @property
+    def samples(self) -> int:
+        """How many are drawn: the largest count that a metric's name asks for."""
+        counts = [re.match(r"[a-z]+(\d+)(k?)", metric) for metric in self.metrics]
+        return max(int(count[1]) * (1000 if count[2] else 1) for count in counts if count)
+
     def answers(self, record: Mapping[str, Any]) -> bool:
         """Whether a record (a row of harness.store.load) is a value of one of these metrics on these samples."""
         training, sampling = record.get("training"), record.get("sampling")
@@ -118,7 +125,8 @@ class Suite:
     name: str
     title: str
     rows: tuple[Row, ...]
-    seeds: int = field(default=1)
+    seeds: int
+    shown: tuple[Score, ...] = ()  # whose samples are put on a contact sheet
 
     def scores(self, tables: Iterable[int] | None = None) -> Iterator[Score]:
         """Each score once, in order of need: what the paper compares before its variants, one seed after another."""
@@ -228,7 +236,8 @@ def image_suite(name: str, title: str, scale: Scale) -> Suite:
         for paper_step, step in scale.milestones.items():
             for family in ("DiT", "DiM"):
                 row(1, size, 4, paper_step, 1.5, f"size {scale.sizes[size]}, {step:,} steps", family, "")
-    return Suite(name, title, tuple(rows), scale.seeds)
+    largest = rows[-2:]  # both families at the last milestone of the last size
+    return Suite(name, title, tuple(rows), scale.seeds, tuple(row.scores[0] for row in largest))
 
 
 DIGITS_METRICS = ("fd1k@digits", "is1k@digits", "pr1k@digits")

@@ -1,0 +1,317 @@
+"""Rebuild the paper's comparison: train what is missing, score it, make every table and figure.
+
+    python -m harness.reproduce --suite digits                     embedded data, a CPU
+    python -m harness.reproduce --suite paper --plan               the commands for a cluster, with their cost
+    python -m harness.reproduce --suite paper --only table5 --nproc-per-node 8 --data imagenet256=/data/imagenet/train
+
+Each run has a directory named by its settings, each score a record: nothing is done twice, a changed setting is a new
+run, and the same command continues wherever it was stopped or killed. Exit codes: 0 done; 1 some run failed, and is
+named; 2 bad input; 75 stopped by SIGTERM or SIGINT, to be continued.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from tqdm import tqdm
+
+from harness import store
+from harness.cost import analytic
+from harness.suites import SUITES, Run, Score, Suite, suite
+from harness.workload import Parser, Workload, positive
+from models import ModelSpec, spec
+
+STOPPED = 75
+"""EX_TEMPFAIL of sysexits.h: try again."""
+PARTS = {"figure1": 1, **{f"table{number}": number for number in (2, 3, 5, 6, 7)}}
+BACKWARD = 3
+"""A training step costs a forward pass and a backward one of twice its multiply-adds."""
+
+
+def parser() -> Parser:
+    door = Parser(prog="harness.reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    door.add_argument("--suite", choices=SUITES, default="digits", help="default: %(default)s")
+    door.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    door.add_argument("--plan", action="store_true", help="print the commands and what they cost; run nothing")
+    door.add_argument("--jobs", type=positive, default=1, help="runs at a time, sharing the cores (default 1)")
+    door.add_argument("--nproc-per-node", type=positive, default=1, metavar="N", help="processes, under torchrun")
+    door.add_argument("--device-flops", type=float, default=1e14, help="FLOP/s for the plan (default: %(default).0e)")
+    door.add_argument("--data", nargs="+", type=_pair, default=[], metavar="PRESET=WHERE", help="where its data is")
+    door.add_argument("--ref", nargs="+", type=_pair, default=[], metavar="PRESET=WHERE", help="its reference for FID")
+    door.add_argument("--runs", type=Path, default=store.RESULTS / "runs", metavar="DIR", help="default: results/runs")
+    door.add_argument("--results", type=Path, default=store.RESULTS, metavar="DIR", help="default: results")
+    return door
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """argparse type: `imagenet256=/data/imagenet/train`."""
+    name, equals, where = text.partition("=")
+    if not (name and equals and where):
+        raise argparse.ArgumentTypeError(f"{text!r} is not PRESET=WHERE")
+    return name, where
+
+
+def _shown(path: Path) -> str:
+    """As commands and records name it: relative to the checkout, where commands run, if it lies inside."""
+    path = path.absolute()
+    return str(path.relative_to(store.ROOT) if path.is_relative_to(store.ROOT) else path)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite with the places of this call: which commands fill it, and which of those are still to be run."""
+
+    suite: Suite
+    tables: tuple[int, ...]
+    runs: Path
+    results: Path
+    processes: int
+    data: dict[str, str]
+    references: dict[str, str]
+
+    @property
+    def records(self) -> Path:
+        return self.results / "measurements" / f"{self.suite.name}.jsonl"
+
+    def directory(self, run: Run) -> Path:
+        return self.runs / run.name
+
+    def checkpoint(self, run: Run, step: int) -> Path:
+        return self.directory(run) / "checkpoints" / f"milestone-{step:07d}.pt"
+
+    def train(self, run: Run) -> list[str]:
+        data = ["--data", self.data[run.preset]] if run.preset in self.data else []
+        return ["-m", "harness.train", *run.flags(), *data, "--out", _shown(self.directory(run))]
+
+    def score(self, score: Score) -> list[str]:
+        ref = self.references.get(score.run.preset, score.ref)
+        where = ["--ckpt", _shown(self.checkpoint(score.run, score.step)), *(["--ref", ref] if ref else [])]
+        features = ["--work-dir", _shown(self.runs / "eval"), "--records", _shown(self.records)]
+        return ["-m", "harness.eval", *where, *score.flags(), *features]
+
+    def draw(self, score: Score) -> list[str]:
+        """The contact sheet of a score's samples: the same samples, the first hundred, in order of class."""
+        where = ["--ckpt", _shown(self.checkpoint(score.run, score.step)), "--out", _shown(self.sheet(score))]
+        how = ["--cfg-scale", str(score.cfg_scale), "--steps", str(score.sampling_steps), "--classes", "balanced"]
+        return ["-m", "harness.sample", *where, *how, "--seed", str(score.run.seed), "--num-samples", "60"]
+
+    def sheet(self, score: Score) -> Path:
+        return self.directory(score.run) / f"samples-{score.step}"
+
+    def missing(self) -> list[tuple[Run, bool, list[Score]]]:
+        """Runs with something left to do: whether to train, and which scores; in order of need."""
+        records = store.load(self.records).to_dict("records") if self.records.exists() else []
+        todo = []
+        for run, scores in self.suite.runs(self.tables).items():
+            left = [score for score in scores if score.missing(records)]
+            train = any(not self.checkpoint(run, score.step).exists() for score in left)
+            if left:
+                todo.append((run, train, left))
+        return todo
+
+
+def model_of(run: Run) -> ModelSpec:
+    """The specification that a run trains, as far as its cost goes."""
+    config = run.config
+    latents = {} if config.vae != "identity" else {"channels": 1, "downsample": 1}
+    depth = {"depth": config.depth} if config.depth else {}
+    return spec(config.model, num_classes=config.num_classes, **latents, **depth)
+
+
+@cache
+def macs_per_item(run: Run) -> int:
+    return analytic(model_of(run), run.config.resolution).macs
+
+
+def training_macs(run: Run) -> int:
+    return BACKWARD * macs_per_item(run) * run.config.batch * run.config.steps
+
+
+def scoring_macs(score: Score) -> int:
+    guided = 1 if score.cfg_scale == 1 else 2
+    return macs_per_item(score.run) * score.samples * score.sampling_steps * guided
+
+
+def memory_gib(run: Run, processes: int) -> float:
+    """Peak of a training step on each card, predicted."""
+    from harness.cost.memory import predict
+
+    dtype = "bfloat16" if run.config.precision == "bf16" else "float32"
+    batch = -(-run.config.batch // processes)
+    workload = Workload(spec=model_of(run), resolution=run.config.resolution, batch=batch, action="train", dtype=dtype)
+    return predict(workload).nbytes / 2**30
+
+
+def show(plan: Plan, device_flops: float) -> Iterator[str]:
+    """The plan as a shell script: what each run costs, then the lines that a scheduler would take."""
+    torchrun = f"torchrun --nproc-per-node {plan.processes}" if plan.processes > 1 else "python"
+    todo, hours = plan.missing(), 0.0
+    known: dict[tuple[object, ...], float] = {}
+    for run, train, scores in tqdm(todo, desc="planning", unit="run", disable=None, leave=False):
+        key = (model_of(run), run.config.resolution, run.config.batch, run.config.precision)
+        if key not in known:
+            known[key] = memory_gib(run, plan.processes)
+        macs = training_macs(run) * train + sum(map(scoring_macs, scores))
+        needed = 2 * macs / device_flops / 3600
+        hours += needed
+        yield (
+            f"# {run.name}: {macs_per_item(run) / 1e9:.4g} GMACs an item, {macs:.3g} MACs in all "
+            f"({100 * training_macs(run) * train / macs:.0f} % training), {known[key]:.3g} GiB a card (predicted), "
+            f"{needed:.3g} GPU-hours at {device_flops:.2g} FLOP/s"
+        )
+        if train:
+            yield f"{torchrun} {shlex.join(plan.train(run))}"
+        for one in scores:
+            yield f"{torchrun} {shlex.join(plan.score(one))}"
+    count = sum(len(scores) for *_, scores in todo)
+    yield f"# {len(todo)} runs, {count} scores, {hours:.4g} GPU-hours at {device_flops:.2g} FLOP/s"
+
+
+@dataclass
+class Workers:
+    """Runs commands as children, and ends them when asked to stop. One directory is worked on by one process."""
+
+    processes: int
+    threads: int
+    stopped: threading.Event = field(default_factory=threading.Event)
+    children: set[subprocess.Popen] = field(default_factory=set)
+
+    def stop(self, *_: object) -> None:
+        self.stopped.set()
+        for child in list(self.children):
+            child.terminate()
+
+    def run(self, command: list[str], log: Path, lock: int) -> str:
+        """One command; what it says goes to `log`. Returns "" or why it failed. The child keeps the lock if we die."""
+        launcher = [sys.executable]
+        if self.processes > 1:
+            launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes)]
+        count = str(self.threads)
+        environment = {"OMP_NUM_THREADS": count, "NUMBA_NUM_THREADS": count, **os.environ}
+        with log.open("ab") as file:
+            child = subprocess.Popen(
+                [*launcher, *command], stdout=file, stderr=subprocess.STDOUT, env=environment, pass_fds=[lock],
+                start_new_session=True, cwd=store.ROOT,
+            )  # fmt: skip
+            self.children.add(child)
+            if self.stopped.is_set():
+                child.terminate()
+            code = child.wait()
+            self.children.discard(child)
+        if code == 0 or self.stopped.is_set():
+            return ""
+        lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+        return f"{shlex.join(command)} ended with {code}: {lines[-1].split(chr(13))[-1]} ({log})"
+
+
+@contextmanager
+def locked(directory: Path, said: str) -> Iterator[int]:
+    """The right to work in a directory; waits for a child that an earlier call left behind."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tqdm.write(f"waiting for the process that works on {said}", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
+    """Train and score what is missing; returns the failures, each in a line. A failure ends its run, not the others."""
+    todo = plan.missing()
+    total = sum(training_macs(run) * train + sum(map(scoring_macs, scores)) for run, train, scores in todo)
+    failures: list[str] = []
+    with tqdm(total=total, unit="MAC", unit_scale=True, desc=plan.suite.name, smoothing=0) as bar:
+
+        def work(run: Run, train: bool, scores: list[Score]) -> None:
+            if workers.stopped.is_set():
+                return
+            with locked(plan.directory(run), run.name) as lock:
+                log = plan.directory(run) / "log.txt"
+                steps = [(plan.train(run), training_macs(run))] if train else []
+                steps += [(plan.score(score), scoring_macs(score)) for score in scores]
+                for command, macs in steps:
+                    bar.set_postfix_str(run.name, refresh=True)
+                    failure = workers.run(command, log, lock)
+                    if workers.stopped.is_set():
+                        return
+                    if failure:
+                        failures.append(failure)
+                        tqdm.write(failure, file=sys.stderr)
+                        return
+                    bar.update(macs)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            for future in [pool.submit(work, *item) for item in todo]:
+                future.result()
+    return failures
+
+
+def finish(plan: Plan, workers: Workers) -> list[str]:
+    """Contact sheets, tables and figures from what there is."""
+    failures = []
+    for score in plan.suite.shown:
+        if not plan.checkpoint(score.run, score.step).exists() or workers.stopped.is_set():
+            continue
+        kept = plan.results / "samples" / plan.suite.name / score.run.model.replace("/", "-")
+        with locked(plan.directory(score.run), score.run.name) as lock:
+            failure = workers.run(plan.draw(score), plan.directory(score.run) / "log.txt", lock)
+            if failure:
+                failures.append(failure)
+            elif not workers.stopped.is_set():
+                kept.mkdir(parents=True, exist_ok=True)
+                for name in ("grid.png", "settings.json"):
+                    shutil.copyfile(plan.sheet(score) / name, kept / name)
+    return failures
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    door = parser()
+    asked = door.parse_args(arguments)
+    tables = tuple(PARTS[part] for part in asked.only)
+    chosen = suite(asked.suite)
+    presets = {row.scores[0].run.preset for row in chosen.rows}
+    for name, _ in [*asked.data, *asked.ref]:
+        if name not in presets:
+            door.error(f"suite {chosen.name} has no preset {name!r}; choose from {', '.join(sorted(presets))}")
+    if not any(row.table in tables for row in chosen.rows):
+        door.error(f"suite {chosen.name} has nothing of {', '.join(asked.only)}")
+    plan = Plan(chosen, tables, asked.runs, asked.results, asked.nproc_per_node, dict(asked.data), dict(asked.ref))
+    if asked.plan:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it quietly
+        for line in show(plan, asked.device_flops):
+            print(line)
+        return 0
+    workers = Workers(asked.nproc_per_node, max(1, (os.cpu_count() or 1) // (asked.jobs * asked.nproc_per_node)))
+    previous = {number: signal.signal(number, workers.stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        failures = carry_out(plan, workers, asked.jobs)
+        failures += finish(plan, workers)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if workers.stopped.is_set():
+        print("stopped; the same command continues", flush=True)
+        return STOPPED
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
