@@ -1,0 +1,132 @@
+"""harness.reproduce: one command from nothing to scores; it continues and does nothing twice."""
+
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import reproduce, store
+from harness.suites import suite
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(out: Path, *flags: str) -> list[str]:
+    where = ["--runs", str(out / "runs"), "--results", str(out / "results")]
+    return [sys.executable, "-m", "harness.reproduce", "--suite", "smoke", "--jobs", "2", *where, *flags]
+
+
+def plan(out: Path, *flags: str) -> list[str]:
+    run = subprocess.run([*command(out, *flags), "--plan"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return run.stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory):
+    """The smoke suite, stopped once on its way."""
+    out = tmp_path_factory.mktemp("smoke")
+    process = subprocess.Popen(command(out), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list(out.glob("runs/*/checkpoints/milestone-*.pt")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate()
+    assert process.returncode == reproduce.STOPPED
+    assert "the same command continues" in said
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/checkpoints/milestone-*.pt")}
+    done = subprocess.run(command(out), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return out, kept
+
+
+def test_a_stopped_suite_continues_to_the_end_and_keeps_what_it_had(reproduced):
+    out, kept = reproduced
+    assert kept
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+    records = store.load(out / "results" / "measurements" / "smoke.jsonl").to_dict("records")
+    for score in suite("smoke").scores():
+        assert score.missing(records) == []
+    answers = [(r["model"], r["training"]["seed"], r["step"], r["sampling"]["cfg_scale"], r["metric"], r["quantity"])
+               for r in records]  # fmt: skip
+    assert len(set(answers)) == len(answers), "nothing is scored twice"
+
+
+def test_a_finished_suite_has_nothing_left_to_run(reproduced):
+    assert plan(reproduced[0]) == ["# 0 runs, 0 scores, 0 GPU-hours at 1e+14 FLOP/s"]
+
+
+def test_a_finished_suite_has_contact_sheets_of_both_families(reproduced):
+    for model in ("DiT-P-4", "DiM-P-4"):
+        folder = reproduced[0] / "results" / "samples" / "smoke" / model
+        assert (folder / "grid.png").stat().st_size > 0
+        assert json.loads((folder / "settings.json").read_text())["step"] == 8
+
+
+def test_the_plan_names_each_run_once_and_only_what_is_asked_for(tmp_path):
+    lines = plan(tmp_path, "--nproc-per-node", "2", "--only", "table7")
+    train = [line for line in lines if "harness.train" in line]
+    score = [line for line in lines if "harness.eval" in line]
+    assert (len(train), len(score)) == (6, 12)  # DiT, DiM, DiM-matched; two seeds; guidance 1 and 1.5 at the last step
+    assert all(line.startswith("torchrun --nproc-per-node 2 -m harness.") for line in train + score)
+    assert all("milestone-0000008.pt" in line for line in score)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_plan_counts_what_the_closed_form_counts():
+    """DiT-B/4 costs 5.57 GMACs an image (DiT's Table 4); training is 3 x 256 x 400,000 of those."""
+    run = next(run for run in suite("paper").runs() if run.model == "DiT-B/4")
+    assert reproduce.macs_per_item(run) == pytest.approx(5.57e9, rel=1e-3)
+    assert reproduce.training_macs(run) == 3 * 256 * 400_000 * reproduce.macs_per_item(run)
+    guided = next(score for score in suite("paper").runs()[run] if score.cfg_scale == 1.5)
+    assert reproduce.scoring_macs(guided) == 2 * 250 * 50_000 * reproduce.macs_per_item(run)
+
+
+def test_a_directory_in_use_is_waited_for(tmp_path):
+    """A child that outlives its parent keeps the lock, so that a second call never trains beside it."""
+    held = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); "
+    held += "input()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", held, str(tmp_path / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    with (tmp_path / "lock").open("w") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    child.communicate("\n")
+    with reproduce.locked(tmp_path, "it") as lock, (tmp_path / "lock").open("w") as file:
+        assert lock >= 0
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--suite", "tiny"], "invalid choice: 'tiny'"),
+        (["--suite", "smoke", "--only", "table9"], "invalid choice: 'table9'"),
+        (["--suite", "smoke", "--only", "table3"], "suite smoke has nothing of table3"),
+        (["--suite", "smoke", "--data", "imagenet256=/data"], "smoke has no preset 'imagenet256'; choose from digits"),
+        (["--suite", "smoke", "--data", "/data"], "'/data' is not PRESET=WHERE"),
+        (["--suite", "smoke", "--jobs", "0"], "must be a positive integer"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_code_2(flags, said, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        reproduce.main(flags)
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_run_that_fails_is_named_and_the_exit_code_says_so(tmp_path, capsys):
+    places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    code = reproduce.main(
+        ["--suite", "smoke", "--only", "table7", "--data", "digits=/nowhere/at/all", "--jobs", "6", *places]
+    )
+    assert code == 1
+    assert "no data at '/nowhere/at/all'" in capsys.readouterr().err

@@ -1,0 +1,127 @@
+"""Suites: every cell of the paper has its runs, a changed setting is another run, a record answers one score alone."""
+
+import dataclasses
+
+import pytest
+
+from harness import report
+from harness.cost import equal_macs_depth
+from harness.presets import PRESETS
+from harness.suites import SCALES, SUITES, Run, Score, suite
+from models import spec
+
+RUN = Run(preset="digits", model="DiT-P/4", milestones=(4, 8), seed=1, changes=(("batch", 16),))
+SCORE = Score(run=RUN, step=4, metrics=("fd1k@digits", "is500@digits"), cfg_scale=1.0, sampling_steps=25)
+
+
+def record(**changes):
+    """What harness.eval writes of SCORE, as harness.store.load gives it back."""
+    training = {name: getattr(RUN.config, name) for name in ("model", "resolution", "batch", "learning_rate", "seed")}
+    training |= {name: getattr(RUN.config, name) for name in ("num_classes", "flip", "ema_decay")}
+    sampling = {"cfg_scale": 1.0, "steps": 25, "seed": 1, "sampler": "ddpm", "classes": "uniform"}
+    sampling |= {"precision": "fp32", "weights": "ema"}
+    fields = {"metric": "fd1k@digits", "step": 4, "verdict": "ok", "training": training, "sampling": sampling}
+    for name, value in changes.items():
+        for place in (training, sampling, fields):
+            if name in place:
+                place[name] = value
+                break
+        else:
+            training[name] = value
+    return fields
+
+
+def test_the_paper_suite_has_each_published_cell_of_the_image_tables_once():
+    rows = suite("paper").rows
+    for table in (2, 5, 6, 7):
+        keys = ("model", "steps", "cfg") if table in (2, 7) else ("model",)
+        printed = [tuple(row[key] for key in keys) for row in report.published(table).to_dict("records")]
+        ours = [tuple(row.published[key] for key in keys) for row in rows if row.table == table and row.published]
+        assert sorted(ours) == sorted(printed)
+
+
+def test_the_paper_suite_is_section_4_of_the_paper():
+    for run, scores in suite("paper").runs([2, 5, 6, 7]).items():
+        config = run.config
+        assert (config.batch, config.learning_rate, config.ema_decay, config.steps) == (256, 1e-4, 0.9999, 400_000)
+        assert {score.sampling_steps for score in scores} == {250}
+        assert {score.samples for score in scores} == {50_000}
+        assert run.milestones == (100_000, 200_000, 300_000, 400_000)
+
+
+@pytest.mark.parametrize("name", [name for name in SCALES if SCALES[name][1].equal_macs])
+def test_depths_of_equal_cost_are_those_of_the_closed_form(name):
+    scale = SCALES[name][1]
+    resolution = dict(scale.changes).get("resolution", PRESETS[scale.preset].resolution)
+    task = {"channels": 1, "downsample": 1, "num_classes": 10}
+    for model, depth in scale.equal_macs.items():
+        dim, dit = (spec(f"{family}-{model}", **task) for family in ("DiM", "DiT"))
+        assert equal_macs_depth(dim, dit, resolution) == depth, model
+
+
+def test_the_embedded_ladder_has_the_papers_depth_ratios():
+    for ours, papers in SCALES["digits"][1].sizes.items():
+        ratios = [spec(f"DiM-{size}/4").depth / spec(f"DiT-{size}/4").depth for size in (ours, papers)]
+        assert ratios[0] == pytest.approx(ratios[1])
+
+
+def test_compared_cells_have_three_seeds_or_more_and_rivals():
+    for name in ("digits", "digits-gpu"):
+        for row in suite(name).rows:
+            assert len({score.run.seed for score in row.scores}) >= 3
+            rivals = [other for other in suite(name).rows if (other.table, other.contest) == (row.table, row.contest)]
+            assert {rival.family for rival in rivals} == {"DiT", "DiM"}
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_run_resolves_and_its_flags_are_those_of_the_trainer(name):
+    from harness import train
+
+    for run, scores in suite(name).runs().items():
+        asked = train.parser().parse_args(run.flags())
+        assert dataclasses.asdict(train.resolve(asked)) == dataclasses.asdict(run.config)
+        assert asked.checkpoint_at == list(run.milestones)
+        assert {score.step for score in scores} <= set(run.milestones)
+
+
+def test_a_changed_setting_is_another_run_and_an_equal_one_is_the_same():
+    assert RUN.name == dataclasses.replace(RUN).name
+    others = [
+        dataclasses.replace(RUN, seed=2),
+        dataclasses.replace(RUN, changes=(("batch", 32),)),
+        dataclasses.replace(RUN, milestones=(4, 16)),
+        dataclasses.replace(RUN, model="DiM-P/4"),
+    ]
+    assert len({RUN.name, *(other.name for other in others)}) == 5
+
+
+def test_a_record_answers_the_score_of_its_own_settings_alone():
+    assert SCORE.answers(record())
+    changes = [
+        {"batch": 32}, {"seed": 0}, {"learning_rate": 2e-3}, {"model": "DiM-P/4"}, {"depth": 2}, {"step": 8},
+        {"cfg_scale": 1.5}, {"steps": 50}, {"sampler": "ddim"}, {"weights": "raw"}, {"metric": "fd2k@digits"},
+        {"verdict": "error"}, {"training": {}}, {"sampling": None},
+    ]  # fmt: skip
+    for change in changes:
+        assert not SCORE.answers(record(**change)), change
+
+
+def test_what_no_record_answers_is_missing():
+    assert SCORE.missing([record()]) == ["is500@digits"]
+    assert SCORE.samples == 1000
+
+
+def test_what_the_paper_compares_comes_before_its_variants_and_one_seed_before_the_next():
+    scores = list(suite("digits").scores())
+    assert len(set(scores)) == len(scores)
+    seeds = [score.run.seed for score in scores]
+    assert seeds == sorted(seeds)
+    first = [score.run.model for score in scores if score.run.seed == 0]
+    at = first.index("DiM-N/4-matched")
+    assert not any("matched" in model for model in first[:at])
+    assert {"DiT-N/4", "DiM-N/4", "DiT-M/4", "DiM-M/4", "DiT-N/2", "DiM-N/8"} <= set(first[:at])
+
+
+def test_an_unknown_suite_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match=r"unknown suite 'tiny'; choose from smoke, digits, .*paper"):
+        suite("tiny")
