@@ -1,7 +1,9 @@
 """`python -m harness.tables`: the paper's tables rebuilt beside the printed ones, and those of memory and latency.
 
-    python -m harness.tables --table 4 5 6              # the efficiency columns: counted anew, and recorded
-    python -m harness.tables --table memory latency     # from the records of harness.bench
+    python -m harness.tables                                     # all, of the suite `digits` and `moving-digits`
+    python -m harness.tables --table 4 5 6                       # the efficiency columns are counted anew, and recorded
+    python -m harness.tables --table 2 7 --suite paper --include mine.jsonl        # your checkpoint's scores as rows
+    python -m harness.tables --table memory latency              # from the records of harness.bench
 
 Writes CSV (every digit), Markdown and LaTeX (rounded) under results/tables/. What has no record is `missing`.
 """
@@ -12,14 +14,17 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import report, store
+import pandas as pd
+
+from harness import report, store, suites
 from harness.cost import CONVENTIONS
 from harness.workload import Parser
 
 OUTPUT = store.RESULTS / "tables"
 MEASUREMENTS = store.RESULTS / "measurements"
+SUITES = {3: "moving-digits"} if "moving-digits" in suites.SUITES else {}
 HARDWARE = {"memory": report.memory_table, "latency": report.latency_table}
-TABLES = (*map(str, report.COST_TABLES), *HARDWARE)
+TABLES = (*map(str, sorted({*report.QUALITY_TABLES, *report.COST_TABLES})), *HARDWARE)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -27,6 +32,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="harness.tables", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", nargs="+", choices=TABLES, default=TABLES, metavar="NAME",
                         help=f"of {', '.join(TABLES)}; default: all")  # fmt: skip
+    parser.add_argument("--suite", choices=suites.SUITES, help="whose rows are measured (default: digits; "
+                        "Table 3: moving-digits)")  # fmt: skip
+    parser.add_argument("--include", nargs="+", default=[], metavar="WHAT",
+                        help="records of harness.eval (a .jsonl), or a model or source among the records")  # fmt: skip
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default: results/tables")
     parser.add_argument("--measurements", type=Path, default=MEASUREMENTS, metavar="DIR", help="default: in results/")
     args = parser.parse_args(argv)
@@ -41,16 +50,43 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _tables(args: argparse.Namespace) -> Iterator[report.Table]:
+    """The tables asked for. Whatever is refused is refused before the first."""
+    from harness.cost.trained import exact_costs
+
+    records = store.load(args.measurements)
+    own = _included(args.include, records)
+    made = []
+    for number in report.QUALITY_TABLES:
+        if str(number) in args.table:
+            suite = suites.suite(args.suite or SUITES.get(number, "digits"))
+            exact = store.frame(exact_costs(suite))
+            made.append(report.quality_table(number, suite, pd.concat([records, exact], ignore_index=True), own))
+    made += [make(records) for name, make in HARDWARE.items() if name in args.table]
+    yield from made
     numbers = [number for number in report.COST_TABLES if str(number) in args.table]
     if numbers:
         from harness.cost.measure import measure_all, workloads_of_tables
 
         counts = measure_all(workloads_of_tables(numbers), list(CONVENTIONS.values()))
         store.append(args.measurements / "flops.jsonl", counts, repeat=False)
-        frame = store.frame(counts)
-        yield from (report.cost_table(number, frame) for number in numbers)
-    records = store.load(args.measurements)
-    yield from (make(records) for name, make in HARDWARE.items() if name in args.table)
+        yield from (report.cost_table(number, store.frame(counts)) for number in numbers)
+
+
+def _included(names: list[str], records: pd.DataFrame) -> pd.DataFrame:
+    """A user's own records: of files, or those among `records` whose model or source is named."""
+    found = []
+    for name in names:
+        if name.endswith(".jsonl"):
+            if not Path(name).is_file():
+                raise ValueError(f"no records at {name}")
+            found.append(store.load(Path(name)))
+            continue
+        known = [field for field in ("model", "source") if field in records]
+        chosen = records[(records[known] == name).any(axis=1)] if known else records
+        if "metric" not in chosen or not chosen["metric"].notna().any():
+            raise ValueError(f"no evaluation of {name!r} among the records: give a .jsonl, a model or a source")
+        found.append(chosen)
+    return pd.concat(found, ignore_index=True) if found else store.frame([])
 
 
 if __name__ == "__main__":

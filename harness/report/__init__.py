@@ -8,6 +8,7 @@ from harness.report.latency import latency_table
 from harness.report.layout import Block, Bold, Table
 from harness.report.memory import memory_table
 from harness.report.paper import PUBLISHED, agrees, published, published_costs
+from harness.report.quality import QUALITY_TABLES, quality_table
 from harness.report.style import save
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "FIGURES",
     "FORMATS",
     "PUBLISHED",
+    "QUALITY_TABLES",
     "Block",
     "Bold",
     "Row",
@@ -28,6 +30,7 @@ __all__ = [
     "memory_table",
     "published",
     "published_costs",
+    "quality_table",
     "render",
     "save",
     "table",

@@ -11,6 +11,8 @@ import pandas as pd
 
 from harness.report.formats import FORMATS, render
 
+WIDE = 8  # columns that fit a line as they are
+
 
 class Bold(str):
     """A cell to be set in bold."""
@@ -34,7 +36,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Table:
-    """`data` keeps every digit; `blocks` are for reading. `protocol` and `claim` are sentences under the table."""
+    """`data` keeps every digit; `blocks` are for reading. `protocol` and `claim` are said under the table."""
 
     name: str
     title: str
@@ -55,16 +57,24 @@ class Table:
             parts.append(_grid(block))
         if self.notes:
             parts.append("\n".join(f"- {note}" for note in self.notes))
-        return "\n\n".join([*parts, *self._said("**", "**")]) + "\n"
+        parts += [f"**Protocol.** {self.protocol}"] if self.protocol else []
+        parts += ["\n".join(["**The paper's claim.**", "", *(f"- {one}" for one in self.claim)])] if self.claim else []
+        return "\n\n".join(parts) + "\n"
 
     def latex(self) -> str:
-        """A `table` environment of booktabs rules; the document needs that package and nothing else."""
-        lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering\footnotesize"]
-        lines += [r"\setlength{\tabcolsep}{3pt}", rf"\caption{{{escape(self.title)}}}", rf"\label{{tab:{self.name}}}"]
+        """A `table` environment of booktabs rules, wide grids scaled to the line; needs those two packages alone."""
+        title = re.sub(r"^(Table \d+): (.*)$", r"\2 (\1 of the paper)", self.title)
+        lines = [r"% needs \usepackage{booktabs,graphicx}", r"\begin{table}", r"\centering\footnotesize"]
+        lines += [r"\setlength{\tabcolsep}{3pt}", rf"\caption{{{escape(title)}}}", rf"\label{{tab:{self.name}}}"]
         for block in self.blocks:
             lines += [rf"\par\smallskip\textbf{{{escape(block.caption)}}}\par\smallskip"] if block.caption else []
+            wide = len(block.header) > WIDE
+            lines += [r"\resizebox{\linewidth}{!}{%"] if wide else []
             lines += _tabular(block)
-        said = [*(escape(note) for note in self.notes), *self._said(r"\textbf{", "}", escape)]
+            lines += ["}"] if wide else []
+        said = [escape(note) for note in self.notes]
+        said += [rf"\textbf{{Protocol.}} {escape(self.protocol)}"] if self.protocol else []
+        said += [rf"\textbf{{The paper's claim.}} {escape(' '.join(self.claim))}"] if self.claim else []
         if said:
             text = "\n\n".join(said)
             lines += [
@@ -72,12 +82,6 @@ class Table:
                 rf"\begin{{minipage}}{{\linewidth}}\scriptsize\raggedright {text}\end{{minipage}}",
             ]
         return "\n".join([*lines, r"\end{table}"]) + "\n"
-
-    def _said(self, start: str, end: str, escape=str) -> list[str]:
-        said = [f"{start}Protocol.{end} {escape(self.protocol)}"] if self.protocol else []
-        if self.claim:
-            said.append(f"{start}The paper's claim.{end} {escape(' '.join(self.claim))}")
-        return said
 
     def _repr_markdown_(self) -> str:
         return self.markdown()
@@ -115,10 +119,12 @@ def _grid(block: Block) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
 
 
+NUMERIC = re.compile(r"(≈ )?-?\d[\d.]*($| [±(\[])|OOM|missing|unsupported|error|–?$|-$")
+"""A cell of a column to be set flush right."""
+
+
 def _tabular(block: Block) -> list[str]:
-    numeric = [
-        all(re.match(r"[-~<>]?\d|OOM|missing|$|-$", row[i]) for row in block.rows) for i in range(len(block.header))
-    ]
+    numeric = [all(NUMERIC.match(row[i]) for row in block.rows) for i in range(len(block.header))]
     lines = [rf"\begin{{tabular}}{{{''.join('r' if n else 'l' for n in numeric)}}}", r"\toprule"]
     if block.groups:
         cells, rules, column = [], [], 1
@@ -141,7 +147,7 @@ _ESCAPES = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "±": r"$\pm$", "×": r"$\times$", "→": r"$\to$", "≈": r"$\approx$", "†": r"$^\dagger$", "−": "$-$", "é": r"\'e",
-    "–": "--", "²": "$^2$", '"': "''",
+    "↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "²": "$^2$", '"': "''",
 }  # fmt: skip
 
 

@@ -1,0 +1,229 @@
+"""Measured cells: one from the records of each seed, in rows beside those that the paper prints."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from harness.report.cost import costs
+from harness.report.paper import published
+from models import spec
+
+if TYPE_CHECKING:
+    from harness.suites import Row, Suite
+
+Record = dict[str, Any]
+COLUMNS = {  # of the paper's tables -> (measured quantities that stand for it, the better direction)
+    "fid": (("fid", "fd"), -1),
+    "sfid": (("sfid",), -1),
+    "is": (("inception_score",), 1),
+    "precision": (("precision",), 1),
+    "recall": (("recall",), 1),
+    "fvd": (("fvd", "fd"), -1),
+}
+GIVES = {  # distance in a recipe's name -> the quantities that it gives
+    "adm": ("fid", "sfid", "inception_score", "precision", "recall"),
+    "is": ("inception_score",),
+    "pr": ("precision", "recall"),
+}
+NAMES = {"fid": "FID", "fd": "FD", "sfid": "sFID", "is": "IS", "inception_score": "IS", "fvd": "FVD"}
+MARKS = {"oom": "OOM", "unsupported": "unsupported", "error": "error", "estimated": "estimated"}
+MISSING, NOT_MADE = "missing", "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Values, one a seed. `error` is of one run's samples (bootstrap), where there is a single seed."""
+
+    values: tuple[float, ...] = ()
+    error: float | None = None
+    mark: str = ""
+    quantity: str = ""
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds (N - 1); of one seed its own error."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else self.error
+
+    def text(self) -> str:
+        if self.mean is None:
+            return self.mark
+        sign = "≈ " if self.mark == "estimated" else ""
+        if len(self.values) > 1:
+            return f"{sign}{with_error(self.mean, self.spread)} ({len(self.values)})"
+        return f"{sign}{with_error(self.mean, self.spread)}†"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table: the paper's cells as strings, the measured ones, and whom they are compared with."""
+
+    label: str
+    printed: dict[str, str] = field(default_factory=dict)  # column -> as printed
+    printed_label: str = ""
+    family: str = ""
+    variant: str = ""
+    contest: str = ""
+    cells: dict[str, Cell] = field(default_factory=dict)
+    records: tuple[Record, ...] = ()
+    seeds: tuple[int, ...] = ()
+    params_m: float | None = None  # exact, in millions
+    gmacs: float | None = None  # exact, of a forward pass
+
+
+def with_error(value: float, error: float | None) -> str:
+    """A value to the second significant digit of its error, and the error; without one to four digits."""
+    if not error or not math.isfinite(error):
+        return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.1g}"
+    rounded = float(f"{error:.1e}")
+    decimals = min(6, max(0, 1 - math.floor(math.log10(rounded))))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+
+
+def columns_of(table: int) -> list[str]:
+    """The quality columns that the paper's table has."""
+    return [name for name in COLUMNS if name in published(table)]
+
+
+def offered(metrics: Iterable[str]) -> set[str]:
+    """The quantities that recipes of these names give."""
+    found: set[str] = set()
+    for name in metrics:
+        match = re.match(r"[a-z]+", name)
+        distance = match[0] if match else name
+        found |= set(GIVES.get(distance, (distance,)))
+    return found
+
+
+def evaluations(records: pd.DataFrame) -> dict[tuple[str, int], list[Record]]:
+    """The records of harness.eval in order of time, by quantity and training step."""
+    found: dict[tuple[str, int], list[Record]] = {}
+    for record in records.to_dict("records") if len(records) else []:
+        if isinstance(record.get("metric"), str) and _number(record.get("step")):
+            found.setdefault((record["quantity"], int(record["step"])), []).append(record)
+    return found
+
+
+def measure(row: Row, column: str, records: Mapping[tuple[str, int], list[Record]]) -> tuple[Cell, list[Record]]:
+    """A row's cell of one column, and the records it is made of: the latest answer of each seed's score."""
+    wanted = COLUMNS[column][0]
+    given = set().union(*(offered(score.metrics) for score in row.scores))
+    quantity = next((name for name in wanted if name in given), "")
+    if not quantity:
+        return Cell(mark="unsupported"), []
+    used, marks = [], []
+    for score in row.scores:
+        asked = records.get((quantity, score.step), [])
+        answers = [record for record in asked if score.answers({**record, "verdict": "ok"})]  # a failure is one too
+        numbers = [record for record in answers if _number(record["value"])]
+        used += numbers[-1:]
+        marks += [record["verdict"] for record in (numbers or answers)[-1:]]
+    mark = next((MARKS[verdict] for verdict in marks if verdict in MARKS), "") if marks else MISSING
+    return cell_of(used, quantity, mark), used
+
+
+def cell_of(used: Sequence[Record], quantity: str, mark: str = "") -> Cell:
+    """A cell from one record a seed."""
+    error = used[0]["parts"].get("standard_error") if len(used) == 1 else None
+    return Cell(tuple(float(record["value"]) for record in used), error, mark, quantity)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def lines_of(number: int, suite: Suite, records: pd.DataFrame) -> list[Line]:
+    """The rows of a table: those of the suite, and the printed ones that the suite has no counterpart of."""
+    paper = published(number)
+    columns = columns_of(number)
+    known = evaluations(records)
+    exact = {(row["model"], row.get("resolution")): row for row in costs(records)} if len(records) else {}
+    lines, matched = [], set()
+    for row in suite.rows:
+        if row.table != number:
+            continue
+        printed: dict[str, str] = {}
+        label = ""
+        if row.published is not None:
+            where = (paper[list(row.published)] == pd.Series(row.published)).all(axis=1)
+            if where.sum() != 1:
+                raise ValueError(f"table {number}: {row.published} names {where.sum()} printed rows, not one")
+            index = int(where.to_numpy().argmax())
+            matched.add(index)
+            printed, label = _printed(paper.iloc[index], columns)
+        found = {column: measure(row, column, known) for column in columns}
+        used = tuple(record for _, several in found.values() for record in several)
+        seeds = tuple({s for s in (_seed(record) for record in used) if s is not None})
+        cells = {column: cell for column, (cell, _) in found.items()}
+        size = exact.get((model_of(row), row.scores[0].run.config.resolution), {})
+        lines.append(
+            Line(
+                label=row.label, printed=printed, printed_label=label, family=row.family, variant=row.variant,
+                contest=row.contest, cells=cells, records=used, seeds=seeds,
+                params_m=size.get("params_m"), gmacs=size.get("exact_gmacs"),
+            )
+        )  # fmt: skip
+    alone = [_printed(paper.iloc[i], columns) for i in range(len(paper)) if i not in matched]
+    return (
+        [Line(NOT_MADE, printed, label) for printed, label in alone if number == 3]
+        + lines
+        + [Line(NOT_MADE, printed, label) for printed, label in alone if number != 3]
+    )
+
+
+def model_of(row: Row) -> str:
+    """The public name of what a row's runs train."""
+    config = row.scores[0].run.config
+    return spec(config.model, **({"depth": config.depth} if config.depth else {})).name
+
+
+def _printed(row: pd.Series, columns: list[str]) -> tuple[dict[str, str], str]:
+    """A printed row's cells, and its name: the columns that are no figures."""
+    cells = {column: str(row[column]) for column in columns}
+    label = str(row.iloc[0])
+    label += f", {int(row['steps']) // 1000}K steps" if "steps" in row else ""
+    label += f", guidance {row['cfg']}" if "cfg" in row else ""
+    return cells, label
+
+
+def _seed(record: Record) -> int | None:
+    training = record.get("training")
+    return training.get("seed") if isinstance(training, dict) else None
+
+
+def included_lines(number: int, records: pd.DataFrame) -> list[Line]:
+    """Rows of a user's own records: one a source, its repeated evaluations not merged (the latest counts)."""
+    columns = columns_of(number)
+    lines: dict[str, dict[str, Record]] = {}
+    for record in records.to_dict("records") if len(records) else []:
+        for column in columns:
+            if record["quantity"] in COLUMNS[column][0] and record.get("metric") and _number(record["value"]):
+                lines.setdefault(str(record.get("source") or record.get("model")), {})[column] = record
+    found = []
+    for name, cells in lines.items():
+        model = next((r["model"] for r in cells.values() if isinstance(r.get("model"), str)), None)
+        measured = {
+            column: cell_of([cells[column]], cells[column]["quantity"]) if column in cells else Cell(mark=MISSING)
+            for column in columns
+        }
+        label = f"{name} ({model}), yours" if model else f"{name}, yours"
+        found.append(Line(label, cells=measured, records=tuple(cells.values())))
+    return found
+
+
+def rival(line: Line, lines: Sequence[Line]) -> Line | None:
+    """The DiT that a DiM row is compared with: of its contest, of its variant if there is one, else of none."""
+    others = [one for one in lines if one.contest == line.contest and (one.family, line.family) == ("DiT", "DiM")]
+    exact = [one for one in others if one.variant == line.variant]
+    plain = [one for one in others if not one.variant]
+    return next(iter(exact or plain), None)

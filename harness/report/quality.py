@@ -1,0 +1,153 @@
+"""Tables 2, 3, 5, 6 and 7: what the paper prints beside what was measured, each value with its spread or its mark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from harness.report import protocol
+from harness.report.cells import (
+    COLUMNS,
+    MISSING,
+    NAMES,
+    NOT_MADE,
+    Cell,
+    Line,
+    Record,
+    columns_of,
+    included_lines,
+    lines_of,
+    rival,
+)
+from harness.report.claims import welch
+from harness.report.layout import Block, Bold, Table
+from harness.report.verdict import verdict
+
+if TYPE_CHECKING:
+    from harness.suites import Suite
+
+QUALITY_TABLES = {
+    2: "Table 2: quality over training steps",
+    3: "Table 3: video quality",
+    5: "Table 5: quality by patch size",
+    6: "Table 6: quality by model size",
+    7: "Table 7: quality by guidance",
+}
+
+
+def better(lines: Sequence[Line], columns: Iterable[str]) -> set[tuple[int, str]]:
+    """Cells to be set in bold: (row, column) of the better of a contest where the difference exceeds the spread.
+
+    A DiT is compared with the DiM of its own variant alone.
+    """
+    bold = set()
+    place = {id(line): i for i, line in enumerate(lines)}
+    for i, dim in enumerate(lines):
+        dit = rival(dim, lines)
+        if dit is None:
+            continue
+        for column in columns:
+            test = welch(dim.cells[column].values, dit.cells[column].values)
+            if test and test.exceeds_spread:
+                if test.difference * COLUMNS[column][1] > 0:
+                    bold.add((i, column))
+                elif dim.variant == dit.variant:
+                    bold.add((place[id(dit)], column))
+    return bold
+
+
+def quality_table(number: int, suite: Suite, records: pd.DataFrame, own: pd.DataFrame | None = None) -> Table:
+    """A quality table of the paper, printed beside measured, with its protocol and what becomes of its claim.
+
+    `records` are those of harness.store; `own` are a user's, shown as extra rows. Raises ValueError for an unknown
+    table, and, naming the difference, for records of more than one protocol.
+    """
+    if number not in QUALITY_TABLES:
+        raise ValueError(f"table {number} has no quality; choose from {', '.join(map(str, QUALITY_TABLES))}")
+    columns = columns_of(number)
+    measured = lines_of(number, suite, records)
+    extra = included_lines(number, own) if own is not None else []
+    labelled = [[(line.label, record) for line in several for record in line.records] for several in (measured, extra)]
+    shared = protocol.check(number, *labelled)
+    lines = measured + extra
+    seeds = [seed for line in lines for seed in line.seeds]
+    told = f"Suite `{suite.name}`: {suite.title}. "
+    if any(labelled):
+        told += protocol.words(shared, seeds)
+    else:
+        told += f"Nothing is measured yet; `python -m harness.reproduce --suite {suite.name}` does it."
+    return Table(
+        name=f"table{number}",
+        title=f"{QUALITY_TABLES[number]}, printed and measured",
+        data=pd.DataFrame([_data(line, columns) for line in lines]),
+        blocks=[_block(lines, columns)],
+        notes=_notes(lines),
+        protocol=told,
+        claim=verdict(number, suite.name, lines, columns),
+    )
+
+
+def _block(lines: Sequence[Line], columns: list[str]) -> Block:
+    bold = better(lines, columns)
+    quantities = {
+        c: next((ln.cells[c].quantity for ln in lines if c in ln.cells and ln.cells[c].quantity), c) for c in columns
+    }
+    arrows = {column: "↓" if COLUMNS[column][1] < 0 else "↑" for column in columns}
+    header = ["model", *(f"{NAMES.get(c, c)} {arrows[c]}" for c in columns)]
+    largest = max((line.gmacs or 0 for line in lines), default=0)
+    sizes, scale = largest > 0, 1 if largest >= 1 else 1000
+    units = ["params, M", "GMAC"] if scale == 1 else ["params, K", "MMAC"]
+    header += ["model", *(units if sizes else [])]
+    header += [f"{NAMES.get(quantities[c], quantities[c])} {arrows[c]}" for c in columns]
+    rows = []
+    for i, line in enumerate(lines):
+        texts = [line.cells[c].text() if c in line.cells else NOT_MADE for c in columns]
+        marked = [Bold(text) if (i, c) in bold else text for c, text in zip(columns, texts, strict=True)]
+        if any((line.label, line.contest) == (other.label, other.contest) != (NOT_MADE, "") for other in lines[:i]):
+            continue  # a DiM of equal parameters may be that of equal multiply-adds, too
+        size = [f"{scale * n:.3g}" if n else "" for n in (line.params_m, line.gmacs)] if sizes else []
+        rows.append([line.printed_label, *(line.printed.get(c, "") for c in columns), line.label, *size, *marked])
+    half = 1 + len(columns)
+    return Block(header, rows, groups=[("printed", half), ("measured", half + 2 * sizes)])
+
+
+def _data(line: Line, columns: list[str]) -> Record:
+    row: Record = {"printed_row": line.printed_label, "measured_row": line.label, "family": line.family}
+    row |= {"variant": line.variant, "contest": line.contest, "params_m": line.params_m, "gmacs": line.gmacs}
+    for column in columns:
+        cell = line.cells.get(column, Cell(mark="" if line.label == NOT_MADE else MISSING))
+        spread_of = {0: "", 1: "samples of one seed"}.get(len(cell.values), "seeds")
+        row |= {f"{column}_printed": line.printed.get(column, ""), column: cell.mean, f"{column}_spread": cell.spread}
+        row |= {f"{column}_spread_of": spread_of, f"{column}_seeds": len(cell.values), f"{column}_mark": cell.mark}
+    return row
+
+
+def _notes(lines: Sequence[Line]) -> list[str]:
+    cells = [cell for line in lines for cell in line.cells.values()]
+    notes = []
+    if any(line.params_m for line in lines):
+        notes.append("params and MACs: exact, of the measured model: parameters, and multiply-adds of a forward pass.")
+    if any(line.variant == "matched" for line in lines):
+        notes.append("matched: at DiT's parameters; where no other depth is nearer, at its multiply-adds, too.")
+    if any(len(cell.values) > 1 for cell in cells):
+        notes.append("mean ± standard deviation over training seeds (how many). Bold: the better of a DiT and a DiM of "
+                     "one contest where the difference is more than its standard error (from both standard deviations) "
+                     "times the 97.5 % quantile of Welch's t, uncorrected; never with a single seed.")  # fmt: skip
+    if any(len(cell.values) == 1 for cell in cells):
+        notes.append("†: one seed; ± is the standard error of its samples (bootstrap, or binomial for precision and "
+                     "recall), without the spread between trainings.")  # fmt: skip
+    marks = {cell.mark for cell in cells}
+    if MISSING in marks:
+        notes.append("missing: no record yet.")
+    if "unsupported" in marks:
+        notes.append("unsupported: these features have no counterpart of that metric.")
+    if any(cell.mark == "estimated" for cell in cells):
+        notes.append("≈: estimated, not measured.")
+    if any(cell.quantity == "fd" for cell in cells):
+        notes.append("FD: a Fréchet distance on other features than Inception's or I3D's; its scale is its own, and it "
+                     "is not to be read beside the printed column's.")  # fmt: skip
+    if any(line.label == NOT_MADE for line in lines):
+        notes.append(f"{NOT_MADE}: a row of the paper that this suite has no counterpart of.")
+    return notes

@@ -1,0 +1,274 @@
+"""The quality tables: cells from records, bold by a rule, claims by a test, one protocol, marks for what is absent."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness import report, store
+from harness.report.cells import Cell, with_error
+from harness.report.claims import Claim, Tally, holm, tally, welch
+from harness.report.layout import Block, Bold, Table, escape
+from harness.suites import Row, Run, Score, Suite
+
+SEEDS = (0, 1, 2)
+METRICS = ("fd1k@digits", "is1k@digits", "pr1k@digits")
+
+
+def row(table, model, published, contest, variant="", step=500, cfg=1.5) -> Row:
+    runs = [Run(preset="digits", model=model, milestones=(step,), seed=seed) for seed in SEEDS]
+    scores = tuple(Score(run=run, step=step, metrics=METRICS, cfg_scale=cfg, sampling_steps=50) for run in runs)
+    label = f"{model} at {step} steps"
+    return Row(table=table, label=label, family=model[:3], contest=contest, scores=scores, published=published,
+               variant=variant)  # fmt: skip
+
+
+def guidance(family, cfg) -> dict[str, str]:
+    return {"model": f"{family}-B/4", "steps": "400000", "cfg": cfg}
+
+
+SUITE = Suite("digits", "embedded digits", (
+    row(7, "DiT-N/2", guidance("DiT", "1.0"), "1.0", cfg=1.0),
+    row(7, "DiM-N/2", guidance("DiM", "1.0"), "1.0", cfg=1.0),
+    row(7, "DiT-N/2", guidance("DiT", "1.5"), "1.5"), row(7, "DiM-N/2", guidance("DiM", "1.5"), "1.5"),
+    row(7, "DiM-N/2-matched", None, "1.5", "matched"),
+    *(row(5, f"DiM-N/{patch}", {"model": f"DiM-B/{patch}"}, str(patch)) for patch in (8, 4, 2)),
+    *(row(5, f"DiT-N/{patch}", None, str(patch)) for patch in (8, 4, 2)),
+), seeds=3)  # fmt: skip
+
+
+def record(model, seed, value, quantity="fd", cfg=1.5, step=500, **changes) -> store.Measurement:
+    metric = {"fd": "fd1k@digits", "inception_score": "is1k@digits"}.get(quantity, "pr1k@digits")
+    workload = {
+        "metric": metric, "model": model, "step": step, "source": f"runs/{model}-{seed}",
+        "n_samples": 1000, "n_reference": 1797, "reference": "digits", "reference_sha256": "ab" * 32, "resolution": 8,
+        "arithmetic": "fp64",
+        "extractor": {"network": "digits network", "weights_sha256": "cd" * 32, "published_weights": False},
+        "training": dataclasses.asdict(Run(preset="digits", model=model, milestones=(step,), seed=seed).config),
+        "sampling": {"steps": 50, "sampler": "ddpm", "cfg_scale": cfg, "cfg_channels": 3, "seed": seed,
+                     "precision": "fp32", "weights": "ema", "classes": "uniform"},
+    }  # fmt: skip
+    for name, change in changes.items():
+        workload[name] = {**workload[name], **change} if isinstance(change, dict) else change
+    return store.Measurement(
+        quantity=quantity, value=value, unit="1", method=metric, workload=workload, parts={"standard_error": 0.25},
+        provenance=store.Provenance.here("cpu"),
+    )  # fmt: skip
+
+
+def seeds(model, values, **how) -> list[store.Measurement]:
+    return [record(model, seed, value, **how) for seed, value in zip(SEEDS, values, strict=False)]
+
+
+def cells(table: report.Table) -> dict[str, list[str]]:
+    """Measured cells by the label of their row; rows of one label share theirs."""
+    (block,) = table.blocks
+    middle = len(block.header) // 2
+    return {line[middle] + (f" [{line[0]}]" if line[0] else ""): line[middle + 1 :] for line in block.rows}
+
+
+# ---------------------------------------------------------------------------------------------------------- statistics
+
+
+def test_welch_is_the_hand_calculation():
+    """a = 1, 2, 3 and b = 4, 6: variances 1 and 2, error^2 = 1/3 + 2/2, t = -3 / sqrt(4/3)."""
+    found = welch([1.0, 2.0, 3.0], [4.0, 6.0])
+    assert found.difference == pytest.approx(-3)
+    assert found.standard_error == pytest.approx((4 / 3) ** 0.5)
+    assert found.t == pytest.approx(-3 / (4 / 3) ** 0.5)
+    assert found.df == pytest.approx((4 / 3) ** 2 / ((1 / 3) ** 2 / 2 + 1**2 / 1))
+    assert found.p == pytest.approx(2 * stats.t.cdf(found.t, found.df))
+
+
+def test_welch_needs_two_values_a_side_and_some_spread():
+    assert welch([1.0], [2.0, 3.0]) is None
+    assert welch([1.0, 1.0], [2.0, 2.0]) is None
+
+
+def test_a_difference_exceeds_its_spread_where_the_test_says_so():
+    generator = np.random.default_rng(0)
+    said = set()
+    for shift in np.linspace(0, 3, 40):
+        test = welch(list(generator.normal(0, 1, 3)), list(generator.normal(shift, 1, 4)))
+        assert test.exceeds_spread == (test.p < 0.05)
+        said.add(test.exceeds_spread)
+    assert said == {True, False}
+
+
+def test_holm_is_the_hand_calculation():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_claims_are_counted_by_sign_and_significance():
+    near, far = [1.0, 1.1, 0.9], [5.0, 5.1, 4.9]
+    claims = [
+        Claim("fid", "", -1, near, far), Claim("fid", "", -1, far, near),
+        Claim("fid", "", -1, near, [1.02, 1.12, 0.95]),
+        Claim("fid", "", 0, near, far), Claim("fid", "", 1, near, []), Claim("fid", "", -1, [1.0], [2.0]),
+    ]  # fmt: skip
+    (count,) = tally(claims).values()
+    assert count == Tally(holds=3, holds_significantly=1, reversed=1, reversed_significantly=1, untested=1, missing=1)
+    assert count.words() == (
+        "holds in 3 of 4 (significantly in 1); reversed in 1 (significantly in 1); "
+        "too few seeds to test 1; 1 not measured yet"
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- cells
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [(12.3456, 0.234, "12.35 ± 0.23"), (1234.5, 67.8, "1234 ± 68"), (0.51234, 0.0123, "0.512 ± 0.012"),
+     (12.3456, None, "12.35"), (3.0, 0.0, "3 ± 0")],
+)  # fmt: skip
+def test_a_value_ends_at_the_second_digit_of_its_error(value, error, text):
+    assert with_error(value, error) == text
+
+
+def test_a_cell_is_the_mean_over_seeds_with_its_deviation_or_one_seed_marked():
+    assert Cell((1.0, 2.0, 3.0)).text() == "2.0 ± 1.0 (3)"
+    assert Cell((2.0,), error=0.5).text() == "2.00 ± 0.50†"
+    assert Cell((2.0, 4.0), mark="estimated").text() == "≈ 3.0 ± 1.4 (2)"
+
+
+def test_without_records_every_table_is_there_with_its_marks():
+    for number in report.QUALITY_TABLES:
+        table = report.quality_table(number, SUITE, store.frame([]))
+        text = table.markdown()
+        assert "python -m harness.reproduce --suite digits" in text
+        for printed in report.published(number).iloc[:, 0]:
+            assert printed in text
+    shown = cells(report.quality_table(7, SUITE, store.frame([])))
+    # FD, sFID (which these features do not have), IS, precision, recall
+    assert shown["DiT-N/2 at 500 steps [DiT-B/4, 400K steps, guidance 1.0]"] == [
+        "missing", "unsupported", "missing", "missing", "missing"
+    ]  # fmt: skip
+
+
+def test_cells_take_the_latest_answer_of_each_seed_and_bold_only_what_exceeds_the_spread():
+    records = [
+        *seeds("DiT-N/2", [90.0, 90.0, 90.0]), *seeds("DiT-N/2", [10.0, 11.0, 12.0]),
+        *seeds("DiM-N/2", [4.0, 5.0, 6.0]), *seeds("DiT-N/2", [0.5, 0.6, 0.4], quantity="precision"),
+        *seeds("DiM-N/2", [0.52, 0.6, 0.4], quantity="precision"),
+        *seeds("DiM-N/2-matched", [4.0], quantity="fd"), record("DiM-N/2", 0, None, cfg=1.0),
+    ]  # fmt: skip
+    (block,) = report.quality_table(7, SUITE, store.frame(records)).blocks
+    dit, dim, matched = block.rows[2:5]
+    assert (dit[7], dim[7], matched[7]) == ("11.0 ± 1.0 (3)", "5.0 ± 1.0 (3)", "4.00 ± 0.25†")
+    assert isinstance(dim[7], Bold)
+    assert not any(isinstance(cell, Bold) for cell in (*dit, *matched, dit[10], dim[10]))
+
+
+def test_marks_are_words_where_there_is_no_number():
+    oom, unsupported = (dataclasses.replace(record("DiT-N/2", 0, None), verdict=v) for v in ("oom", "unsupported"))
+    for one, mark in ((oom, "OOM"), (unsupported, "unsupported"), (record("DiT-N/2", 0, 1.0, cfg=3.0), "missing")):
+        shown = cells(report.quality_table(7, SUITE, store.frame([one])))
+        assert shown["DiT-N/2 at 500 steps [DiT-B/4, 400K steps, guidance 1.5]"][0] == mark
+
+
+# ------------------------------------------------------------------------------------------------------------ protocol
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"n_samples": 500}, "n_samples of fd: 1000 and 500"), ({"reference_sha256": "ef"}, "reference_sha256"),
+     ({"sampling": {"cfg_channels": 1}}, "sampling.cfg_channels: 3 and 1"),
+     ({"extractor": {"weights_sha256": "0"}}, "extractor.weights_sha256")],
+)  # fmt: skip
+def test_cells_of_different_protocols_are_refused_by_name(change, named):
+    records = [record("DiT-N/2", 0, 1.0), record("DiM-N/2", 1, 2.0, **change)]
+    with pytest.raises(ValueError, match=named) as refused:
+        report.quality_table(7, SUITE, store.frame(records))
+    assert "DiT-N/2 at 500 steps and DiM-N/2 at 500 steps" in str(refused.value)
+
+
+def test_the_protocol_is_told_from_the_records():
+    records = [*seeds("DiT-N/2", [1.0, 2.0]), record("DiT-N/2", 0, 3.0, cfg=1.0)]
+    told = report.quality_table(7, SUITE, store.frame(records)).protocol
+    for part in ("digits network (weights cdcdcdcd, not published)", "fd1k@digits: 1,000 samples", "50 ddpm steps",
+                 "guidance as in the rows", "trained for 500 steps at batch 64", "training seeds 0, 1"):  # fmt: skip
+        assert part in told
+
+
+# -------------------------------------------------------------------------------------------------------------- claims
+
+
+def test_the_claim_of_a_contest_is_told_with_its_significance_and_at_equal_parameters():
+    records = [
+        *seeds("DiT-N/2", [10.0, 10.1, 10.2]), *seeds("DiM-N/2", [5.0, 5.1, 5.2]),  # as printed
+        *seeds("DiT-N/2", [20.0, 20.1, 20.2], cfg=1.0), *seeds("DiM-N/2", [30.0, 30.1, 30.2], cfg=1.0),  # reversed
+        *seeds("DiM-N/2-matched", [10.0, 10.3, 9.7]),
+    ]  # fmt: skip
+    said = " ".join(report.quality_table(7, SUITE, store.frame(records)).claim)
+    assert (
+        "DiM ahead of DiT in FID in 2 of 2, sFID in 0 of 2, IS in 2 of 2, precision in 2 of 2, recall in 1 of 2."
+        in said
+    )
+    assert "FID: holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in said
+    assert "at equal parameters: holds in 1 of 1 (significantly in none); 2 not measured yet." in said
+    assert "about 1.5 times the parameters" in said
+    assert "neither confirm nor refute" in said
+
+
+def test_the_claim_of_a_sweep_is_its_trend():
+    values = {8: [30.0, 31.0, 32.0], 4: [20.0, 21.0, 22.0], 2: [25.0, 26.0, 27.0]}
+    records = [one for patch, several in values.items() for one in seeds(f"DiM-N/{patch}", several)]
+    said = " ".join(report.quality_table(5, SUITE, store.frame(records)).claim)
+    assert "FID in 2 of 2" in said
+    assert "DiM, step by step: holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)" in said
+
+
+def test_single_seeds_give_signs_and_no_significance():
+    records = [record("DiT-N/2", 0, 10.0), record("DiM-N/2", 0, 5.0)]
+    said = " ".join(report.quality_table(7, SUITE, store.frame(records)).claim)
+    assert "holds in 1 of 1 (significantly in none); too few seeds to test 1" in said
+    assert "may be chance" in said
+
+
+def test_a_users_own_records_are_rows_scored_alike_however_trained():
+    mine = record("DiM-S/2", 7, 3.0, step=9, training={"batch": 1}, source="mine")
+    table = report.quality_table(7, SUITE, store.frame(seeds("DiT-N/2", [1.0, 2.0])), store.frame([mine]))
+    assert cells(table)["mine (DiM-S/2), yours"][0] == "3.00 ± 0.25†"
+    unlike = record("DiM-S/2", 7, 3.0, source="mine", sampling={"steps": 10})
+    with pytest.raises(ValueError, match=r"sampling\.steps: 50 and 10"):
+        report.quality_table(7, SUITE, store.frame(seeds("DiT-N/2", [1.0, 2.0])), store.frame([unlike]))
+
+
+# -------------------------------------------------------------------------------------------------------------- layout
+
+
+def test_latex_is_booktabs_and_escaped():
+    import pandas as pd
+
+    block = Block(["a_b", "x ↓"], [["50 %", Bold("1 ± 2")], ["`f_g`", "3"]], groups=[("", 1), ("measured", 1)])
+    table = Table("t", "R & D", pd.DataFrame({"a": [1.5]}), [block], notes=["100 #1"], protocol="p", claim=["c ~ d."])
+    assert table.latex() == (
+        "% needs \\usepackage{booktabs,graphicx}\n\\begin{table}\n\\centering\\footnotesize\n"
+        "\\setlength{\\tabcolsep}{3pt}\n"
+        "\\caption{R \\& D}\n\\label{tab:t}\n\\begin{tabular}{lr}\n\\toprule\n"
+        "\\multicolumn{1}{c}{} & \\multicolumn{1}{c}{measured} \\\\\n\\cmidrule(lr){2-2}\n"
+        "a\\_b & x $\\downarrow$ \\\\\n\\midrule\n50 \\% & \\textbf{1 $\\pm$ 2} \\\\\n\\texttt{f\\_g} & 3 \\\\\n"
+        "\\bottomrule\n\\end{tabular}\n\\par\\smallskip\n"
+        "\\begin{minipage}{\\linewidth}\\scriptsize\\raggedright 100 \\#1\n\n"
+        "\\textbf{Protocol.} p\n\n\\textbf{The paper's claim.} c \\textasciitilde{} d.\\end{minipage}\n\\end{table}\n"
+    )
+    assert "**1 ± 2**" in table.markdown()
+    assert table.csv() == "a\n1.5\n"
+    with pytest.raises(ValueError, match="no LaTeX for ☃"):
+        escape("☃")
+
+
+def test_latex_of_every_table_balances_its_braces_and_fills_every_row():
+    for number in report.QUALITY_TABLES:
+        text = report.quality_table(number, SUITE, store.frame(seeds("DiT-N/2", [1.0, 2.0]))).latex()
+        plain = text.replace(r"\{", "").replace(r"\}", "")
+        assert plain.count("{") == plain.count("}")
+        body = text[text.index(r"\begin{tabular}") : text.index(r"\end{tabular}")]
+        columns = body.split("{", 2)[2].partition("}")[0]
+        rows = [line for line in body.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+        assert {len(row.replace(r"\&", "").split("&")) for row in rows} == {len(columns)}
+        assert text.isascii()
