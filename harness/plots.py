@@ -1,5 +1,7 @@
 """`python -m harness.plots`: figures from the records, as SVG and PNG under results/figures/.
 
+    python -m harness.plots                             # all that can be drawn
+    python -m harness.plots --figure figure1 guidance --suite digits
     python -m harness.plots --figure cost               # counted anew, and recorded
     python -m harness.plots --figure memory latency     # from the records of harness.bench
 
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness import report, store
+from harness import report, store, suites
 from harness.cost import CONVENTIONS
 from harness.workload import Parser, Workload
 from models import spec
@@ -27,7 +29,8 @@ RESOLUTIONS = (256, 384, 512, 768, 1024, 1536, 2048)
 def main(argv: list[str] | None = None) -> None:
     """Parse, count what the figures need, record, draw."""
     parser = Parser(prog="harness.plots", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--figure", nargs="+", choices=list(report.FIGURES), help="default: all that can be drawn")
+    parser.add_argument("--figure", nargs="+", choices=report.FIGURES, help="default: all that can be drawn")
+    parser.add_argument("--suite", choices=suites.SUITES, default="digits", help="whose quality (default: digits)")
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default: results/figures")
     parser.add_argument("--measurements", type=Path, default=MEASUREMENTS, metavar="DIR", help="default: in results/")
     args = parser.parse_args(argv)
@@ -37,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
         args.output.mkdir(parents=True, exist_ok=True)
         for name in args.figure or report.FIGURES:
             try:
-                drawing = report.figure(name, records)
+                drawing = report.figure(name, records, suites.suite(args.suite))
             except ValueError as error:
                 if args.figure:
                     raise
@@ -65,6 +68,11 @@ def _records(args: argparse.Namespace) -> pd.DataFrame:
         timed = set(records.loc[records["quantity"] == "latency", "model"])
         extra = crossovers([spec(name) for name in catalogue() if name in timed])
         records = pd.concat([records, store.frame(extra)], ignore_index=True)
+    if any(name.startswith("quality-vs-") for name in chosen):
+        from harness.cost.trained import exact_costs
+
+        exact = store.frame(exact_costs(suites.suite(args.suite)))
+        records = pd.concat([records, exact], ignore_index=True)
     return records
 
 

@@ -57,7 +57,7 @@ def test_latency_throughput_and_flops_follow_from_the_samples():
               and r["dtype"] == "bfloat16"]  # fmt: skip
     assert row["ms"] == pytest.approx(20)
     assert row["iqr_ms"] == pytest.approx(20 * (1.0125 - 0.9875))
-    assert row["images_per_s"] == pytest.approx(50)
+    assert row["items_per_s"] == pytest.approx(50)
     assert row["tflop_per_s"] == pytest.approx(200)
     text = report.latency_table(store.frame(SWEEP)).markdown()
     assert "| DiT-XL/2 | 1 | forward | bfloat16 | naive attention | missing | missing | OOM | missing |" in text
@@ -79,6 +79,7 @@ def test_measured_memory_stands_beside_its_prediction():
     assert (row["predicted_gib"], row["measured_gib"], row["measured_over_predicted"]) == (1.5, 2, 2)
     text = report.memory_table(records).markdown()
     assert "90.00 [141]" in text
+    assert {row["frames"] for row in rows} == {0}
     assert f"Measured peak on {GPU}" in text
 
 
@@ -143,7 +144,7 @@ def test_records_of_the_preset_at_a_tiny_size_flow_into_tables_and_figures(capsy
 
 
 def test_a_figure_without_records_is_an_error_by_name_and_a_note_otherwise(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "FIGURES", {"memory": report.FIGURES["memory"]})
+    monkeypatch.setattr(report, "FIGURES", ("memory",))
     arguments = ["--measurements", str(tmp_path / "none"), "--output", str(tmp_path)]
     with pytest.raises(SystemExit) as stopped:
         plots.main(["--figure", "memory", *arguments])

@@ -8,23 +8,45 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from harness.report import style
+from harness.report.contact_sheets import contact_figure
 from harness.report.cost_figure import cost_figure
 from harness.report.latency import latency_figure
 from harness.report.memory import memory_figure
+from harness.report.quality_figures import gmacs_figure, guidance_figure, params_figure, patch_figure, training_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    from harness.suites import Suite
+
+OF_COSTS: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "cost": cost_figure,
     "memory": memory_figure,
     "latency": latency_figure,
 }
+OF_QUALITY: dict[str, Callable[[Suite, pd.DataFrame], Figure]] = {
+    "figure1": training_figure,
+    "figure3": lambda suite, records: contact_figure(suite),
+    "quality-vs-gmacs": gmacs_figure,
+    "quality-vs-params": params_figure,
+    "guidance": guidance_figure,
+    "patch-size": patch_figure,
+}
+FIGURES = (*OF_QUALITY, *OF_COSTS)
 
 
-def figure(name: str, records: pd.DataFrame) -> Figure:
-    """A figure by name, from the records. Raises ValueError for an unknown name or for records that lack it."""
+def figure(name: str, records: pd.DataFrame, suite: Suite | None = None) -> Figure:
+    """A figure by name, from the records; those of quality are of a suite (default: `digits`).
+
+    Raises ValueError for an unknown name, and where the records lack what it shows, with the command that makes them.
+    """
     if name not in FIGURES:
         raise ValueError(f"unknown figure {name!r}; choose from {', '.join(FIGURES)}")
     with style.styled():
-        return FIGURES[name](records)
+        if name in OF_COSTS:
+            return OF_COSTS[name](records)
+        if suite is None:
+            from harness.suites import suite as suite_by_name
+
+            suite = suite_by_name("digits")
+        return OF_QUALITY[name](suite, records)

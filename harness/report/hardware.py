@@ -23,7 +23,9 @@ def key_of(record: Row) -> Row:
     mixer = record.get("mixer") or (f"{attention} attention" if isinstance(attention, str) else f"{scan} scan")
     counts = {"resolution": int(record["resolution"]), "batch": int(record["batch"])}  # a frame with gaps has floats
     how = {"action": record["action"], "dtype": record["dtype"], "mixer": mixer}
-    return {"model": record["model"], **counts, **how, "checkpointing": bool(record["checkpointing"])}
+    frames = record.get("frames", 0)
+    clip = {"frames": int(frames) if frames > 0 else 0}  # of images there are none, which a frame of records has as NaN
+    return {"model": record["model"], **counts, **clip, **how, "checkpointing": bool(record["checkpointing"])}
 
 
 def sweep_keys(workloads: Iterable[Workload] | None = None) -> list[Row]:
@@ -75,7 +77,8 @@ def by_resolution(rows: list[tuple[Row, str]], caption: str) -> Block:
     lines: dict[tuple[str, ...], dict[int, str]] = {}
     for key, cell in rows:
         how = f"{key['mixer']}{', checkpointing' if key['checkpointing'] else ''}"
-        line = (str(key["model"]), str(key["batch"]), key["action"], key["dtype"], how)
+        batch = f"{key['batch']} of {key['frames']} frames" if key["frames"] else str(key["batch"])
+        line = (str(key["model"]), batch, key["action"], key["dtype"], how)
         lines.setdefault(line, {})[key["resolution"]] = cell
     header = ["model", "batch", "run", "dtype", "mixer", *(f"{pixels} px" for pixels in columns)]
     return Block(header, [[*line, *(cells.get(c, "") for c in columns)] for line, cells in lines.items()], caption)

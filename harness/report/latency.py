@@ -49,9 +49,9 @@ def _row(record: Row) -> Row:
     if record["verdict"] == "ok":
         low, median, high = pd.Series(record["samples"]).quantile([0.25, 0.5, 0.75])
         parts = record["parts"]
-        row |= {"ms": 1e3 * median, "iqr_ms": 1e3 * (high - low), "images_per_s": record["batch"] / median}
+        row |= {"ms": 1e3 * median, "iqr_ms": 1e3 * (high - low), "items_per_s": record["batch"] / median}
         row |= {"tflop_per_s": parts["flops"] / median / 1e12, "n_samples": len(record["samples"])}
-        row["joules_per_image"] = parts["joules"] / record["batch"] if "joules" in parts else None
+        row["joules_per_item"] = parts["joules"] / record["batch"] if "joules" in parts else None
     row["note"] = record.get("note", "")
     return row
 
@@ -64,7 +64,10 @@ def latency_table(records: pd.DataFrame, asked: list[Row] | None = None) -> Tabl
         here = [row for row in rows if row["device"] == device]
         blocks.append(by_resolution([(row, _time(row)) for row in here], f"Latency on {device}, ms"))
         if any(row["verdict"] == "ok" for row in here):
-            for column, caption in (("images_per_s", "Throughput on {}, images/s"), ("tflop_per_s", "TFLOP/s on {}")):
+            for column, caption in (
+                ("items_per_s", "Throughput on {}, images (or clips) a second"),
+                ("tflop_per_s", "TFLOP/s on {}"),
+            ):
                 cells = [(row, _figure(row, row.get(column))) for row in here]
                 blocks.append(by_resolution(cells, caption.format(device)))
     return Table("latency", "Latency and throughput by resolution, measured", pd.DataFrame(rows), blocks, NOTES)
@@ -88,7 +91,7 @@ def latency_figure(records: pd.DataFrame) -> Figure:
 
     The first panel is of a GPU; where none was measured it says so in words.
     """
-    rows = [row for row in latency_rows(records, []) if row["action"] == "forward"]
+    rows = [row for row in latency_rows(records, []) if row["action"] == "forward" and not row["frames"]]
     devices = list(dict.fromkeys(row["device"] for row in rows))
     panels = [device for device in devices if is_gpu(device)] or [ANY_GPU]
     panels += [device for device in devices if not is_gpu(device)]

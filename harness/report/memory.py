@@ -108,7 +108,9 @@ PANELS = (("forward", "float32"), ("train", "bfloat16"))
 
 def memory_figure(records: pd.DataFrame) -> Figure:
     """Peak memory of one image against resolution: lines predicted, rings measured on a GPU, cards as levels."""
-    rows = [row for row in memory_rows(records, []) if row["batch"] == 1 and not row["checkpointing"]]
+    rows = [
+        row for row in memory_rows(records, []) if row["batch"] == 1 and not (row["checkpointing"] or row["frames"])
+    ]
     rows = [row for row in rows if row["predicted_gib"]]
     panels = [(action, dtype) for action, dtype in PANELS if _of(rows, action, dtype)]
     if not panels:

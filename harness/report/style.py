@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,13 +76,13 @@ def resolution_axis(axes: Axes, resolutions: list[int]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def plain_log(axes: Axes, which: str) -> None:
-    """Make the `x` or `y` axis logarithmic, with ticks at 1, 2 and 5 that are written out."""
+def plain_log(axes: Axes, which: str, ticks: Sequence[float] = (1, 2, 3, 5)) -> None:
+    """Make the `x` or `y` axis logarithmic, with ticks at these multiples of powers of ten, written out."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(LogLocator(subs=ticks))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
