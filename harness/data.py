@@ -1,9 +1,11 @@
-"""Images to learn from: embedded digits, an image tree, or a latent cache of one.
+"""Images and clips to learn from: embedded digits, still or moving, trees of images or videos, latent caches.
 
     python -m harness.data encode --data imagenet/train --vae sd-vae-ft-ema --out results/runs/imagenet256
 
 A data set has `len`, `classes`, `channels`, `resolution`, and `load(indices, flips)`, which gives float32 images in
-[-1, 1], (B, C, H, W), or a cache's moments, with labels (B,) int64.
+[-1, 1], (B, C, H, W), or a cache's moments, with labels (B,) int64. One of clips has `load_clips(indices, flips,
+starts)`, which gives (B, T, C, H, W), and `load_frames(indices, starts)`, which gives images; `starts` in [0, 1) say
+how far into a video.
 """
 
 from __future__ import annotations
@@ -22,18 +24,40 @@ from harness.autoencoder import HUB, StableDiffusion
 from harness.distributed import choose_device
 from harness.images import Digits, ImageFolder
 from harness.latents import INDEX, LatentCache, encode
+from harness.moving_digits import MovingDigits
 from harness.seeds import stream
+from harness.videos import VideoFolder
 from harness.workload import Parser, positive
 
 
-class Dataset(Protocol):
+class Collection(Protocol):
+    """What every data set has."""
+
     name: str
     resolution: int
     channels: int  # of a latent, hence of the model
     classes: list[str]
 
     def __len__(self) -> int: ...
+
+
+class Dataset(Collection, Protocol):
+    """Images."""
+
     def load(self, indices: Sequence[int], flips: Sequence[bool]) -> tuple[Tensor, Tensor]: ...
+
+
+class VideoDataset(Collection, Protocol):
+    """Videos, of which clips or single frames are taken. `corrupt` names those that were left out."""
+
+    frames: int
+    stride: int
+    corrupt: set[str]
+
+    def load_clips(
+        self, indices: Sequence[int], flips: Sequence[bool], starts: Sequence[float]
+    ) -> tuple[Tensor, Tensor]: ...
+    def load_frames(self, indices: Sequence[int], starts: Sequence[float]) -> tuple[Tensor, Tensor]: ...
 
 
 def order(count: int, seed: int, positions: Sequence[int]) -> list[int]:
@@ -53,6 +77,8 @@ def open_dataset(name: str, resolution: int, skip_corrupt: bool = False, verify:
     """
     if name == "digits":
         return Digits(resolution)
+    if name == MovingDigits.name:
+        raise ValueError(f"{name} is of clips, which take a model of video, such as DiM-T/2-video")
     path = Path(name).expanduser()
     if not path.is_dir():
         raise ValueError(f"no data at {name!r}: give 'digits', an image tree, or a latent cache")
@@ -62,6 +88,23 @@ def open_dataset(name: str, resolution: int, skip_corrupt: bool = False, verify:
     if cache.resolution != resolution:
         raise ValueError(f"the latent cache {name} is of resolution {cache.resolution}, not {resolution}")
     return cache
+
+
+def open_videos(
+    name: str, resolution: int, frames: int, stride: int, lists: Sequence[Path] = (), skip_corrupt: bool = False
+) -> VideoDataset:
+    """`moving-digits`, or the root of a tree of videos, of which split lists may choose. Raises ValueError as those do.
+
+    Clips are of `frames` frames, `stride` apart.
+    """
+    if name == MovingDigits.name:
+        return MovingDigits(resolution, frames, stride)
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        raise ValueError(
+            f"no videos at {name!r}: give {MovingDigits.name!r} or a tree of videos, one directory a class"
+        )
+    return VideoFolder(path, resolution, frames, stride, lists, skip_corrupt)
 
 
 def parser() -> Parser:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-PURPOSES = {"order": 0, "train": 1, "sample": 2}  # the number is part of the stream: never reuse one
+PURPOSES = {"order": 0, "train": 1, "sample": 2, "clip": 3}  # the number is part of the stream: never reuse one
 
 
 def stream(seed: int, purpose: str, *index: int) -> np.random.Generator:
-    """The generator of one draw: `order` (epoch), `train` (step, block of the global batch), `sample` (index)."""
+    """The generator of one draw: `order` (epoch), `train` (step, block of the global batch), `sample` (index),
+    `clip` (part, index)."""
     return np.random.default_rng([seed, PURPOSES[purpose], *index])
