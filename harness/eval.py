@@ -2,6 +2,7 @@
 
     python -m harness.eval --ckpt results/runs/digits-DiM-T-2-seed0 --metric fd1k@digits pr1k@digits is1k@digits
     python -m harness.eval --samples samples.npz --ref VIRTUAL_imagenet256_labeled.npz --metric adm50k
+    python -m harness.eval --ckpt results/runs/moving-digits-DiM-N-4-video-seed0 --metric fvd1k@moving-digits
     python -m harness.eval --samples clips/ --ref ucf101/ --split train+test --metric fvd2048_16f
     python -m harness.eval reference --data imagenet/train --resolution 256 --out imagenet256.npz
 
@@ -22,26 +23,24 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from harness import store
-from harness.diffusion import pictures
 from harness.diffusion.checkpoint import Trained
 from harness.diffusion.fit import scan_backend
 from harness.diffusion.flags import add_sampling_flags, open_sampling
-from harness.diffusion.generate import QUANTISER, SampleConfig, generate, slots_of
+from harness.diffusion.generate import QUANTISER, SampleConfig, draw_labels, generate, slots_of
+from harness.diffusion.pictures import Album
 from harness.distributed import Ranks, barrier, choose_device, ranks
 from harness.metrics import recipes, references
-from harness.metrics.clips import ClipProtocol
+from harness.metrics.clips import ClipProtocol, open_clips
 from harness.metrics.evaluation import Settings
 from harness.metrics.neighbours import ARITHMETICS
 from harness.metrics.recipes import Recipe
 from harness.metrics.records import FORMATS, record, show
 from harness.metrics.shards import extract
-from harness.metrics.sources import Source, open_images
-from harness.metrics.suite import Scored, Setup, open_extractor, score_clips, score_images
+from harness.metrics.sources import DATASETS, Source, open_images
+from harness.metrics.suite import Scored, Setup, open_extractor, score_clips, score_items
 from harness.metrics.weights import VARIABLE
 from harness.workload import Parser, positive
 
@@ -76,7 +75,7 @@ def parser() -> Parser:
     what = door.add_mutually_exclusive_group(required=True)
     what.add_argument("--ckpt", type=Path, help="sample from this checkpoint, run directory or bare state dict")
     what.add_argument("--samples", metavar="WHERE", help="an .npz, or a folder of images, frame folders or videos")
-    door.add_argument("--ref", metavar="WHERE", help="an .npz, a folder, a data set (default for @digits: digits)")
+    door.add_argument("--ref", metavar="WHERE", help="an .npz, a folder, a data set (default: what @ names)")
     door.add_argument("--ref-resolution", type=positive, metavar="PX", help="crop and resize a reference folder")
     door.add_argument("--format", choices=FORMATS, default="table")
     door.add_argument("--records", type=Path, default=RECORDS, metavar="FILE", help="default: in results/")
@@ -125,16 +124,19 @@ def _add_extraction_flags(door: Parser) -> None:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A checkpoint as a source without end: image i is sample i. With `folder`, images are kept there and read back."""
+    """A checkpoint as a source of `count` samples: item i is sample i. Those in an `album` are read from there."""
 
     name: str
     trained: Trained
     config: SampleConfig
     device: torch.device
-    folder: Path | None
+    album: Album | None
     batch: int
-    count: int | None = None
-    labels: NDArray | None = None
+    count: int
+
+    @cached_property
+    def labels(self) -> NDArray:
+        return draw_labels(self.config, self.count, self.trained.model.spec.num_classes)
 
     @cached_property
     def identity(self) -> dict[str, object]:
@@ -157,50 +159,39 @@ class Sampler:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (self.trained.model.resolution, self.trained.model.resolution, 3)
+        return Album.of(self.trained, Path()).shape
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
-        if self.folder is None:
-            alone = Ranks(0, 1, self.device)
-            made = generate(self.trained, self.config, range(start, stop), self.batch, alone)
-            return np.concatenate([samples.images for samples in made])
-        images = []
-        for index in range(start, stop):
-            with Image.open(pictures.png(self.folder, index)) as file:
-                images.append(np.asarray(file.convert("RGB")))
-        return np.stack(images)
+        if self.album is not None:
+            return np.stack([self.album.read(index)[0] for index in range(start, stop)])
+        alone = Ranks(0, 1, self.device)
+        made = generate(self.trained, self.config, range(start, stop), self.batch, alone)
+        return np.concatenate([samples.images for samples in made])
 
-    def keep(self, count: int, here: Ranks) -> None:
-        """Fill the folder with the first `count` samples, this process its share; wait for all."""
-        assert self.folder is not None
+    def keep(self, here: Ranks) -> None:
+        """Fill the album, this process its share; wait for all."""
+        assert self.album is not None
         if here.first:
-            pictures.claim(self.folder, self.settings)
+            self.album.claim(self.settings)
         barrier()
-        resolution = self.trained.model.resolution
-        missing = [i for i in range(count) if not pictures.present(self.folder, i, resolution)]
-        barrier()
-        with tqdm(total=len(missing), desc="samples", unit="image", disable=None if here.first else True) as bar:
-            for samples in generate(self.trained, self.config, missing, self.batch, here):
-                pictures.write(self.folder, samples)
-                bar.update(min(len(samples.indices) * here.world, bar.total - bar.n))
-        barrier()
+        self.album.fill(self.trained, self.config, self.count, self.batch, here)
 
 
 def score(asked: argparse.Namespace, here: Ranks) -> None:
     """Every recipe; the first process prints and records. Raises ValueError for bad input."""
     wanted = recipes.parse(asked.metric)
     check(asked, wanted)
-    images = [recipe for recipe in wanted if not recipe.frames]
-    chosen = setup(asked, here, "sample" if images else asked.covariance)
+    on_i3d = [recipe for recipe in wanted if recipe.features == "i3d"]
+    others = [recipe for recipe in wanted if recipe.features != "i3d"]
+    chosen = setup(asked, here, "sample")
+    sampler = open_sampler(asked, wanted, here) if asked.ckpt else None
     scored: list[Scored] = []
-    origin: dict[str, object] = {}
-    if images:
-        source = open_source(asked, here, asked.repeats * max(recipe.count for recipe in images))
-        origin = source.origin if isinstance(source, Sampler) else {}
-        for space in dict.fromkeys(recipe.features for recipe in images):
-            group = [recipe for recipe in images if recipe.features == space]
-            scored += score_images(group, source, asked.ref, chosen, here)
-    for recipe in wanted[len(images) :]:
+    if others:
+        source = sampler or open_samples(asked, others)
+        for space in dict.fromkeys(recipe.features for recipe in others):
+            group = [recipe for recipe in others if recipe.features == space]
+            scored += score_items(group, source, asked.ref, chosen, here)
+    for recipe in on_i3d:
         protocol = ClipProtocol(
             stride_real=asked.stride_real or recipe.stride,
             stride_fake=asked.stride_fake or recipe.stride,
@@ -208,9 +199,11 @@ def score(asked: argparse.Namespace, here: Ranks) -> None:
             offset_seed=asked.offset_seed,
             covariance=asked.covariance,
         )
-        scored += score_clips(recipe, asked.samples, asked.ref, protocol, chosen, here)
+        samples = sampler or open_clips(asked.samples, recipe.frames, recipe.count, stride=protocol.stride_fake)
+        scored += score_clips(recipe, samples, asked.ref, protocol, setup(asked, here, asked.covariance), here)
     if here.first:
         seed = asked.seed if asked.ckpt else None
+        origin = sampler.origin if sampler else {}
         records = [record(result, one.about | origin, chosen, here, seed) for one in scored for result in one.results]
         asked.records.parent.mkdir(parents=True, exist_ok=True)
         store.append(asked.records, records)
@@ -220,11 +213,9 @@ def score(asked: argparse.Namespace, here: Ranks) -> None:
 def check(asked: argparse.Namespace, wanted: list[Recipe]) -> None:
     """Raise ValueError for flags that do not fit together, before any work."""
     for recipe in wanted:
-        if recipe.frames and asked.ckpt:
-            raise ValueError(f"{recipe.name} scores clips: give them by --samples")
-        if recipe.needs_reference and not asked.ref and recipe.features != "digits":
+        if recipe.needs_reference and not asked.ref and recipe.features not in DATASETS:
             raise ValueError(f"{recipe.name} compares with a reference: give --ref")
-    if len({bool(recipe.frames) for recipe in wanted}) > 1:
+    if len({recipe.of_clips for recipe in wanted}) > 1:
         raise ValueError("image and video metrics score different samples: ask for them one at a time")
     if asked.save_samples and not asked.ckpt:
         raise ValueError("--save-samples keeps what --ckpt draws: there is nothing to draw")
@@ -234,18 +225,32 @@ def check(asked: argparse.Namespace, wanted: list[Recipe]) -> None:
         raise ValueError(f"--max-duplicates must lie in [0, 1], not {asked.max_duplicates}")
 
 
-def open_sampler(asked: argparse.Namespace, here: Ranks) -> Sampler:
+def open_sampler(asked: argparse.Namespace, wanted: list[Recipe], here: Ranks) -> Sampler:
+    """The checkpoint, with as many samples as the recipes score. Raises ValueError for images where they score clips.
+
+    Repeats of an FVD on I3D are other real clips, not other samples.
+    """
     trained, config = open_sampling(asked, here)
-    return Sampler(str(asked.ckpt), trained, config, here.device, asked.save_samples, 64)
-
-
-def open_source(asked: argparse.Namespace, here: Ranks, count: int) -> Source:
-    if not asked.ckpt:
-        return open_images(asked.samples)
-    sampler = open_sampler(asked, here)
-    if sampler.folder:
-        sampler.keep(count, here)
+    spec = trained.model.spec
+    for recipe in wanted:
+        if recipe.of_clips != bool(spec.frames):
+            drawn, scored = ("clips", "images") if spec.frames else ("images", "clips")
+            raise ValueError(f"{recipe.name} scores {scored}, and {spec.name} draws {drawn}")
+        if recipe.frames and (recipe.frames != spec.frames or (asked.stride_fake or recipe.stride) != 1):
+            raise ValueError(f"{recipe.name} scores {recipe.frames} frames, and {spec.name} draws {spec.frames}")
+    count = max(recipe.count * (1 if recipe.frames else asked.repeats) for recipe in wanted)
+    album = Album.of(trained, asked.save_samples) if asked.save_samples else None
+    sampler = Sampler(str(asked.ckpt), trained, config, here.device, album, 64, count)
+    if album:
+        sampler.keep(here)
     return sampler
+
+
+def open_samples(asked: argparse.Namespace, wanted: list[Recipe]) -> Source:
+    """Of `--samples`, images, or clips in their whole length."""
+    if not wanted[0].of_clips or asked.samples in DATASETS:
+        return open_images(asked.samples)
+    return open_clips(asked.samples, None, asked.repeats * max(recipe.count for recipe in wanted))
 
 
 def setup(asked: argparse.Namespace, here: Ranks, covariance: str) -> Setup:

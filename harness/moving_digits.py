@@ -1,8 +1,8 @@
 """Moving digits: scikit-learn's scanned digits that cross a dark square and turn back at its walls. No download.
 
-Clip i is a function of its part and i alone. A digit of 8 x 8 pixels moves by 1 or 2 whole pixels a frame on each axis,
-for good: an axis on which the next step would leave the square turns round first. So pixels are those of the scan,
-every step of a clip has one length (sqrt 2, sqrt 5 or sqrt 8 pixels a frame), and nothing ever stands still.
+Clip i is a function of its part and i alone. A digit of 8 x 8 pixels moves two whole pixels a frame along the rows, the
+columns, or both; an axis on which the next step would leave the square turns round first. So pixels are those of the
+scan, every step of a clip has one length (2 or sqrt 8 pixels a frame), and nothing ever stands still.
 Letters: B batch, T frames, R pixels a side.
 """
 
@@ -18,7 +18,8 @@ from torch import Tensor
 from harness.images import Digits
 from harness.seeds import stream
 
-SPEEDS = (1, 2)  # pixels a frame, on each axis
+STEP = 2  # pixels a frame, on an axis that moves
+DIRECTIONS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if row or column]
 SIDE = 8
 PARTS = {"train": 0, "reference": 1, "held-out": 2}  # the number is part of the stream: never reuse one
 MOTIONS_A_DIGIT = 100
@@ -45,8 +46,8 @@ class MovingDigits:
 
     def __init__(self, resolution: int = 16, frames: int = 8, stride: int = 1, part: str = "train") -> None:
         self.room = resolution - SIDE
-        if self.room < 2 * max(SPEEDS):
-            least = SIDE + 2 * max(SPEEDS)
+        least = SIDE + 2 * STEP
+        if resolution < least:
             raise ValueError(f"{self.name} needs a resolution of at least {least} pixels, not {resolution}")
         digits = Digits(SIDE)
         trained, held_out = Digits.split()
@@ -62,8 +63,8 @@ class MovingDigits:
     def corners(self, index: int) -> NDArray[np.int64]:
         """Where the digit of a clip is: rows and columns (T, 2) of its top left corner."""
         random = stream(0, "clip", PARTS[self.part], index)
-        start = random.integers(self.room + 1, size=2)
-        velocity = random.choice(SPEEDS, size=2) * random.choice((-1, 1), size=2)
+        start = STEP * random.integers(self.room // STEP + 1, size=2)
+        velocity = STEP * np.array(DIRECTIONS[random.integers(len(DIRECTIONS))])
         return paths(start, velocity, (self.frames - 1) * self.stride + 1, self.room)[:: self.stride]
 
     def pixels(self, indices: Sequence[int]) -> NDArray[np.uint8]:

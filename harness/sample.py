@@ -1,6 +1,7 @@
 """Draw samples from a trained denoiser: the door to harness.diffusion.generate.
 
     python -m harness.sample --ckpt results/runs/digits-DiM-T-2-seed0 --num-samples 100
+    python -m harness.sample --ckpt results/runs/moving-digits-DiM-N-4-video-seed0 --num-samples 20 --npz
     torchrun --nproc-per-node 8 -m harness.sample --ckpt DiT-XL-2-256x256.pt --model DiT-XL/2 --num-samples 50000 --npz
 
 Sample i depends on the seed and i alone. The same command, run again, draws only what is missing or damaged.
@@ -15,12 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from harness.diffusion import pictures
+from harness.diffusion import sheets
 from harness.diffusion.fit import scan_backend
 from harness.diffusion.flags import add_sampling_flags, open_sampling
-from harness.diffusion.generate import CPU_SLOTS, QUANTISER, generate
+from harness.diffusion.generate import CPU_SLOTS, QUANTISER
+from harness.diffusion.pictures import Album
 from harness.distributed import barrier, choose_device, ranks
 from harness.store import Provenance
 from harness.workload import Parser, positive
@@ -51,25 +52,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with ranks(choose_device(asked.device)) as here:
             trained, config = open_sampling(asked, here)
-            out, resolution = asked.out or default_out(asked.ckpt), trained.model.resolution
+            album = Album.of(trained, asked.out or default_out(asked.ckpt))
             settings = {**trained.origin, **dataclasses.asdict(config), "quantiser": QUANTISER}
             settings["provenance"] = dataclasses.asdict(Provenance.here(str(here.device)))
             scan = scan_backend(trained.model.spec, here.device)
             settings["provenance"] |= {"threads": torch.get_num_threads(), "scan": scan}
             if here.first:
-                pictures.claim(out, settings)
+                album.claim(settings)
             barrier()
-            missing = [i for i in range(asked.num_samples) if not pictures.present(out, i, resolution)]
-            barrier()
-            with tqdm(total=len(missing), unit="image", disable=not here.first) as bar:
-                for samples in generate(trained, config, missing, asked.batch, here):
-                    pictures.write(out, samples)
-                    bar.update(min(len(samples.indices) * here.world, bar.total - bar.n))
-            barrier()
+            album.fill(trained, config, asked.num_samples, asked.batch, here)
             if here.first:
                 if asked.npz:
-                    print(pictures.pack_npz(out, asked.num_samples, resolution))
-                print(pictures.write_grid(out, asked.num_samples, trained.classes))
+                    print(album.pack_npz(asked.num_samples))
+                print(sheets.write_grid(album, asked.num_samples, trained.classes))
+                if album.frames:
+                    print(sheets.write_animation(album, asked.num_samples, trained.classes))
     except ValueError as error:
         door.error(str(error))
     except OSError as error:

@@ -130,7 +130,7 @@ def damaged_png(path):
 BAD = {
     "no such file": (lambda p: p / "a.npz", "no such file: .*a.npz"),
     "no images": (lambda p: p, "has no images"),
-    "unknown": (lambda p: p / "cifar", r"give an .npz, a folder, or a data set \(digits\)"),
+    "unknown": (lambda p: p / "cifar", r"give an .npz, a folder, or a data set \(digits, moving-digits\)"),
     "no arr_0": (lambda p: npz(p / "a.npz", mu=np.zeros(2)), "has no arr_0, which holds the images; it holds mu"),
     "floats": (lambda p: npz(p / "a.npz", arr_0=np.zeros((2, 4, 4, 3))), "holds float64 values; images must be uint8"),
     "shape": (lambda p: npz(p / "a.npz", arr_0=np.zeros((2, 3, 4, 4), np.uint8)), r"images are \(N, H, W, 3\)"),
@@ -327,7 +327,7 @@ def test_a_built_reference_is_read_back_as_adms_evaluator_reads_it(images, tmp_p
     assert (stored.sha256, stored.count, stored.images, stored.side) == (digest, 600, 600, (4, 4))
     for name in ("pool", "spatial"):
         np.testing.assert_array_equal(stored.gaussians[name].covariance, direct.gaussians[name].covariance)
-    np.testing.assert_array_equal(stored.features(), direct.features())
+    np.testing.assert_array_equal(stored.features("pool"), direct.features("pool"))
 
 
 def test_precision_and_recall_use_ten_thousand_images_in_a_fixed_choice():

@@ -14,8 +14,9 @@ from PIL import Image
 
 from harness import sample
 from harness.autoencoder import Identity
-from harness.diffusion import checkpoint, generate, pictures
+from harness.diffusion import checkpoint, generate
 from harness.diffusion.generate import SampleConfig, quantise
+from harness.diffusion.pictures import Album
 from harness.distributed import Ranks
 from models import create_model
 
@@ -64,8 +65,8 @@ def draw(run, out, *flags):
     return sample.main(["--ckpt", str(run), "--out", str(out), "--steps", "8", "--device", "cpu", *map(str, flags)])
 
 
-def images(out, count):
-    return np.stack([image for image, _ in pictures.read(out, count)])
+def images(out, count, resolution=8):
+    return np.stack([image for image, _ in Album(out, resolution).first(count)])
 
 
 def test_batch_size_does_not_change_a_single_byte(trained_run, tmp_path, monkeypatch):
@@ -114,8 +115,8 @@ def test_the_same_command_draws_only_what_is_missing_or_damaged(dit_run, tmp_pat
     (tmp_path / "000018.png").write_bytes((tmp_path / "000018.png").read_bytes()[:70])
     Image.new("RGB", (8, 8)).save(tmp_path / "000019.png")  # no sample: it lacks its class
     drawn = []
-    real = pictures.write
-    monkeypatch.setattr(pictures, "write", lambda out, samples: (drawn.extend(samples.indices), real(out, samples)))
+    real = Album.write
+    monkeypatch.setattr(Album, "write", lambda out, samples: (drawn.extend(samples.indices), real(out, samples)))
     draw(dit_run, tmp_path, "--num-samples", 22)
     assert drawn == [5, 18, 19, 20, 21]
     assert np.array_equal(images(tmp_path, 20), before)
@@ -249,5 +250,5 @@ def test_a_bare_state_dict_samples_once_it_is_named(tmp_path, monkeypatch):
     torch.save(create_model("DiM-N/2", 16, num_classes=5).state_dict(), tmp_path / "weights.pt")
     flags = ["--model", "DiM-N/2", "--resolution", 16, "--num-classes", 5, "--num-samples", 1]
     assert draw(tmp_path / "weights.pt", tmp_path / "out", *flags) == 0
-    assert images(tmp_path / "out", 1).shape == (1, 16, 16, 3)
+    assert images(tmp_path / "out", 1, 16).shape == (1, 16, 16, 3)
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["autoencoder"] == "vae"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import suppress
 from dataclasses import fields
+from typing import Any
 
 from harness.diffusion.checkpoint import Trained, load_trained
 from harness.diffusion.generate import SampleConfig
@@ -24,7 +25,7 @@ def add_sampling_flags(door: argparse._ActionsContainer) -> None:
     door.add_argument("--steps", type=positive, help="network evaluations (default: the preset's; 250 for ImageNet)")
     door.add_argument("--sampler", choices=SAMPLERS, default="ddpm", help="default: %(default)s")
     door.add_argument("--cfg-scale", type=float, default=1.5, help="1 is without guidance (default: %(default)s)")
-    door.add_argument("--cfg-channels", type=int, default=3, help="channels guided (default: DiT's %(default)s)")
+    door.add_argument("--cfg-channels", type=int, help="channels guided (default: DiT's 3; of clips all, as Latte)")
     door.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: %(default)s")
     door.add_argument("--seed", type=int, default=0)
 
@@ -34,11 +35,16 @@ def open_sampling(asked: argparse.Namespace, here: Ranks) -> tuple[Trained, Samp
     classes: str | tuple[int, ...] = " ".join(asked.classes)
     with suppress(ValueError):
         classes = tuple(int(text) for text in asked.classes)
-    names = {field.name for field in fields(SampleConfig)} - {"classes", "steps"}
-    given = {name: value for name, value in vars(asked).items() if name in names}
-    config = SampleConfig(**given, classes=classes, steps=asked.steps or 1)  # before the slow part, what is impossible
+    names = {field.name for field in fields(SampleConfig)} - {"classes"}
+    given = {name: value for name, value in vars(asked).items() if name in names and value is not None}
+    SampleConfig(**given, classes=classes)  # before the slow part, what is impossible
     trained = load_trained(
         asked.ckpt, here.device, asked.weights, asked.model, asked.resolution, asked.num_classes, asked.vae
     )
-    config.check_classes(trained.model.spec.num_classes)
-    return trained, SampleConfig(**given, classes=classes, steps=asked.steps or trained.sampling_steps)
+    spec = trained.model.spec
+    preset: dict[str, Any] = {"steps": trained.sampling_steps}
+    if spec.frames:
+        preset["cfg_channels"] = spec.channels
+    config = SampleConfig(**{**preset, **given}, classes=classes)
+    config.check_classes(spec.num_classes)
+    return trained, config

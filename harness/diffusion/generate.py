@@ -33,7 +33,8 @@ QUANTISER = "trunc(clamp(127.5 x + 128, 0, 255))"
 class SampleConfig:
     """What the samples follow from, beside the weights. `classes`: uniform (at random, as DiT), balanced, or a list.
 
-    Guidance is uncond + cfg_scale (cond - uncond) on the first `cfg_channels` channels; 3 is DiT's published choice.
+    Guidance is uncond + cfg_scale (cond - uncond) on the first `cfg_channels` channels; 3 is DiT's published choice,
+    all of them Latte's for clips.
     Raises ValueError, naming the field, for impossible values.
     """
 
@@ -66,7 +67,7 @@ class SampleConfig:
 @dataclass(frozen=True)
 class Samples:
     indices: list[int]
-    images: np.ndarray  # (B, H, W, 3) uint8; grey images have three equal channels
+    images: np.ndarray  # (B, [T,] H, W, 3) uint8; grey images have three equal channels
     labels: np.ndarray  # (B,) int64
 
 
@@ -78,17 +79,23 @@ def draw_label(config: SampleConfig, index: int, num_classes: int, random: np.ra
     return index % num_classes if config.classes == "balanced" else uniform
 
 
+def draw_labels(config: SampleConfig, count: int, num_classes: int) -> np.ndarray:
+    """The classes (count,) of the first samples."""
+    streams = (stream(config.seed, "sample", index) for index in range(count))
+    return np.array([draw_label(config, index, num_classes, one) for index, one in enumerate(streams)], dtype=np.int64)
+
+
 def quantise(images: Tensor) -> np.ndarray:
-    """(B, C, H, W) in [-1, 1] to (B, H, W, 3) uint8 by DiT's rule, which rounds halves up; grey is repeated."""
+    """(..., C, H, W) in [-1, 1] to (..., H, W, 3) uint8 by DiT's rule, which rounds halves up; grey is repeated."""
     levels = (127.5 * images.float() + 128).clamp(0, 255).to(torch.uint8).cpu()
-    return levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
+    return levels.expand(*levels.shape[:-3], 3, -1, -1).movedim(-3, -1).contiguous().numpy()
 
 
 def slots_of(trained: Trained, batch: int, device: torch.device) -> int:
     """Rows of a network batch."""
     if device.type != "cpu":
         return batch
-    tokens = trained.model.spec.tokens(trained.model.resolution)
+    tokens = trained.model.spec.tokens(trained.model.resolution) * max(1, trained.model.spec.frames)
     return min(CPU_SLOTS, max(1, CPU_TOKENS // tokens))
 
 
@@ -120,7 +127,7 @@ def generate(
     slots = slots_of(trained, batch, ranks.device)
     schedule = linear_schedule(config.steps).to(ranks.device)
     side = trained.model.resolution // spec.downsample
-    shape = (spec.channels, side, side)
+    shape = (*((spec.frames,) if spec.frames else ()), spec.channels, side, side)
     for members in plan(indices, batch, slots, ranks):
         rows = [index % slots for index in members]
         random = [stream(config.seed, "sample", index) for index in members]
@@ -152,9 +159,7 @@ def denoiser(trained: Trained, config: SampleConfig, y: Tensor, device: torch.de
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
         with autocast(device, config.precision):
-            output = model.forward_with_cfg(
-                x.repeat(2, 1, 1, 1), t.repeat(2), both, config.cfg_scale, config.cfg_channels
-            )
+            output = model.forward_with_cfg(torch.cat([x, x]), t.repeat(2), both, config.cfg_scale, config.cfg_channels)
             return output[: len(x)]
 
     return plain if config.cfg_scale == 1 else guided

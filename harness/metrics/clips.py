@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from PIL import Image
 from harness import clips
 from harness.files import sha256
 from harness.metrics.npz import Npz
-from harness.metrics.sources import ArraySource, Source
+from harness.metrics.sources import ArraySource, Source, labels_of
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,16 @@ class ClipSource:
     stride: int
     codec: str
     resolution: int | None = None
-    labels: NDArray | None = field(default=None, compare=False)
 
     @property
     def count(self) -> int:
         return len(self.videos)
+
+    @cached_property
+    def labels(self) -> NDArray | None:
+        """The classes that harness.sample wrote into its frames."""
+        folders = [self.root / video for video in self.videos]
+        return labels_of([clips.files_of(folder)[0] for folder in folders])
 
     @cached_property
     def identity(self) -> dict[str, object]:
@@ -98,8 +103,8 @@ class ClipSource:
 class ArrayClips(ArraySource):
     """Clips of an array of videos (N, T, H, W, C), cut when they are read; `identity` says where."""
 
-    def __init__(self, name: str, array: NDArray, identity: dict[str, Any]) -> None:
-        super().__init__(name, array, identity)
+    def __init__(self, name: str, array: NDArray, identity: dict[str, Any], labels: NDArray | None = None) -> None:
+        super().__init__(name, array, identity, labels)
         self.starts: list[int] = identity["starts"]
         self.stride, self.frames = identity["stride"], identity["frames"]
         self.count, self.shape = len(self.starts), (self.frames, *array.shape[2:])
@@ -112,8 +117,8 @@ class ArrayClips(ArraySource):
 
 def open_clips(
     text: str,
-    frames: int,
-    limit: int,
+    frames: int | None,
+    limit: int | None = None,
     *,
     stride: int = 1,
     offset_seed: int | None = None,
@@ -121,9 +126,10 @@ def open_clips(
 ) -> Source:
     """At most `limit` clips of an .npz (N, T, H, W, 3), of a folder of frame folders, or of a folder of video files.
 
-    With `offset_seed` (the reference) a clip begins at a random frame and short videos are passed over; without
-    (samples) it begins at the first and a short video is an error. `resolution` crops and resizes, as StyleGAN-V does
-    beforehand. Raises ValueError for what is missing, empty, or holds no clips.
+    They are of `frames` frames, or else of as many as the first video has. With `offset_seed` (the reference of an FVD)
+    a clip begins at a random frame and short videos are passed over; without (samples) it begins at the first and a
+    short video is an error. `resolution` crops and resizes, as StyleGAN-V does beforehand. Raises ValueError for what
+    is missing, empty, or holds no clips.
     """
     path = Path(text).expanduser()
     if path.suffix == ".npz":
@@ -135,6 +141,7 @@ def open_clips(
     suffixes: set[str] = set()
     for video in clips.find(path):
         length = clips.length_of(video)
+        frames = frames or length
         start = _start(length, frames, stride, offset_seed, len(chosen))
         if start is None:
             if offset_seed is None:
@@ -145,6 +152,7 @@ def open_clips(
         suffixes.add(clips.files_of(video)[0].suffix.lower())
         if len(chosen) == limit:
             break
+    assert frames is not None, "there is a first video"
     if not chosen:
         raise ValueError(f"{path}: no video has the {frames * stride} frames of a clip")
     codec = " and ".join(sorted(suffixes))
@@ -161,14 +169,18 @@ def _start(length: int, frames: int, stride: int, offset_seed: int | None, index
     return int(np.random.default_rng([offset_seed, index]).integers(last + 1))
 
 
-def _clips_of_array(text: str, file: Npz, frames: int, stride: int, offset_seed: int | None, limit: int) -> Source:
+def _clips_of_array(
+    text: str, file: Npz, frames: int | None, stride: int, offset_seed: int | None, limit: int | None
+) -> Source:
     file.require("arr_0", "holds the clips")
     array = file.array("arr_0")
     if array.ndim != 5:
         raise ValueError(f"{text} has shape {array.shape}; clips are (N, T, H, W, 3)")
     videos, length = array.shape[:2]
-    starts = [_start(length, frames, stride, offset_seed, index) for index in range(min(limit, videos))]
+    frames = frames or length
+    starts = [_start(length, frames, stride, offset_seed, index) for index in range(min(limit or videos, videos))]
     if not starts or None in starts:
         raise ValueError(f"{text}: {videos} videos of {length} frames have no clip of {frames} with stride {stride}")
     clip = {"frames": frames, "stride": stride, "starts": starts, "codec": "array"}
-    return ArrayClips(text, array, {"kind": "clips", "sha256": file.digest("arr_0"), **clip})
+    labels = np.asarray(file.array("arr_1"))[: len(starts)] if "arr_1" in file else None
+    return ArrayClips(text, array, {"kind": "clips", "sha256": file.digest("arr_0"), **clip}, labels)

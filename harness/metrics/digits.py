@@ -7,7 +7,6 @@ called FID.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from pathlib import Path
 
 import torch
@@ -15,10 +14,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.files import write_atomically
 from harness.images import TRAINING_DIGITS, Digits
 from harness.metrics.extractor import Extractor, exact_arithmetic
-from harness.metrics.weights import weights_directory
+from harness.metrics.weights import cached, weights_directory
 
 VERSION = 1  # of the network and its training; a change of either is a new feature space
 SIDE, FEATURES, CLASSES = 8, 64, 10
@@ -79,13 +77,7 @@ def train() -> DigitsNetwork:
 def digits_extractor(directory: Path | None = None, device: torch.device | str = "cpu") -> Extractor:
     """The extractor, from the cache of weights where it holds one whose hash stands, else trained and cached."""
     place = weights_directory(directory) / f"digits-network-{VERSION}.safetensors"
-    content = _cached(place)
-    if content is None:
-        content = save(train().state_dict())
-        digest = hashlib.sha256(content).hexdigest()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, lambda file: file.write(content))
-        write_atomically(place.with_suffix(".sha256"), lambda file: file.write(f"{digest}\n".encode()))
+    content = cached(place, lambda: save(train().state_dict()))
     network = DigitsNetwork().eval().requires_grad_(False).to(device)
     network.load_state_dict(load(content))
 
@@ -103,14 +95,3 @@ def digits_extractor(directory: Path | None = None, device: torch.device | str =
         "dtype": "float32",
     }
     return Extractor("digits", ("pool", "logits"), identity, extract)
-
-
-def _cached(place: Path) -> bytes | None:
-    try:
-        content, expected = place.read_bytes(), place.with_suffix(".sha256").read_text().strip()
-    except OSError:
-        return None
-    if hashlib.sha256(content).hexdigest() != expected:
-        warnings.warn(f"{place} is damaged: its hash is not the recorded one; training anew", stacklevel=3)
-        return None
-    return content

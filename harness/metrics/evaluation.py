@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from harness.metrics import errorbars, kernel
+from harness.metrics import errorbars, kernel, motion
+from harness.metrics.digits import CLASSES
 from harness.metrics.errorbars import ErrorBar
 from harness.metrics.frechet import extrapolated, frechet_distance
 from harness.metrics.moments import Moments, stream
@@ -35,7 +36,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """One number of a recipe. `details` are further numbers by name; `better` is `lower` or `higher`."""
+    """One number of a recipe, in `unit`. `details` are further numbers by name; `better` is `lower` or `higher`."""
 
     recipe: str
     quantity: str
@@ -47,12 +48,15 @@ class Result:
     details: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     repeats: tuple[float, ...] = ()
+    unit: str = "1"
 
 
 def evaluate(
     recipe: Recipe, samples: Features, reference: Reference | None, settings: Settings, labels: np.ndarray | None = None
 ) -> list[Result]:
-    """The values of one recipe on one set of samples; two for precision and recall. Warnings become notes.
+    """The values of one recipe on one set of samples: two for precision and recall, three for motion.
+
+    `labels` (N,) are the classes that were asked for. Warnings become notes.
 
     Raises ValueError for what the recipe cannot be applied to.
     """
@@ -60,9 +64,11 @@ def evaluate(
         warnings.simplefilter("always")
         if recipe.distance == "is":
             results = _inception_score(recipe, samples, settings, labels)
+        elif recipe.distance == "accuracy":
+            results = _accuracy(recipe, samples, settings, labels)
         else:
             assert reference is not None, "every other distance has a reference"
-            measure = {"pr": _precision_recall, "kid": _kernel}.get(recipe.distance, _frechet)
+            measure = {"pr": _precision_recall, "kid": _kernel, "motion": _motion}.get(recipe.distance, _frechet)
             results = measure(recipe, samples, reference, settings)
     notes = tuple(dict.fromkeys(str(warning.message) for warning in caught))
     return [replace(result, notes=notes) for result in results]
@@ -139,7 +145,7 @@ def _kernel(recipe: Recipe, samples: Features, reference: Reference, settings: S
 def _rows(reference: Reference, recipe: Recipe) -> np.ndarray:
     if reference.features is None:
         raise ValueError(f"{recipe.name} needs images in the reference, and {reference.name} has none")
-    return reference.features()
+    return reference.features(recipe.stream)
 
 
 def _inception_score(recipe: Recipe, samples: Features, settings: Settings, labels: np.ndarray | None) -> list[Result]:
@@ -158,3 +164,49 @@ def _inception_score(recipe: Recipe, samples: Features, settings: Settings, labe
         details["sd_over_chunks"] = float(np.std(scores))
     assert math.isfinite(value)
     return [Result(recipe.name, "inception_score", value, "higher", error, samples.count, None, details)]
+
+
+def _accuracy(recipe: Recipe, samples: Features, settings: Settings, labels: np.ndarray | None) -> list[Result]:
+    """The share of images, or of the frames of clips, whose class is seen as it was asked for."""
+    if labels is None:
+        raise ValueError(
+            f"{recipe.name} needs the classes that were asked for: an .npz with arr_1, or harness.sample's"
+        )
+    logits = samples.rows("logits").reshape(samples.count, -1, CLASSES)  # (N, frames, classes)
+    right = logits.argmax(axis=-1) == labels[:, None]
+    shares = right.mean(axis=1)
+    error = _resampled(lambda rows: float(shares[rows].mean()), samples.count, settings)
+    details = {"frames": float(right.shape[1]), "all_frames": float(right.all(axis=1).mean())}
+    return [Result(recipe.name, "accuracy", float(right.mean()), "higher", error, samples.count, None, details)]
+
+
+def _motion(recipe: Recipe, samples: Features, reference: Reference, settings: Settings) -> list[Result]:
+    """The share of steps as long as real ones, and how far lengths of steps and of turns are from those of real clips.
+
+    Distances are 1-Wasserstein, in pixels: 0 for the reference itself, the mean step for frozen clips.
+    """
+    ours, real = (rows.reshape(len(rows), -1, 2) for rows in (samples.rows("steps"), _rows(reference, recipe)))
+    means = {"mean": float(motion.lengths(ours).mean()), "mean_of_reference": float(motion.lengths(real).mean())}
+
+    def result(quantity: str, unit: str, better: str, statistic: Callable[[np.ndarray], float]) -> Result:
+        error = _resampled(lambda rows: statistic(ours[rows]), samples.count, settings)
+        value = statistic(ours)
+        return Result(recipe.name, quantity, value, better, error, samples.count, len(real), means, unit=unit)
+
+    def between(measure: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], float]:
+        return lambda steps: motion.wasserstein(measure(steps), measure(real))
+
+    return [
+        result("moving", "1", "higher", lambda steps: float(motion.moving(steps, real).mean())),
+        result("step_distance", "px", "lower", between(motion.lengths)),
+        result("turn_distance", "px", "lower", between(motion.turns)),
+    ]
+
+
+def _resampled(statistic: Callable[[np.ndarray], float], count: int, settings: Settings) -> ErrorBar | None:
+    """The error bar of `statistic(rows)` from resamples of the samples' rows with replacement."""
+    if settings.bootstrap < 2:
+        return None
+    generator = np.random.default_rng(settings.seed)
+    values = [statistic(generator.integers(count, size=count)) for _ in range(settings.bootstrap)]
+    return errorbars.of_bootstrap(statistic(np.arange(count)), values)

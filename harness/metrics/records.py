@@ -43,7 +43,7 @@ def record(
     return store.Measurement(
         quantity=result.quantity,
         value=result.value,
-        unit="1",
+        unit=result.unit,
         method=f"{result.recipe}, {result.better} is better",
         workload=workload,
         provenance=store.Provenance.here(_device(here.device)),

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from harness.distributed import Ranks
 from harness.files import sha256, write_atomically, write_json
+from harness.metrics.clips import open_clips
 from harness.metrics.extractor import Extractor
 from harness.metrics.moments import Gaussian, stream
 from harness.metrics.npz import Npz
 from harness.metrics.recipes import PRECISION_REFERENCE, Recipe
 from harness.metrics.shards import Features, extract
-from harness.metrics.sources import Source, open_images
+from harness.metrics.sources import DATASETS, Source, open_images
 
 MEMBERS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}  # the names that ADM's evaluator reads
 MARK = "features"  # our own references say whose features their moments are
@@ -26,7 +27,7 @@ MARK = "features"  # our own references say whose features their moments are
 
 @dataclass(frozen=True)
 class Reference:
-    """Moments by stream, and the features (N, D) behind precision, recall and KID where there are images.
+    """Moments by stream, and the features (N, D) that precision, recall, KID and motion read where there are images.
 
     `count` images are behind the moments (None where the file does not say), `images` behind the features; `side` is
     their (H, W).
@@ -38,7 +39,7 @@ class Reference:
     images: int
     side: tuple[int, int] | None
     gaussians: dict[str, Gaussian]
-    features: Callable[[], NDArray[np.float32]] | None
+    features: Callable[[str], NDArray[np.float32]] | None  # by stream
 
 
 def subset(count: int, size: int = PRECISION_REFERENCE) -> NDArray[np.int64]:
@@ -63,7 +64,7 @@ def of_source(
         len(chosen),
         (source.shape[-3], source.shape[-2]),
         gaussians,
-        lambda: features.rows("pool")[chosen],
+        lambda name: features.rows(name)[chosen],
     )
 
 
@@ -74,16 +75,19 @@ def open_reference(
     root: Path,
     here: Ranks,
     resolution: int | None = None,
+    frames: int | None = None,
 ) -> Reference:
-    """The reference of image recipes on one feature space: an ADM .npz, an .npz of images, a folder, a data set.
+    """The reference of recipes on one feature space: an ADM .npz, an .npz or a folder of images or clips, a data set.
 
     Raises ValueError when it lacks what a recipe needs, naming the recipe and the member.
     """
     recipes = list(recipes)
     streams = {recipe.stream for recipe in recipes if recipe.needs_reference and not recipe.needs_images}
     path = Path(text).expanduser()
+    if any(recipe.of_clips for recipe in recipes) and text not in DATASETS:
+        return of_source(open_clips(text, frames, resolution=resolution), extractor, streams, root, here)
     if path.suffix != ".npz":
-        return of_source(open_images(text, resolution), extractor, streams, root, here)
+        return of_source(open_images(text, resolution, frames), extractor, streams, root, here)
     file = Npz(path)
     stored = {name for name in streams if _holds(file, name, extractor)}
     missing = streams - stored

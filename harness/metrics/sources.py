@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,8 +21,10 @@ from PIL import Image
 from harness.files import sha256
 from harness.images import EXTENSIONS, Digits, centre_crop
 from harness.metrics.npz import Npz
+from harness.moving_digits import MovingDigits
 
-DATASETS = ("digits",)
+DATASETS = ("digits", MovingDigits.name)
+REFERENCE_CLIPS = 1500  # of moving digits: every scan once, on a path that no clip of training takes
 CONTACT_SHEET = "grid.png"  # which harness.sample puts beside its samples
 
 
@@ -69,11 +72,14 @@ class FolderSource:
     root: Path
     files: tuple[str, ...]  # relative to the root
     resolution: int | None = None
-    labels: NDArray | None = None
 
     @property
     def count(self) -> int:
         return len(self.files)
+
+    @cached_property
+    def labels(self) -> NDArray | None:
+        return labels_of([self.root / file for file in self.files])
 
     @cached_property
     def identity(self) -> dict[str, object]:
@@ -106,13 +112,27 @@ class FolderSource:
         return np.asarray(image if self.resolution is None else centre_crop(image, self.resolution))
 
 
-def open_images(text: str, resolution: int | None = None) -> Source:
+def labels_of(files: Sequence[Path]) -> NDArray | None:
+    """The classes that harness.sample wrote into its pictures, (N,) int64; None where there are any others."""
+    labels = []
+    for path in files:
+        try:
+            with Image.open(path) as file:
+                labels.append(int(file.info["class"]))
+        except (OSError, KeyError, ValueError):
+            return None
+    return np.array(labels, dtype=np.int64)
+
+
+def open_images(text: str, resolution: int | None = None, frames: int | None = None) -> Source:
     """The images named by a path or a data set's name; `resolution` (pixels) for data sets and for ADM's crop.
+
+    An .npz may hold clips, and `frames` is how many those of a data set have.
 
     Raises ValueError for what is missing, empty, or not images.
     """
     if text in DATASETS:
-        return _digits(resolution or 8)
+        return _digits(resolution or 8) if text == "digits" else _moving_digits(resolution or 16, frames or 8)
     path = Path(text).expanduser()
     if path.is_dir():
         pictures = (p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p != path / CONTACT_SHEET)
@@ -139,3 +159,9 @@ def _digits(resolution: int) -> ArraySource:
     identity: dict[str, object] = {"kind": "digits", "sha256": hashlib.sha256(pixels.tobytes()).hexdigest()}
     # labels are left out: the order guard is for sets that were generated
     return ArraySource("digits", pixels, identity)
+
+
+def _moving_digits(resolution: int, frames: int) -> ArraySource:
+    clips = MovingDigits(resolution, frames, part="reference").pixels(range(REFERENCE_CLIPS))[..., None]
+    identity: dict[str, object] = {"kind": MovingDigits.name, "sha256": hashlib.sha256(clips.tobytes()).hexdigest()}
+    return ArraySource(MovingDigits.name, clips, identity)

@@ -13,11 +13,14 @@ from harness.metrics.evaluation import Result, Settings, combine, evaluate
 from harness.metrics.extractor import Extractor
 from harness.metrics.i3d import i3d
 from harness.metrics.inception import inception
+from harness.metrics.moving_digits import moving_digits_extractor
 from harness.metrics.recipes import Recipe
 from harness.metrics.references import Reference
 from harness.metrics.shards import Features, extract
 from harness.metrics.sources import DATASETS, Source
 from harness.metrics.weights import load_weights
+
+TRAINED = {"digits": digits_extractor, "moving-digits": moving_digits_extractor}  # on the spot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +50,8 @@ def open_extractor(space: str, setup: Setup, here: Ranks) -> Extractor:
     """The extractor of a feature space; the first process fetches or trains, then the others find it there."""
     if not here.first:
         barrier()
-    if space == "digits":
-        extractor = digits_extractor(setup.weights_dir, here.device)
+    if space in TRAINED:
+        extractor = TRAINED[space](setup.weights_dir, here.device)
     else:
         name = "i3d" if space == "i3d" else "inception"
         given = setup.weight_files.get(name)
@@ -60,20 +63,22 @@ def open_extractor(space: str, setup: Setup, here: Ranks) -> Extractor:
     return replace(extractor, batch=setup.batch or extractor.batch)
 
 
-def score_images(group: list[Recipe], source: Source, ref: str | None, setup: Setup, here: Ranks) -> list[Scored]:
-    """The image recipes of one feature space. Repeat r scores items [r N, (r + 1) N) of the source.
+def score_items(group: list[Recipe], source: Source, ref: str | None, setup: Setup, here: Ranks) -> list[Scored]:
+    """The recipes of one feature space, of images or of whole clips. Repeat r scores items [r N, (r + 1) N).
 
     Only the first process gets an answer. Raises ValueError for samples or a reference that do not fit the recipes.
     """
     for recipe in group:
+        _of_its_kind(recipe, source)
         _enough(recipe, source, setup.repeats)
     extractor = open_extractor(group[0].features, setup, here)
     compared = [recipe for recipe in group if recipe.needs_reference]
     reference = None
     if compared:
         where = ref or group[0].features
-        resolution = setup.ref_resolution or (source.shape[0] if where in DATASETS else None)
-        reference = references.open_reference(where, compared, extractor, setup.work_dir, here, resolution)
+        resolution = setup.ref_resolution or (source.shape[-3] if where in DATASETS else None)
+        frames = source.shape[0] if len(source.shape) == 4 else None
+        reference = references.open_reference(where, compared, extractor, setup.work_dir, here, resolution, frames)
         _same_side(source, reference)
     spans = {recipe.count: _spans(recipe.count, setup.repeats) for recipe in group}
     sets = {
@@ -97,10 +102,9 @@ def score_images(group: list[Recipe], source: Source, ref: str | None, setup: Se
 
 
 def score_clips(
-    recipe: Recipe, samples: str, ref: str, protocol: ClipProtocol, setup: Setup, here: Ranks
+    recipe: Recipe, source: Source, ref: str, protocol: ClipProtocol, setup: Setup, here: Ranks
 ) -> list[Scored]:
-    """A Fréchet video distance; repeats are further seeds of where real clips begin. Else as `score_images`."""
-    source = open_clips(samples, recipe.frames, recipe.count, stride=protocol.stride_fake)
+    """A Fréchet distance on I3D; repeats are further seeds of where real clips begin. Else as `score_items`."""
     _enough(recipe, source, 1)
     extractor = open_extractor("i3d", setup, here)
     features = extract(source, extractor, 0, recipe.count, setup.work_dir, here, "samples")
@@ -119,7 +123,7 @@ def score_clips(
             continue
         _same_side(source, reference)
         runs.append(evaluate(recipe, features, reference, setup.settings))
-        codecs = {"codec": source.identity["codec"], "codec_real": real.identity["codec"]}
+        codecs = {"codec": source.identity.get("codec", "none"), "codec_real": real.identity["codec"]}
         about = _about(source, [features], extractor, reference) | asdict(protocol) | codecs
     if not here.first:
         return []
@@ -129,6 +133,13 @@ def score_clips(
 
 def _spans(count: int, repeats: int) -> list[tuple[int, int]]:
     return [(repeat * count, (repeat + 1) * count) for repeat in range(repeats)]
+
+
+def _of_its_kind(recipe: Recipe, source: Source) -> None:
+    held = "clips" if len(source.shape) == 4 else "images"
+    scored = "clips" if recipe.of_clips else "images"
+    if held != scored:
+        raise ValueError(f"{recipe.name} scores {scored}, and {source.name} holds {held}")
 
 
 def _enough(recipe: Recipe, source: Source, repeats: int) -> None:

@@ -7,6 +7,8 @@ import io
 import os
 import sys
 import urllib.request
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +95,23 @@ def load_weights(
     if digest != entry.sha256:
         raise ValueError(f"{place} is not the published {name} file: its sha256 is {digest}, not {entry.sha256}")
     return Weights(content, digest, True)
+
+
+def cached(place: Path, make: Callable[[], bytes]) -> bytes:
+    """Weights that are made on the spot: those at `place` if their hash stands beside them, else made and kept."""
+    beside = place.with_suffix(".sha256")
+    try:
+        content, expected = place.read_bytes(), beside.read_text().strip()
+        if hashlib.sha256(content).hexdigest() == expected:
+            return content
+        warnings.warn(f"{place} is damaged: its hash is not the recorded one; training anew", stacklevel=3)
+    except OSError:
+        pass
+    content = make()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(place, lambda file: file.write(content))
+    write_atomically(beside, lambda file: file.write(f"{hashlib.sha256(content).hexdigest()}\n".encode()))
+    return content
 
 
 def _download(entry: WeightFile, place: Path, offline: bool) -> None:
