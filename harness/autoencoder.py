@@ -1,7 +1,7 @@
 """Pixels to latents and back: the identity, and Stable Diffusion's autoencoder through diffusers.
 
-An autoencoder is three functions over (B, C, H, W): `moments` of the posterior over latents, `sample` of a latent from
-moments and given noise, `decode`. Images are float32 in [-1, 1].
+An autoencoder is three functions over (B, [T,] C, H, W), a clip being so many images: `moments` of the posterior over
+latents, `sample` of a latent from moments and given noise, `decode`. Images are float32 in [-1, 1].
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Identity:
 
 
 def sample_latents(moments: Tensor, noise: Tensor) -> Tensor:
-    """Scaled latents (B, 4, h, w) from moments (B, 8, h, w), mean and log variance, and noise (B, 4, h, w)."""
-    mean, log_variance = moments.chunk(2, dim=1)
+    """Scaled latents (..., 4, h, w) from moments (..., 8, h, w), mean and log variance, and noise (..., 4, h, w)."""
+    mean, log_variance = moments.chunk(2, dim=-3)
     return SCALE * (mean + (0.5 * log_variance.clamp(-30, 20)).exp() * noise)
 
 
@@ -83,14 +83,16 @@ class StableDiffusion:
 
     @torch.no_grad()
     def moments(self, images: Tensor) -> Tensor:
-        return self.model.encode(images).latent_dist.parameters
+        moments = self.model.encode(images.flatten(0, -4)).latent_dist.parameters
+        return moments.unflatten(0, images.shape[:-3])
 
     def sample(self, moments: Tensor, noise: Tensor) -> Tensor:
         return sample_latents(moments, noise)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        return self.model.decode(latents / SCALE).sample
+        images = self.model.decode(latents.flatten(0, -4) / SCALE).sample
+        return images.unflatten(0, latents.shape[:-3])
 
 
 class Cached:

@@ -16,7 +16,9 @@ class TrainConfig:
     `depth` 0 is the model's own. `batch` is global, over all processes and accumulation steps. `precision`: fp32 (TF32
     off), tf32 (fp32 with TF32 matrix products) or bf16 (autocast; parameters, loss and the scan's state stay fp32).
     `clip_norm` 0 means no clipping. AdamW with constant rate and no weight decay. `sampling_steps` is what the result
-    is sampled with where nothing else is said. Raises ValueError, naming the field, for impossible values.
+    is sampled with where nothing else is said. Of video: `frames` of a clip and their `stride` (both 0 for images), and
+    `joint_images`: single frames that are learnt beside each clip (the paper's "+IMG"). Raises ValueError, naming the
+    field, for impossible values.
     """
 
     model: str
@@ -26,6 +28,9 @@ class TrainConfig:
     resolution: int
     num_classes: int
     flip: bool
+    frames: int = 0
+    stride: int = 0
+    joint_images: int = 0
     steps: int
     batch: int
     learning_rate: float
@@ -40,6 +45,12 @@ class TrainConfig:
         for name in ("resolution", "num_classes", "steps", "batch", "sampling_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if min(self.frames, self.stride, self.joint_images) < 0:
+            raise ValueError("frames, stride and joint_images must not be negative")
+        if self.frames and not self.stride:
+            raise ValueError("clips take a stride of at least 1 frame")
+        if self.joint_images and not self.frames:
+            raise ValueError(f"joint images learn beside clips, and {self.model} is to learn images alone: no --frames")
         if self.precision not in PRECISIONS:
             raise ValueError(f"unknown precision {self.precision!r}; choose from {', '.join(PRECISIONS)}")
         if not 0 < self.learning_rate < 1:
@@ -72,6 +83,35 @@ PRESETS = {
         flip=True,
         steps=400_000,
         batch=256,
+        learning_rate=1e-4,
+        ema_decay=0.9999,
+        precision="tf32",
+    ),
+    "moving-digits": TrainConfig(
+        model="DiM-N/4-video",
+        data="moving-digits",
+        resolution=16,
+        num_classes=10,
+        flip=False,
+        frames=8,
+        stride=1,
+        steps=4000,
+        batch=32,
+        learning_rate=2e-3,
+        ema_decay=0.998,
+        sampling_steps=50,
+    ),
+    "ucf101": TrainConfig(
+        model="DiM-XL/2-video",
+        data="ucf101",
+        vae=HUB,
+        resolution=256,
+        num_classes=101,
+        flip=True,
+        frames=16,
+        stride=3,
+        steps=1_000_000,
+        batch=40,
         learning_rate=1e-4,
         ema_decay=0.9999,
         precision="tf32",

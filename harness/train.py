@@ -1,7 +1,9 @@
 """Train a denoiser: the door to harness.diffusion.fit.
 
     python -m harness.train                                   a tiny DiM on real digits, minutes on two cores
+    python -m harness.train --preset moving-digits            the same on clips of moving digits
     torchrun --nproc-per-node 8 -m harness.train --preset imagenet256 --model DiM-B/4 --data imagenet/train
+    torchrun --nproc-per-node 8 -m harness.train --preset ucf101 --joint-images 8 --data UCF-101 --skip-corrupt
 
 The same command, run again, continues. Exit codes: 0 done; 1 the run failed (diverged, disk full); 2 bad input;
 75 stopped by SIGTERM or SIGINT after a checkpoint, to be continued (torchrun itself then says 1).
@@ -22,13 +24,14 @@ from typing import Any
 import torch
 
 from harness.autoencoder import Autoencoder, Cached, Identity, StableDiffusion
-from harness.data import Dataset, open_dataset
+from harness.data import Dataset, VideoDataset, open_dataset, open_videos
 from harness.diffusion.fit import DivergenceError, Execution, fit, scan_backend
 from harness.distributed import Ranks, choose_device, ranks
 from harness.images import ImageFolder
 from harness.latents import LatentCache
 from harness.presets import PRECISIONS, PRESETS, TrainConfig
 from harness.store import RESULTS, Provenance
+from harness.videos import VideoFolder
 from harness.workload import Parser, positive
 from models import ModelSpec, create_model, spec
 
@@ -39,12 +42,16 @@ STOPPED = 75
 def parser() -> Parser:
     door = Parser(prog="python -m harness.train", description="Train DiT or DiM; the same command continues a run.")
     door.add_argument("--preset", choices=PRESETS, default="digits", help="default: %(default)s")
-    door.add_argument("--model", metavar="NAME", help="DiM-T/2, DiT-XL/2, ...")
+    door.add_argument("--model", metavar="NAME", help="DiM-T/2, DiT-XL/2, DiM-B/4-video, ...")
     door.add_argument("--depth", type=positive, help="blocks, instead of the catalogue's")
-    door.add_argument("--data", metavar="WHERE", help="digits, an image tree, or a latent cache")
+    door.add_argument("--data", metavar="WHERE", help="[moving-]digits, a tree of images or videos, a latent cache")
     door.add_argument("--vae", metavar="WHERE", help="identity, or the autoencoder's directory or hub name")
     door.add_argument("--resolution", type=positive, metavar="PX")
     door.add_argument("--num-classes", type=positive)
+    door.add_argument("--frames", type=positive, help="of a clip; for models of video")
+    door.add_argument("--stride", type=positive, metavar="FRAMES", help="from one frame of a clip to the next")
+    door.add_argument("--joint-images", type=int, metavar="N", help="single frames that are learnt beside each clip")
+    door.add_argument("--split-list", type=Path, nargs="+", default=[], metavar="FILE", help="as trainlist01.txt")
     door.add_argument("--steps", type=positive)
     door.add_argument("--batch", type=positive, help="global, over all processes")
     door.add_argument("--learning-rate", type=float)
@@ -58,7 +65,7 @@ def parser() -> Parser:
     door.add_argument("--workers", type=positive, default=2, help="threads that prepare batches")
     door.add_argument("--checkpoint-every", type=positive, default=1000, metavar="STEPS")
     door.add_argument("--checkpoint-at", type=positive, nargs="+", default=[], metavar="STEP", help="kept for good")
-    door.add_argument("--skip-corrupt", action="store_true", help="leave unreadable images out, named and counted")
+    door.add_argument("--skip-corrupt", action="store_true", help="leave out what is unreadable or too short, named")
     door.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
     door.add_argument("--out", type=Path, help="directory of the run (default: under results/runs, by its settings)")
     door.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
@@ -72,12 +79,23 @@ def resolve(asked: argparse.Namespace) -> TrainConfig:
     return dataclasses.replace(PRESETS[asked.preset], **given)
 
 
-def open_data(config: TrainConfig, here: Ranks, skip_corrupt: bool) -> tuple[Dataset, Autoencoder, ModelSpec]:
+def open_data(
+    config: TrainConfig, here: Ranks, skip_corrupt: bool, lists: Sequence[Path] = ()
+) -> tuple[Dataset | VideoDataset, Autoencoder, ModelSpec]:
     """The data set, the autoencoder that belongs to it, and the model's specification that fits both.
 
     Raises ValueError when they do not fit together.
     """
-    dataset = open_dataset(config.data, config.resolution, skip_corrupt, verify=here.first)
+    clips: dict[str, int] = {"frames": config.frames} if config.frames else {}
+    if spec(config.model, **clips).frames and not clips:
+        raise ValueError(f"{config.model} is a model of video: pass --frames and --stride, or a preset of clips")
+    dataset: Dataset | VideoDataset
+    if config.frames:
+        dataset = open_videos(config.data, config.resolution, config.frames, config.stride, lists, skip_corrupt)
+    elif lists:
+        raise ValueError("--split-list chooses videos, and there are none without --frames")
+    else:
+        dataset = open_dataset(config.data, config.resolution, skip_corrupt, verify=here.first)
     if len(dataset.classes) != config.num_classes:
         raise ValueError(
             f"{config.data} has {len(dataset.classes)} classes, the model {config.num_classes}; "
@@ -100,18 +118,21 @@ def open_data(config: TrainConfig, here: Ranks, skip_corrupt: bool) -> tuple[Dat
         class_dropout=config.class_dropout,
         channels=channels,
         downsample=autoencoder.downsample,
+        **clips,
     )
     model.grid(config.resolution)
     return dataset, autoencoder, model
 
 
-def describe(config: TrainConfig, dataset: Dataset, autoencoder: Autoencoder, model: ModelSpec) -> dict[str, Any]:
+def describe(
+    config: TrainConfig, dataset: Dataset | VideoDataset, autoencoder: Autoencoder, model: ModelSpec
+) -> dict[str, Any]:
     """The resolved configuration as plain containers: what a checkpoint carries."""
     return {
         **dataclasses.asdict(config),
         "spec": dataclasses.asdict(model),
         "dataset": dataset.name,
-        "images": len(dataset),
+        "videos" if config.frames else "images": len(dataset),
         "classes": list(dataset.classes),
         "autoencoder": autoencoder.name,
         "vae": autoencoder.name if isinstance(autoencoder, Cached) and config.vae == "identity" else config.vae,
@@ -150,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device = choose_device(asked.device)
         run = asked.out or default_run(config, asked.preset)
         with ranks(device) as here, stop_on_signals() as received:
-            dataset, autoencoder, model_spec = open_data(config, here, asked.skip_corrupt)
+            dataset, autoencoder, model_spec = open_data(config, here, asked.skip_corrupt, asked.split_list)
             record = describe(config, dataset, autoencoder, model_spec)
             if here.first:
                 shown = {key: value for key, value in record.items() if key not in ("spec", "classes")}
@@ -170,8 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 workers=asked.workers,
             )
             done = fit(model, dataset, autoencoder, config, record, execution, run, here, stop=lambda: bool(received))
-            if isinstance(dataset, ImageFolder) and dataset.corrupt:
-                print(f"{len(dataset.corrupt)} corrupt images were left out: {', '.join(sorted(dataset.corrupt)[:5])}")
+            if isinstance(dataset, ImageFolder | VideoFolder) and dataset.corrupt:
+                print(f"{len(dataset.corrupt)} corrupt items were left out: {', '.join(sorted(dataset.corrupt)[:5])}")
     except ValueError as error:
         door.error(str(error))
     except (DivergenceError, OSError) as error:

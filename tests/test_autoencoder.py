@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from videos import write_tree
 
 from harness.autoencoder import SCALE, Identity, StableDiffusion, sample_latents
 
@@ -91,3 +92,44 @@ def test_an_image_tree_trains_and_samples_through_the_real_class_from_tree_and_f
     assert sample.main(["--ckpt", str(tmp_path / "b"), *flags]) == 0
     assert Image.open(out / "000001.png").size == (16, 16)
     assert json.loads((out / "settings.json").read_text())["autoencoder"] == "tiny-vae"
+
+
+def test_a_clip_is_encoded_and_decoded_as_so_many_images(vae_directory):
+    ours = StableDiffusion(str(vae_directory))
+    clips = torch.rand(2, 3, 3, 16, 16) * 2 - 1
+    moments = ours.moments(clips)
+    latents = ours.sample(moments, torch.randn(2, 3, 4, 8, 8))
+    assert moments.shape == (2, 3, 8, 8, 8)
+    for clip, of_clip, latent, decoded in zip(clips, moments, latents, ours.decode(latents), strict=True):
+        assert torch.allclose(ours.moments(clip), of_clip, atol=1e-5)
+        assert torch.allclose(ours.decode(latent), decoded, atol=1e-5)
+
+
+def test_videos_train_and_sample_through_the_real_class(vae_directory, tmp_path):
+    from harness import sample, train
+    from harness.diffusion import checkpoint
+
+    tree = write_tree(tmp_path / "ucf")
+    place = ["--device", "cpu", "--vae", str(vae_directory), "--resolution", "16", "--data", str(tree)]
+    size = ["--model", "DiM-N/4-video", "--num-classes", "3", "--frames", "4", "--stride", "3", "--joint-images", "2"]
+    flags = ["--preset", "ucf101", "--steps", "1", "--batch", "2", "--out", str(tmp_path / "run")]
+    assert train.main([*flags, *size, *place]) == 0
+    spec = checkpoint.latest(tmp_path / "run" / "checkpoints")[1]["config"]["spec"]
+    assert (spec["channels"], spec["downsample"], spec["frames"]) == (4, 2, 4)
+    out = tmp_path / "samples"
+    flags = [
+        "--ckpt",
+        str(tmp_path / "run"),
+        "--num-samples",
+        "1",
+        "--steps",
+        "2",
+        "--device",
+        "cpu",
+        "--out",
+        str(out),
+    ]
+    assert sample.main(["--ckpt", str(tmp_path / "run"), *flags]) == 0
+    assert Image.open(out / "000000" / "0003.png").size == (16, 16)
+    settings = json.loads((out / "settings.json").read_text())
+    assert (settings["cfg_channels"], settings["autoencoder"]) == (4, "tiny-vae")

@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data import Dataset, order
+from harness.data import Dataset, VideoDataset, order
 from harness.diffusion.process import TIMESTEPS
 from harness.presets import TrainConfig
 from harness.seeds import stream
@@ -22,12 +23,14 @@ BLOCK = 16
 
 @dataclass(frozen=True)
 class Batch:
-    items: Tensor  # (B, C, H, W) images, or (B, 2C, h, w) moments
-    labels: Tensor  # (B,) int64
-    drop_labels: Tensor  # (B,) bool
+    """Images, or clips of T frames that J joint images follow on the frame axis."""
+
+    items: Tensor  # (B, [T+J,] C, H, W), or moments (B, 2C, h, w)
+    labels: Tensor  # (B,) int64, or (B, 1+J)
+    drop_labels: Tensor  # bool, as labels
     t: Tensor  # (B,) int64
-    noise: Tensor  # (B, C, h, w)
-    posterior: Tensor  # (B, C, h, w): the noise that samples a latent from its moments; empty in pixel space
+    noise: Tensor  # (B, [T+J,] C, h, w)
+    posterior: Tensor  # like noise: what samples a latent from its moments; empty in pixel space
 
     def to(self, device: torch.device) -> Batch:
         return Batch(*(value.to(device, non_blocking=True) for value in vars(self).values()))
@@ -37,30 +40,71 @@ class Batch:
 
 
 def draw_batch(
-    dataset: Dataset, config: TrainConfig, shape: tuple[int, int, int], random_latents: bool, step: int, rows: range
+    dataset: Dataset | VideoDataset,
+    config: TrainConfig,
+    shape: tuple[int, ...],
+    random_latents: bool,
+    step: int,
+    rows: range,
 ) -> Batch:
-    """Rows of the global batch of a step (from 0): the same whoever asks, and in however many parts."""
+    """Rows of the global batch of a step (from 0): the same whoever asks, and in however many parts.
+
+    `shape` is that of a latent, ([T+J,] C, h, w).
+    """
     first, last = rows.start // BLOCK, -(-rows.stop // BLOCK)
     drawn = [_draw_block(config, shape, random_latents, step, block) for block in range(first, last)]
     chosen = slice(rows.start - first * BLOCK, rows.stop - first * BLOCK)
-    flips, drops, t, noise, posterior = (np.concatenate(values)[chosen] for values in zip(*drawn, strict=True))
+    flips, drops, t, noise, posterior, *places = (np.concatenate(values)[chosen] for values in zip(*drawn, strict=True))
     indices = order(len(dataset), config.seed, [step * config.batch + row for row in rows])
-    items, labels = dataset.load(indices, (flips & config.flip).tolist())
+    mirrored = (flips & config.flip).tolist()
+    if config.frames:
+        starts, joint_drops, joint = places
+        items, labels = _load_clips(cast(VideoDataset, dataset), indices, mirrored, starts, joint)
+        drops = np.concatenate([drops[:, None], joint_drops], axis=1) if config.joint_images else drops
+    else:
+        items, labels = cast(Dataset, dataset).load(indices, mirrored)
     return Batch(items, labels, *map(torch.from_numpy, (drops, t, noise, posterior)))
 
 
-def _draw_block(
-    config: TrainConfig, shape: tuple[int, int, int], random_latents: bool, step: int, block: int
-) -> tuple[np.ndarray, ...]:
-    """Flips, label drops, timesteps, noise and posterior noise of a block of rows, from the block's own stream."""
-    random = stream(config.seed, "train", step, block)
+def _load_clips(
+    dataset: VideoDataset, indices: list[int], flips: list[bool], starts: np.ndarray, joint: np.ndarray
+) -> tuple[Tensor, Tensor]:
+    """Clips, and after them the joint images that `joint` (B, J, 2) in [0, 1) places: which video, how far into it.
+
+    These are frames of any videos at all, never mirrored, as Latte's (arXiv 2401.03048). Items (B, T+J, C, H, W),
+    labels (B, 1+J), or (B,) where there are no joint images.
+    """
+    clips, labels = dataset.load_clips(indices, flips, starts.tolist())
+    if not joint.size:
+        return clips, labels
+    which = (joint[..., 0] * len(dataset)).astype(int).ravel().tolist()
+    images, of_images = dataset.load_frames(which, joint[..., 1].ravel().tolist())
+    apart = joint.shape[:2]
     return (
+        torch.cat([clips, images.unflatten(0, apart)], dim=1),
+        torch.cat([labels[:, None], of_images.unflatten(0, apart)], dim=1),
+    )
+
+
+def _draw_block(
+    config: TrainConfig, shape: tuple[int, ...], random_latents: bool, step: int, block: int
+) -> tuple[np.ndarray, ...]:
+    """Flips, label drops, timesteps, noise and posterior noise of a block of rows, from the block's own stream.
+
+    Of clips also where they start, and the joint images' label drops and places.
+    """
+    random = stream(config.seed, "train", step, block)
+    drawn = (
         random.random(BLOCK) < 0.5,
         random.random(BLOCK) < config.class_dropout,
         random.integers(TIMESTEPS, size=BLOCK),
         random.standard_normal((BLOCK, *shape), dtype=np.float32),
         random.standard_normal((BLOCK, *(shape if random_latents else (0,))), dtype=np.float32),
     )
+    if not config.frames:
+        return drawn
+    joint = (BLOCK, config.joint_images)
+    return *drawn, random.random(BLOCK), random.random(joint) < config.class_dropout, random.random((*joint, 2))
 
 
 def prefetch(make: Callable[[int, range], Batch], parts: Iterable[tuple[int, range]], workers: int) -> Generator[Batch]:

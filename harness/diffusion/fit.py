@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from harness import distributed
 from harness.autoencoder import Autoencoder
-from harness.data import Dataset
+from harness.data import Dataset, VideoDataset
 from harness.diffusion import checkpoint
 from harness.diffusion.batches import BLOCK, Batch, draw_batch, prefetch
 from harness.diffusion.process import linear_schedule, training_loss
@@ -95,6 +95,7 @@ def restore(learner: Learner, directory: Path, record: dict[str, Any]) -> int:
         return 0
     path, state = found
     saved = DEFAULTS | state["config"]
+    saved["spec"] = asdict(ModelSpec(**saved["spec"]))
     changed = [key for key in record if key not in MAY_CHANGE and saved.get(key) != record[key]]
     if changed:
         what = "; ".join(f"{key} was {saved.get(key)!r}, now {record[key]!r}" for key in changed)
@@ -158,7 +159,7 @@ def make_step(
 
 def fit(
     model: Denoiser,
-    dataset: Dataset,
+    dataset: Dataset | VideoDataset,
     autoencoder: Autoencoder,
     config: TrainConfig,
     record: dict[str, Any],
@@ -176,7 +177,7 @@ def fit(
     """
     share = ranks.rows(config.batch)
     if len(share) % execution.accumulate:
-        raise ValueError(f"{len(share)} images a process do not divide into {execution.accumulate} accumulation steps")
+        raise ValueError(f"{len(share)} items a process do not divide into {execution.accumulate} accumulation steps")
     width = len(share) // execution.accumulate
     parts = [range(first, first + width) for first in range(share.start, share.stop, width)]
     set_precision(config.precision)
@@ -189,7 +190,8 @@ def fit(
         keep_losses(losses, step)
     train_step = make_step(learner, autoencoder, config, execution, ranks)
     side = config.resolution // model.spec.downsample
-    shape = (model.spec.channels, side, side)
+    pictures = (config.frames + config.joint_images,) if config.frames else ()
+    shape = (*pictures, model.spec.channels, side, side)
 
     def make(step: int, rows: range) -> Batch:
         batch = draw_batch(dataset, config, shape, autoencoder.downsample > 1, step, rows)
