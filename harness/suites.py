@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.presets import PRESETS, TrainConfig
-from models import spec
+from models import ModelSpec, spec
 
+EMBEDDED = ("digits", "moving-digits")
 Setting = str | int | float
 OF_THE_WEIGHTS = {
     config_field.name
@@ -43,6 +44,20 @@ class Run:
         changed: dict[str, Any] = dict(self.changes)
         config = dataclasses.replace(PRESETS[self.preset], model=self.model, seed=self.seed, **changed)
         return dataclasses.replace(config, steps=self.milestones[-1])
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What is trained, without a look at the data: embedded data has one channel, pictures three, latents four."""
+        config = self.config
+        latent = config.vae != "identity"
+        chosen = {name: getattr(config, name) for name in ("depth", "frames") if getattr(config, name)}
+        return spec(
+            config.model,
+            channels=4 if latent else 1 if config.data in EMBEDDED else 3,
+            downsample=8 if latent else 1,
+            num_classes=config.num_classes,
+            **chosen,
+        )
 
     @property
     def name(self) -> str:
@@ -86,6 +101,8 @@ class Score:
         training, sampling = record.get("training"), record.get("sampling")
         if not isinstance(training, dict) or not isinstance(sampling, dict) or record["verdict"] != "ok":
             return False
+        if (training.get("model"), training.get("seed")) != (self.run.model, self.run.seed):
+            return False  # as most do, and the rest costs more to compare
         ours = dataclasses.asdict(self.run.config)
         defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
         drawn: dict[str, Setting] = {"cfg_scale": self.cfg_scale, "steps": self.sampling_steps, "seed": self.run.seed}
