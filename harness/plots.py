@@ -39,12 +39,10 @@ def main(argv: list[str] | None = None) -> None:
         records = _records(args)
         args.output.mkdir(parents=True, exist_ok=True)
         for name in args.figure or report.FIGURES:
-            try:
-                drawing = report.figure(name, records, suites.suite(args.suite))
-            except ValueError as error:
-                if args.figure:
-                    raise
-                print(f"not drawn: {error}")
+            draw = report.figure if args.figure else report.drawn
+            drawing = draw(name, records, suites.suite(args.suite))
+            if isinstance(drawing, str):
+                print(drawing)
             else:
                 report.save(drawing, args.output / name, lambda path: print(f"written {path}"))
     except ValueError as error:

@@ -54,7 +54,7 @@ def _tables(args: argparse.Namespace) -> Iterator[report.Table]:
     from harness.cost.trained import exact_costs
 
     records = store.load(args.measurements)
-    own = _included(args.include, records)
+    own = report.included(args.include, records)
     made = []
     for number in report.QUALITY_TABLES:
         if str(number) in args.table:
@@ -70,23 +70,6 @@ def _tables(args: argparse.Namespace) -> Iterator[report.Table]:
         counts = measure_all(workloads_of_tables(numbers), list(CONVENTIONS.values()))
         store.append(args.measurements / "flops.jsonl", counts, repeat=False)
         yield from (report.cost_table(number, store.frame(counts)) for number in numbers)
-
-
-def _included(names: list[str], records: pd.DataFrame) -> pd.DataFrame:
-    """A user's own records: of files, or those among `records` whose model or source is named."""
-    found = []
-    for name in names:
-        if name.endswith(".jsonl"):
-            if not Path(name).is_file():
-                raise ValueError(f"no records at {name}")
-            found.append(store.load(Path(name)))
-            continue
-        known = [field for field in ("model", "source") if field in records]
-        chosen = records[(records[known] == name).any(axis=1)] if known else records
-        if "metric" not in chosen or not chosen["metric"].notna().any():
-            raise ValueError(f"no evaluation of {name!r} among the records: give a .jsonl, a model or a source")
-        found.append(chosen)
-    return pd.concat(found, ignore_index=True) if found else store.frame([])
 
 
 if __name__ == "__main__":

@@ -238,6 +238,19 @@ def test_a_users_own_records_are_rows_scored_alike_however_trained():
         report.quality_table(7, SUITE, store.frame(seeds("DiT-N/2", [1.0, 2.0])), store.frame([unlike]))
 
 
+def test_own_records_are_named_by_file_model_or_source(tmp_path):
+    records = store.frame([record("DiM-S/2", 7, 3.0, source="mine"), record("DiT-N/2", 0, 1.0)])
+    store.append(tmp_path / "mine.jsonl", [record("DiM-L/2", 7, 3.0)])
+    assert report.included(["mine"], records)["model"].tolist() == ["DiM-S/2"]
+    assert report.included(["DiM-S/2", str(tmp_path / "mine.jsonl")], records)["model"].tolist() == [
+        "DiM-S/2",
+        "DiM-L/2",
+    ]
+    for name in ("DiM-XL/2", str(tmp_path / "none.jsonl")):
+        with pytest.raises(ValueError, match=r"no (evaluation|records)"):
+            report.included([name], records)
+
+
 # -------------------------------------------------------------------------------------------------------------- layout
 
 

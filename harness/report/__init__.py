@@ -1,8 +1,9 @@
 """What is shown: tables and figures from the records, measured beside published. Doors and notebooks share it."""
 
+from harness.report.cells import included
 from harness.report.cost import COST_TABLES, Row, cost_table, costs, table, table_notes
 from harness.report.cost_figure import COST_MODELS
-from harness.report.figures import FIGURES, figure
+from harness.report.figures import FIGURES, drawn, figure
 from harness.report.formats import FORMATS, render
 from harness.report.latency import latency_table
 from harness.report.layout import Block, Bold, Table
@@ -25,7 +26,9 @@ __all__ = [
     "agrees",
     "cost_table",
     "costs",
+    "drawn",
     "figure",
+    "included",
     "latency_table",
     "memory_table",
     "published",

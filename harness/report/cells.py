@@ -7,13 +7,14 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from harness.report.cost import costs
 from harness.report.paper import published
-from models import spec
+from harness.store import load
 
 if TYPE_CHECKING:
     from harness.suites import Row, Suite
@@ -77,6 +78,7 @@ class Line:
     cells: dict[str, Cell] = field(default_factory=dict)
     records: tuple[Record, ...] = ()
     seeds: tuple[int, ...] = ()
+    space: str = ""  # the features, where a recipe's name says them: digits of fd1k@digits
     params_m: float | None = None  # exact, in millions
     gmacs: float | None = None  # exact, of a forward pass
 
@@ -165,11 +167,12 @@ def lines_of(number: int, suite: Suite, records: pd.DataFrame) -> list[Line]:
         used = tuple(record for _, several in found.values() for record in several)
         seeds = tuple({s for s in (_seed(record) for record in used) if s is not None})
         cells = {column: cell for column, (cell, _) in found.items()}
-        size = exact.get((model_of(row), row.scores[0].run.config.resolution), {})
+        run = row.scores[0].run
+        size = exact.get((run.spec.name, run.config.resolution), {})
         lines.append(
             Line(
                 label=row.label, printed=printed, printed_label=label, family=row.family, variant=row.variant,
-                contest=row.contest, cells=cells, records=used, seeds=seeds,
+                contest=row.contest, space=space_of(row), cells=cells, records=used, seeds=seeds,
                 params_m=size.get("params_m"), gmacs=size.get("exact_gmacs"),
             )
         )  # fmt: skip
@@ -181,10 +184,9 @@ def lines_of(number: int, suite: Suite, records: pd.DataFrame) -> list[Line]:
     )
 
 
-def model_of(row: Row) -> str:
-    """The public name of what a row's runs train."""
-    config = row.scores[0].run.config
-    return spec(config.model, **({"depth": config.depth} if config.depth else {})).name
+def space_of(row: Row) -> str:
+    """The features that a row's metrics name behind @."""
+    return next((name.partition("@")[2] for score in row.scores for name in score.metrics if "@" in name), "")
 
 
 def _printed(row: pd.Series, columns: list[str]) -> tuple[dict[str, str], str]:
@@ -219,6 +221,26 @@ def included_lines(number: int, records: pd.DataFrame) -> list[Line]:
         label = f"{name} ({model}), yours" if model else f"{name}, yours"
         found.append(Line(label, cells=measured, records=tuple(cells.values())))
     return found
+
+
+def included(names: Iterable[str], records: pd.DataFrame) -> pd.DataFrame:
+    """A user's own records: of files (.jsonl), or those among `records` of a model or source of that name.
+
+    Raises ValueError for a file that is not there and for a name that no evaluation has.
+    """
+    found = []
+    for name in names:
+        if name.endswith(".jsonl"):
+            if not Path(name).is_file():
+                raise ValueError(f"no records at {name}")
+            found.append(load(Path(name)))
+            continue
+        known = [field for field in ("model", "source") if field in records]
+        chosen = records[(records[known] == name).any(axis=1)] if known else records
+        if "metric" not in chosen or not chosen["metric"].notna().any():
+            raise ValueError(f"no evaluation of {name!r} among the records: give a .jsonl, a model or a source")
+        found.append(chosen)
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
 def rival(line: Line, lines: Sequence[Line]) -> Line | None:

@@ -20,17 +20,17 @@ SAMPLES = RESULTS / "samples"
 def sheets(folder: Path = SAMPLES) -> list[tuple[Path, dict[str, Any]]]:
     """Grids of a folder with the settings of their samples, by data, DiT before DiM."""
     found = []
-    for grid in sorted(folder.glob("*/grid.png")):
+    for grid in sorted(folder.rglob("grid.png")):
         settings = json.loads((grid.parent / "settings.json").read_text())
         found.append((grid, settings))
     return sorted(found, key=lambda pair: (pair[1]["data"], not pair[1]["model"].startswith("DiT"), pair[1]["model"]))
 
 
 def contact_figure(suite: Suite, folder: Path = SAMPLES) -> Figure:
-    """Every grid of a folder under its model, steps and guidance."""
+    """A suite's grids, and those of its clips; where it has none, all that a folder has. Each under its settings."""
     import matplotlib.image as mpimg
 
-    grids = sheets(folder)
+    grids = [grid for name in (suite.name, f"moving-{suite.name}") for grid in sheets(folder / name)] or sheets(folder)
     if not grids:
         raise ValueError(f"figure 3 has no samples: python -m harness.reproduce --suite {suite.name} draws them")
     images = [mpimg.imread(grid) for grid, _ in grids]

@@ -35,6 +35,16 @@ OF_QUALITY: dict[str, Callable[[Suite, pd.DataFrame], Figure]] = {
 FIGURES = (*OF_QUALITY, *OF_COSTS)
 
 
+def drawn(name: str, records: pd.DataFrame, suite: Suite | None = None) -> Figure | str:
+    """`figure`, or where the records lack it, a sentence that says so."""
+    try:
+        return figure(name, records, suite)
+    except ValueError as error:
+        if name not in FIGURES:
+            raise
+        return f"not drawn: {error}"
+
+
 def figure(name: str, records: pd.DataFrame, suite: Suite | None = None) -> Figure:
     """A figure by name, from the records; those of quality are of a suite (default: `digits`).
 

@@ -34,7 +34,7 @@ class Block:
         assert not self.groups or sum(n for _, n in self.groups) == len(self.header)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """`data` keeps every digit; `blocks` are for reading. `protocol` and `claim` are said under the table."""
 
@@ -82,6 +82,9 @@ class Table:
                 rf"\begin{{minipage}}{{\linewidth}}\scriptsize\raggedright {text}\end{{minipage}}",
             ]
         return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+    def __repr__(self) -> str:
+        return self.title
 
     def _repr_markdown_(self) -> str:
         return self.markdown()

@@ -110,7 +110,13 @@ def _block(lines: Sequence[Line], columns: list[str]) -> Block:
         size = [f"{scale * n:.3g}" if n else "" for n in (line.params_m, line.gmacs)] if sizes else []
         rows.append([line.printed_label, *(line.printed.get(c, "") for c in columns), line.label, *size, *marked])
     half = 1 + len(columns)
-    return Block(header, rows, groups=[("printed", half), ("measured", half + 2 * sizes)])
+    return Block(header, rows, groups=[("printed", half), (_measured(lines), half + 2 * sizes)])
+
+
+def _measured(lines: Sequence[Line]) -> str:
+    """`measured`, and on which features, where they are not those of the paper's metrics."""
+    spaces = sorted({line.space for line in lines if line.space})
+    return f"measured @{', @'.join(spaces)}" if spaces else "measured"
 
 
 def _data(line: Line, columns: list[str]) -> Record:
@@ -145,9 +151,10 @@ def _notes(lines: Sequence[Line]) -> list[str]:
         notes.append("unsupported: these features have no counterpart of that metric.")
     if any(cell.mark == "estimated" for cell in cells):
         notes.append("≈: estimated, not measured.")
-    if any(cell.quantity == "fd" for cell in cells):
-        notes.append("FD: a Fréchet distance on other features than Inception's or I3D's; its scale is its own, and it "
-                     "is not to be read beside the printed column's.")  # fmt: skip
+    spaces = ", ".join(sorted({f"@{line.space}" for line in lines if line.space}))
+    if spaces:
+        notes.append(f"{spaces}: on the features of a small network trained on that data, not Inception's or I3D's. "
+                     "Their scales are their own, and are not to be read beside the printed columns.")  # fmt: skip
     if any(line.label == NOT_MADE for line in lines):
         notes.append(f"{NOT_MADE}: a row of the paper that this suite has no counterpart of.")
     return notes
