@@ -20,8 +20,8 @@ TIMESTEP_FREQUENCIES = 256
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x (1 + scale) + shift, in one operator: x (..., L, D); shift and scale (..., D), of each sample's condition."""
-    return torch.addcmul(shift.unsqueeze(-2), x, (1 + scale).unsqueeze(-2))
+    """x (1 + scale) + shift: x (..., L, D); shift and scale (..., D), of each sample's condition."""
+    return x * (1 + scale.unsqueeze(-2)) + shift.unsqueeze(-2)
 
 
 def sincos_1d(positions: Tensor, dim: int) -> Tensor:
@@ -109,12 +109,12 @@ class AdaLNZeroBlock(nn.Module):
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """x (..., L, D), condition c (..., D): one row for each sample, or for whatever shares it."""
         modulation = self.adaLN_modulation(c).chunk(6 if self.mlp is not None else 3, dim=-1)
-        shift, scale, gate = modulation[:3]                                                            # (..., D) each
+        shift, scale, gate = modulation[:3]                                               # (..., D) each
         for mix in self.mixes(x):
-            x = torch.addcmul(x, gate.unsqueeze(-2), mix(modulate(self.norm1(x), shift, scale)))       # (..., L, D)
+            x = x + gate.unsqueeze(-2) * mix(modulate(self.norm1(x), shift, scale))       # (..., L, D)
         if self.mlp is not None:
-            shift, scale, gate = modulation[3:]                                                        # (..., D) each
-            x = torch.addcmul(x, gate.unsqueeze(-2), self.mlp(modulate(self.norm2(x), shift, scale)))  # (..., L, D)
+            shift, scale, gate = modulation[3:]                                           # (..., D) each
+            x = x + gate.unsqueeze(-2) * self.mlp(modulate(self.norm2(x), shift, scale))  # (..., L, D)
         return x
 
 
