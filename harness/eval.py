@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if building:
                 build(asked, here)
             else:
-                score(asked, here)
+                score_all(asked, here)
     except ValueError as error:
         door.error(str(error))
     except OSError as error:
@@ -73,7 +73,7 @@ def parser() -> Parser:
     door = Parser(prog="python -m harness.eval", description="Score samples; the same command resumes.")
     door.add_argument("--metric", nargs="+", required=True, metavar="NAME", help=f"such as {recipes.EXAMPLES}")
     what = door.add_mutually_exclusive_group(required=True)
-    what.add_argument("--ckpt", type=Path, help="sample from this checkpoint, run directory or bare state dict")
+    what.add_argument("--ckpt", type=Path, nargs="+", help="sample from each: checkpoint, run directory, state dict")
     what.add_argument("--samples", metavar="WHERE", help="an .npz, or a folder of images, frame folders or videos")
     door.add_argument("--ref", metavar="WHERE", help="an .npz, a folder, a data set (default: what @ names)")
     door.add_argument("--ref-resolution", type=positive, metavar="PX", help="crop and resize a reference folder")
@@ -177,10 +177,22 @@ class Sampler:
         self.album.fill(self.trained, self.config, self.count, self.batch, here)
 
 
-def score(asked: argparse.Namespace, here: Ranks) -> None:
-    """Every recipe; the first process prints and records. Raises ValueError for bad input."""
+def score_all(asked: argparse.Namespace, here: Ranks) -> None:
+    """Each checkpoint, or the one set of samples; the first process prints and records."""
     wanted = recipes.parse(asked.metric)
     check(asked, wanted)
+    everything: list[store.Measurement] = []
+    for ckpt in asked.ckpt or [None]:
+        records = score(argparse.Namespace(**{**vars(asked), "ckpt": ckpt}), wanted, here)
+        everything += records
+        if here.first and asked.format == "table":
+            print(*([ckpt] if ckpt else []), show(records, "table"), sep="\n")
+    if here.first and asked.format != "table":
+        print(show(everything, asked.format))
+
+
+def score(asked: argparse.Namespace, wanted: list[Recipe], here: Ranks) -> list[store.Measurement]:
+    """Every recipe, recorded; only the first process gets an answer. Raises ValueError for bad input."""
     on_i3d = [recipe for recipe in wanted if recipe.features == "i3d"]
     others = [recipe for recipe in wanted if recipe.features != "i3d"]
     chosen = setup(asked, here, "sample")
@@ -201,13 +213,14 @@ def score(asked: argparse.Namespace, here: Ranks) -> None:
         )
         samples = sampler or open_clips(asked.samples, recipe.frames, recipe.count, stride=protocol.stride_fake)
         scored += score_clips(recipe, samples, asked.ref, protocol, setup(asked, here, asked.covariance), here)
+    records: list[store.Measurement] = []
     if here.first:
         seed = asked.seed if asked.ckpt else None
         origin = sampler.origin if sampler else {}
         records = [record(result, one.about | origin, chosen, here, seed) for one in scored for result in one.results]
         asked.records.parent.mkdir(parents=True, exist_ok=True)
         store.append(asked.records, records)
-        print(show(records, asked.format))
+    return records
 
 
 def check(asked: argparse.Namespace, wanted: list[Recipe]) -> None:
@@ -219,6 +232,8 @@ def check(asked: argparse.Namespace, wanted: list[Recipe]) -> None:
         raise ValueError("image and video metrics score different samples: ask for them one at a time")
     if asked.save_samples and not asked.ckpt:
         raise ValueError("--save-samples keeps what --ckpt draws: there is nothing to draw")
+    if asked.save_samples and len(asked.ckpt) > 1:
+        raise ValueError("--save-samples keeps the samples of one checkpoint: give one --ckpt")
     if asked.bootstrap < 0 or asked.bootstrap == 1:
         raise ValueError(f"--bootstrap must be 0 or at least 2, not {asked.bootstrap}")
     if not 0 <= asked.max_duplicates <= 1:

@@ -97,11 +97,14 @@ class Plan:
         data = ["--data", self.data[run.preset]] if run.preset in self.data else []
         return ["-m", "harness.train", *run.flags(), *data, "--out", _shown(self.directory(run))]
 
-    def score(self, score: Score) -> list[str]:
-        ref = self.references.get(score.run.preset, score.ref)
-        where = ["--ckpt", _shown(self.checkpoint(score.run, score.step)), *(["--ref", ref] if ref else [])]
+    def score(self, scores: list[Score]) -> list[str]:
+        """One command for several milestones of a run that are scored alike."""
+        first = scores[0]
+        ref = self.references.get(first.run.preset, first.ref)
+        milestones = [_shown(self.checkpoint(score.run, score.step)) for score in scores]
         features = ["--work-dir", _shown(self.runs / "eval"), "--records", _shown(self.records)]
-        return ["-m", "harness.eval", *where, *score.flags(), *features]
+        where = ["--ckpt", *milestones, *(["--ref", ref] if ref else [])]
+        return ["-m", "harness.eval", *where, *first.flags(), *features]
 
     def draw(self, score: Score) -> list[str]:
         """The contact sheet of a score's samples: the same samples, the first hundred, in order of class."""
@@ -124,12 +127,21 @@ class Plan:
         return todo
 
 
+def grouped(scores: list[Score]) -> list[list[Score]]:
+    """Scores of a run that differ in their milestone alone, together."""
+    alike: dict[tuple[str, ...], list[Score]] = {}
+    for score in scores:
+        alike.setdefault(tuple(score.flags()), []).append(score)
+    return list(alike.values())
+
+
 def model_of(run: Run) -> ModelSpec:
     """The specification that a run trains, as far as its cost goes."""
     config = run.config
     latents = {} if config.vae != "identity" else {"channels": 1, "downsample": 1}
     depth = {"depth": config.depth} if config.depth else {}
-    return spec(config.model, num_classes=config.num_classes, **latents, **depth)
+    frames = {"frames": config.frames} if config.frames else {}
+    return spec(config.model, num_classes=config.num_classes, **latents, **depth, **frames)
 
 
 @cache
@@ -175,8 +187,8 @@ def show(plan: Plan, device_flops: float) -> Iterator[str]:
         )
         if train:
             yield f"{torchrun} {shlex.join(plan.train(run))}"
-        for one in scores:
-            yield f"{torchrun} {shlex.join(plan.score(one))}"
+        for alike in grouped(scores):
+            yield f"{torchrun} {shlex.join(plan.score(alike))}"
     count = sum(len(scores) for *_, scores in todo)
     yield f"# {len(todo)} runs, {count} scores, {hours:.4g} GPU-hours at {device_flops:.2g} FLOP/s"
 
@@ -244,7 +256,7 @@ def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
             with locked(plan.directory(run), run.name) as lock:
                 log = plan.directory(run) / "log.txt"
                 steps = [(plan.train(run), training_macs(run))] if train else []
-                steps += [(plan.score(score), scoring_macs(score)) for score in scores]
+                steps += [(plan.score(alike), sum(map(scoring_macs, alike))) for alike in grouped(scores)]
                 for command, macs in steps:
                     bar.set_postfix_str(run.name, refresh=True)
                     failure = workers.run(command, log, lock)

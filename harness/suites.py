@@ -257,7 +257,7 @@ def image_suite(name: str, title: str, scale: Scale) -> Suite:
     return Suite(name, title, tuple(rows), scale.seeds, tuple(row.scores[0] for row in largest))
 
 
-DIGITS_METRICS = ("fd1k@digits", "is1k@digits", "pr1k@digits")
+DIGITS_METRICS = ("fd500@digits", "is500@digits", "pr500@digits")
 ADM_METRICS = ("fid50k", "sfid50k", "is50k", "pr50k")
 
 SCALES: dict[str, tuple[str, Scale]] = {

@@ -108,6 +108,15 @@ def trained(tmp_path_factory):
 # What it prints and keeps
 
 
+def test_several_checkpoints_are_scored_in_turn(run, trained, capsys):
+    file = next((trained / "checkpoints").glob("*.pt"))
+    records = run("--ckpt", trained, file, "--metric", "is64@digits", "--steps", 3, "--cfg-scale", 1)
+    assert [record["workload"]["source"] for record in records] == [str(trained), str(file)]
+    assert records[0]["value"] == records[1]["value"]
+    shown = capsys.readouterr().out.splitlines()
+    assert shown.index(str(trained)) < shown.index(str(file))
+
+
 def test_a_checkpoint_is_scored_without_a_file_of_images(run, trained, tmp_path, capsys):
     metrics = ["fd64@digits", "pr64@digits", "is64@digits"]
     sampling = ["--steps", 3, "--cfg-scale", 1, "--seed", 5]
@@ -115,7 +124,7 @@ def test_a_checkpoint_is_scored_without_a_file_of_images(run, trained, tmp_path,
     quantities = [record["quantity"] for record in records]
     assert quantities == ["fd", "precision", "recall", "inception_score"]
     shown = capsys.readouterr().out
-    assert shown.startswith("protocol: digits network")
+    assert shown.startswith(f"{trained}\nprotocol: digits network")
     assert all(f"{record['value']:.6g}" in shown for record in records)
     first = records[0]
     assert (first["workload"]["model"], first["workload"]["n_samples"], first["workload"]["n_reference"]) == (
