@@ -61,8 +61,13 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Tells this run from any other: a changed setting is another name, hence another directory."""
-        settings = {name: value for name, value in dataclasses.asdict(self.config).items() if name != "data"}
+        """Tells this run from any other: a changed setting is another name, hence another directory.
+
+        Defaults are left out, so that a setting that is new to the harness renames no run.
+        """
+        config = self.config
+        fields = [setting for setting in dataclasses.fields(config) if setting.name != "data"]
+        settings = {f.name: getattr(config, f.name) for f in fields if getattr(config, f.name) != f.default}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         return f"{self.preset}-{self.model.replace('/', '-')}-seed{self.seed}-{digest[:8]}"
 
