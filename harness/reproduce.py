@@ -12,6 +12,7 @@ named; 2 bad input; 75 stopped by SIGTERM or SIGINT, to be continued.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import fcntl
 import os
 import shlex
@@ -33,11 +34,14 @@ from harness import store
 from harness.cost import analytic
 from harness.suites import SUITES, Run, Score, Suite, suite
 from harness.workload import Parser, Workload, positive
-from models import ModelSpec, spec
 
 STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: try again."""
 PARTS = {"figure1": 1, **{f"table{number}": number for number in (2, 3, 5, 6, 7)}}
+EMBEDDED = ("digits", "moving-digits")
+SHOWN = 60
+"""Samples on a contact sheet."""
+KEPT = ("grid.png", "preview.gif", "settings.json")
 BACKWARD = 3
 """A training step costs a forward pass and a backward one of twice its multiply-adds."""
 
@@ -110,7 +114,17 @@ class Plan:
         """The contact sheet of a score's samples: the same samples, the first hundred, in order of class."""
         where = ["--ckpt", _shown(self.checkpoint(score.run, score.step)), "--out", _shown(self.sheet(score))]
         how = ["--cfg-scale", str(score.cfg_scale), "--steps", str(score.sampling_steps), "--classes", "balanced"]
-        return ["-m", "harness.sample", *where, *how, "--seed", str(score.run.seed), "--num-samples", "60"]
+        return ["-m", "harness.sample", *where, *how, "--seed", str(score.run.seed), "--num-samples", str(SHOWN)]
+
+    def report(self) -> list[list[str]]:
+        """Tables and figures from all records of `results`; those of the embedded suites are the ones at hand."""
+        where = ["--suite", self.suite.name, "--measurements", _shown(self.results / "measurements")]
+        below = "" if self.suite.name in EMBEDDED else self.suite.name
+        tables = [str(number) for number in sorted({row.table for row in self.suite.rows} - {1})]
+        return [
+            ["-m", "harness.tables", "--table", *tables, *where, "--output", _shown(self.results / "tables" / below)],
+            ["-m", "harness.plots", *where, "--output", _shown(self.results / "figures" / below)],
+        ]
 
     def sheet(self, score: Score) -> Path:
         return self.directory(score.run) / f"samples-{score.step}"
@@ -135,18 +149,15 @@ def grouped(scores: list[Score]) -> list[list[Score]]:
     return list(alike.values())
 
 
-def model_of(run: Run) -> ModelSpec:
-    """The specification that a run trains, as far as its cost goes."""
-    config = run.config
-    latents = {} if config.vae != "identity" else {"channels": 1, "downsample": 1}
-    depth = {"depth": config.depth} if config.depth else {}
-    frames = {"frames": config.frames} if config.frames else {}
-    return spec(config.model, num_classes=config.num_classes, **latents, **depth, **frames)
-
-
 @cache
 def macs_per_item(run: Run) -> int:
-    return analytic(model_of(run), run.config.resolution).macs
+    """Multiply-adds of a forward pass over an image, or over a clip and the single frames learnt beside it."""
+    config, model = run.config, run.spec
+    macs = analytic(model, config.resolution).macs
+    if config.joint_images:  # they pass through the blocks over space, which are every other one
+        still = dataclasses.replace(model, frames=0, depth=-(-model.depth // 2))
+        macs += config.joint_images * analytic(still, config.resolution).macs
+    return macs
 
 
 def training_macs(run: Run) -> int:
@@ -155,7 +166,8 @@ def training_macs(run: Run) -> int:
 
 def scoring_macs(score: Score) -> int:
     guided = 1 if score.cfg_scale == 1 else 2
-    return macs_per_item(score.run) * score.samples * score.sampling_steps * guided
+    clip = analytic(score.run.spec, score.run.config.resolution).macs
+    return clip * score.samples * score.sampling_steps * guided
 
 
 def memory_gib(run: Run, processes: int) -> float:
@@ -164,7 +176,7 @@ def memory_gib(run: Run, processes: int) -> float:
 
     dtype = "bfloat16" if run.config.precision == "bf16" else "float32"
     batch = -(-run.config.batch // processes)
-    workload = Workload(spec=model_of(run), resolution=run.config.resolution, batch=batch, action="train", dtype=dtype)
+    workload = Workload(spec=run.spec, resolution=run.config.resolution, batch=batch, action="train", dtype=dtype)
     return predict(workload).nbytes / 2**30
 
 
@@ -174,7 +186,7 @@ def show(plan: Plan, device_flops: float) -> Iterator[str]:
     todo, hours = plan.missing(), 0.0
     known: dict[tuple[object, ...], float] = {}
     for run, train, scores in tqdm(todo, desc="planning", unit="run", disable=None, leave=False):
-        key = (model_of(run), run.config.resolution, run.config.batch, run.config.precision)
+        key = (run.spec, run.config.resolution, run.config.batch, run.config.precision)
         if key not in known:
             known[key] = memory_gib(run, plan.processes)
         macs = training_macs(run) * train + sum(map(scoring_macs, scores))
@@ -280,15 +292,21 @@ def finish(plan: Plan, workers: Workers) -> list[str]:
     for score in plan.suite.shown:
         if not plan.checkpoint(score.run, score.step).exists() or workers.stopped.is_set():
             continue
-        kept = plan.results / "samples" / plan.suite.name / score.run.model.replace("/", "-")
+        joint = "-IMG" if score.run.config.joint_images else ""
+        kept = plan.results / "samples" / plan.suite.name / (score.run.model.replace("/", "-") + joint)
         with locked(plan.directory(score.run), score.run.name) as lock:
             failure = workers.run(plan.draw(score), plan.directory(score.run) / "log.txt", lock)
             if failure:
                 failures.append(failure)
             elif not workers.stopped.is_set():
                 kept.mkdir(parents=True, exist_ok=True)
-                for name in ("grid.png", "settings.json"):
-                    shutil.copyfile(plan.sheet(score) / name, kept / name)
+                for file in plan.sheet(score).glob("*.*"):
+                    if file.name in KEPT:
+                        shutil.copyfile(file, kept / file.name)
+    for command in plan.report():
+        if not workers.stopped.is_set():
+            with locked(plan.runs, "the results") as lock:
+                failures += filter(None, [workers.run(command, plan.runs / "report.txt", lock)])
     return failures
 
 

@@ -55,6 +55,15 @@ def test_a_stopped_suite_continues_to_the_end_and_keeps_what_it_had(reproduced):
     assert len(set(answers)) == len(answers), "nothing is scored twice"
 
 
+def test_a_finished_suite_has_its_tables_and_figures(reproduced):
+    results = reproduced[0] / "results"
+    for number in (2, 5, 6, 7):
+        table = next((results / "tables" / "smoke").glob(f"table{number}*.md")).read_text()
+        assert "DiM-P/4" in table
+        assert "fd128@digits" in table
+    assert list((results / "figures" / "smoke").glob("figure1.svg"))
+
+
 def test_a_finished_suite_has_nothing_left_to_run(reproduced):
     assert plan(reproduced[0]) == ["# 0 runs, 0 scores, 0 GPU-hours at 1e+14 FLOP/s"]
 
