@@ -194,6 +194,42 @@ def test_the_protocol_is_told_from_the_records():
         assert part in told
 
 
+# --------------------------------------------------------------------------------------------------------------- video
+
+
+def test_table_3_has_every_printed_method_and_compares_latte_with_dim_each_way_of_training():
+    def scores(family, joint):
+        runs = [Run(preset="moving-digits", model=f"{family}-N/4-video", milestones=(500,), seed=seed,
+                    changes=(("joint_images", 4),) if joint else ()) for seed in SEEDS]  # fmt: skip
+        return tuple(
+            Score(run=run, step=500, metrics=("fvd1k@moving-digits",), cfg_scale=1.5, sampling_steps=50) for run in runs
+        )
+
+    rows, records = [], []
+    values = {("DiT", ""): 50.0, ("DiM", ""): 40.0, ("DiT", "+IMG"): 30.0, ("DiM", "+IMG"): 35.0}
+    for (family, variant), value in values.items():
+        named = {"DiT": "Latte", "DiM": "DiM"}[family] + variant
+        several = scores(family, variant)
+        rows.append(Row(table=3, label=f"{family}-video{variant}", family=family, contest=variant or "clips alone",
+                        scores=several, published={"method": named}, variant=variant))  # fmt: skip
+        for score in several:
+            training = dataclasses.asdict(score.run.config)
+            one = record(score.run.model, score.run.seed, value + 0.1 * score.run.seed, "fvd", training=training)
+            records.append(dataclasses.replace(one, workload={**one.workload, "metric": "fvd1k@moving-digits"}))
+    suite = Suite("moving-digits", "moving digits", tuple(rows), seeds=3)
+    table = report.quality_table(3, suite, store.frame(records))
+    (block,) = table.blocks
+    assert sorted(line[0] for line in block.rows) == sorted(report.published(3)["method"])
+    shown = {line[0]: line[-1] for line in block.rows}
+    assert (shown["MoCoGAN"], shown["Latte"], shown["DiM+IMG"]) == ("–", "50.10 ± 0.10 (3)", "35.10 ± 0.10 (3)")
+    assert isinstance(shown["DiM"], Bold)
+    assert isinstance(shown["Latte+IMG"], Bold)
+    assert block.groups[1][0] == "measured @moving-digits"
+    said = " ".join(table.claim)
+    assert "DiM ahead of DiT in FVD in 2 of 2" in said
+    assert "holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in said
+
+
 # -------------------------------------------------------------------------------------------------------------- claims
 
 
