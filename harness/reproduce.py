@@ -195,7 +195,7 @@ def show(plan: Plan, device_flops: float) -> Iterator[str]:
         bound = "at least " if run.config.joint_images else ""
         yield (
             f"# {run.name}: {macs_per_item(run) / 1e9:.4g} GMACs an item, {macs:.3g} MACs in all "
-            f"({100 * training_macs(run) * train / macs:.0f} % training), {bound}{known[key]:.3g} GiB a card (predicted), "
+            f"({100 * training_macs(run) * train / macs:.0f} % training), {bound}{known[key]:.3g} GiB a card, "
             f"{needed:.3g} GPU-hours at {device_flops:.2g} FLOP/s"
         )
         if train:

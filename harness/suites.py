@@ -169,12 +169,14 @@ class Suite:
 class Scale:
     """What turns the paper's image tables into a suite: the sizes that stand for its own, and how each is scored.
 
-    `sizes` and `milestones` map the paper's (S, B, L, XL; training steps) to this suite's; `patches` are those of
-    Table 5; `equal_macs` is the depth at which a DiM of that size and patch costs a DiT's multiply-adds.
+    `sizes` and `milestones` map the paper's (S, B, L, XL; training steps) to this suite's; `patch` stands for the
+    paper's 4 where only one is compared, and `patches` are those of Table 5; `equal_macs` is the depth at which a DiM
+    of that size and patch costs a DiT's multiply-adds.
     """
 
     preset: str
     sizes: Mapping[str, str]
+    patch: int
     patches: tuple[int, ...]
     milestones: Mapping[int, int]
     metrics: tuple[str, ...]
@@ -220,7 +222,7 @@ def image_suite(name: str, title: str, scale: Scale) -> Suite:
             )
             for seed in range(scale.seeds)
         )
-        published = {"model": f"{family}-{size}/{patch}"}
+        published = {"model": f"{family}-{size}/{patch if table == 5 else 4}"}
         if table in (2, 7):
             published |= {"steps": str(paper_step), "cfg": str(cfg)}
         in_paper = not variant and (table in (2, 7) or (table in (5, 6) and family == "DiM"))
@@ -247,17 +249,17 @@ def image_suite(name: str, title: str, scale: Scale) -> Suite:
             row(table, size, patch, paper_step, cfg, name, family, variant)
 
     for paper_step, step in scale.milestones.items():
-        contest(2, "B", 4, paper_step, 1.5, f"{step:,} steps")
+        contest(2, "B", scale.patch, paper_step, 1.5, f"{step:,} steps")
     for cfg in (1.0, 1.5):
-        contest(7, "B", 4, last, cfg, f"guidance {cfg:g}")
+        contest(7, "B", scale.patch, last, cfg, f"guidance {cfg:g}")
     for size in scale.sizes:
-        contest(6, size, 4, last, 1.5, f"size {scale.sizes[size]}")
+        contest(6, size, scale.patch, last, 1.5, f"size {scale.sizes[size]}")
     for patch in scale.patches:
         contest(5, "B", patch, last, 1.5, f"patch {patch}")
     for size in scale.sizes:  # Figure 1
         for paper_step, step in scale.milestones.items():
             for family in ("DiT", "DiM"):
-                row(1, size, 4, paper_step, 1.5, f"size {scale.sizes[size]}, {step:,} steps", family, "")
+                row(1, size, scale.patch, paper_step, 1.5, f"size {scale.sizes[size]}, {step:,} steps", family, "")
     largest = rows[-2:]  # both families at the last milestone of the last size
     return Suite(name, title, tuple(rows), scale.seeds, tuple(row.scores[0] for row in largest))
 
@@ -302,6 +304,7 @@ SCALES: dict[str, tuple[str, Scale]] = {
         Scale(
             preset="digits",
             sizes={"B": "P"},
+            patch=4,
             patches=(4,),
             milestones={200_000: 4, 400_000: 8},
             metrics=("fd128@digits", "is128@digits", "pr128@digits"),
@@ -311,17 +314,18 @@ SCALES: dict[str, tuple[str, Scale]] = {
         ),
     ),
     "digits": (
-        "scikit-learn's digits at 16 pixels, four small sizes of the paper's depth ratios, on a CPU",
+        "scikit-learn's digits, 8 pixels a side, four small sizes of the paper's depth ratios, on a CPU",
         Scale(
             preset="digits",
             sizes={"S": "P", "B": "N", "L": "U", "XL": "M"},
-            patches=(8, 4, 2),
-            milestones={100_000: 250, 200_000: 500, 300_000: 750, 400_000: 1000},
+            patch=2,
+            patches=(8, 4, 2),  # 1, 4 and 16 tokens: at patch 8 neither mixer has anything to mix, which is a control
+            milestones={100_000: 500, 200_000: 1000, 300_000: 1500, 400_000: 2000},
             metrics=DIGITS_METRICS,
             sampling_steps=25,
             seeds=3,
-            changes=(("resolution", 16), ("batch", 32)),
-            equal_macs={"P/4": 1, "N/8": 2, "N/4": 2, "N/2": 2, "U/4": 4, "M/4": 5},
+            changes=(("batch", 16), ("learning_rate", 3e-3)),
+            equal_macs={"P/2": 1, "N/8": 2, "N/4": 2, "N/2": 2, "U/2": 4, "M/2": 4},
         ),
     ),
     "digits-gpu": (
@@ -329,6 +333,7 @@ SCALES: dict[str, tuple[str, Scale]] = {
         Scale(
             preset="digits",
             sizes={"S": "N", "B": "T", "L": "S", "XL": "B"},
+            patch=4,
             patches=(8, 4, 2),
             milestones={100_000: 2500, 200_000: 5000, 300_000: 7500, 400_000: 10_000},
             metrics=DIGITS_METRICS,
@@ -342,6 +347,7 @@ SCALES: dict[str, tuple[str, Scale]] = {
         Scale(
             preset="imagenet256",
             sizes={size: size for size in ("S", "B", "L", "XL")},
+            patch=4,
             patches=(8, 4, 2),
             milestones={step: step for step in (100_000, 200_000, 300_000, 400_000)},
             metrics=ADM_METRICS,

@@ -34,8 +34,8 @@ class Size:
 SIZES = {
     "P":  Size(32,   2,     3,   4,   2),   # pico to mini: a ladder of the shape of S to XL, for embedded data
     "N":  Size(64,   2,     3,   4,   2),
-    "U":  Size(80,   4,     6,   8,   5),
-    "M":  Size(96,   3,     7,   9,   6),
+    "U":  Size(72,   3,     6,   8,   5),
+    "M":  Size(80,   4,     7,   9,   5),
     "T":  Size(128,  4,     6,   8,   5),   # tiny: trains on a CPU in minutes
     "S":  Size(384,  6,    12,  16,  10),
     "B":  Size(768,  12,   12,  16,  10),

@@ -117,9 +117,9 @@ def test_what_the_paper_compares_comes_before_its_variants_and_one_seed_before_t
     seeds = [score.run.seed for score in scores]
     assert seeds == sorted(seeds)
     first = [score.run.model for score in scores if score.run.seed == 0]
-    at = first.index("DiM-N/4-matched")
+    at = first.index("DiM-N/2-matched")
     assert not any("matched" in model for model in first[:at])
-    assert {"DiT-N/4", "DiM-N/4", "DiT-M/4", "DiM-M/4", "DiT-N/2", "DiM-N/8"} <= set(first[:at])
+    assert {"DiT-N/2", "DiM-N/2", "DiT-M/2", "DiM-M/2", "DiT-N/4", "DiM-N/8"} <= set(first[:at])
 
 
 def test_an_unknown_suite_is_refused_with_the_choices():
