@@ -48,7 +48,7 @@ def at_tokens(spec: ModelSpec, L: int, batch: int = 1) -> Cost:
         _elementwise("norm", T * D, "final_layer.norm_final", via="module"),
         _elementwise("activation", B * D, "final_layer.adaLN_modulation.*"),
         _linear("final_layer.adaLN_modulation.*", B, D, 2 * D),
-        _elementwise("gate", B * D + T * D, "final_layer"),
+        _elementwise("gate", B * D + 2 * T * D, "final_layer"),
         _linear("final_layer.linear", T, D, p**2 * spec.out_channels),
     ]
     return Cost(tuple(ops), params=sum(op.params for op in ops), method="analytic")
@@ -59,7 +59,7 @@ def _block(spec: ModelSpec, axes: tuple[str, ...], B: int, L: int) -> list[Op]:
     D, F, hidden = spec.width, max(1, spec.frames), spec.mlp_ratio * spec.width
     T = B * F * L
     rows = {"space": (B * F, L), "time": (B * L, F), "spacetime": (B, F * L)}
-    residual = _elementwise("gate", 2 * T * D, "blocks.*")  # modulate; gated residual
+    residual = _elementwise("gate", 4 * T * D, "blocks.*")  # modulate, gate, residual
     scale = _elementwise("gate", B * D, "blocks.*")  # 1 + scale
     ops = [
         _elementwise("activation", B * D, "blocks.*.adaLN_modulation.*"),
