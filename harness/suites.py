@@ -151,10 +151,16 @@ class Suite:
     shown: tuple[Score, ...] = ()  # whose samples are put on a contact sheet
 
     def scores(self, tables: Iterable[int] | None = None) -> Iterator[Score]:
-        """Each score once, in order of need: what the paper compares before its variants, one seed after another."""
+        """Each score once, in order of need: what the paper compares, at equal parameters, at equal cost; seed by seed."""
         wanted = [row for row in self.rows if tables is None or row.table in tables]
-        wanted.sort(key=lambda row: row.variant in ("matched", "equal-macs"))
-        ordered = [row.scores[seed] for seed in range(self.seeds) for row in wanted if seed < len(row.scores)]
+        ordered = [
+            score
+            for variants in (("", "+IMG"), ("matched",), ("equal-macs",))
+            for seed in range(self.seeds)
+            for row in wanted
+            for score in row.scores[seed : seed + 1]
+            if row.variant in variants
+        ]
         return iter(dict.fromkeys(ordered))
 
     def runs(self, tables: Iterable[int] | None = None) -> dict[Run, list[Score]]:
