@@ -151,7 +151,7 @@ class Suite:
     shown: tuple[Score, ...] = ()  # whose samples are put on a contact sheet
 
     def scores(self, tables: Iterable[int] | None = None) -> Iterator[Score]:
-        """Each score once, in order of need: what the paper compares, at equal parameters, at equal cost; seed by seed."""
+        """Each score once, in order of need: what the paper compares, then equal parameters, then equal cost."""
         wanted = [row for row in self.rows if tables is None or row.table in tables]
         ordered = [
             score
