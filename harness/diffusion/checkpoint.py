@@ -23,7 +23,7 @@ from models.denoiser import Denoiser
 
 FORMAT = 1
 KEPT = 2
-NOT_OF_THE_WEIGHTS = ("spec", "classes", "images", "data", "vae", "steps", "sampling_steps", "provenance")
+NOT_OF_THE_WEIGHTS = ("spec", "classes", "images", "videos", "data", "vae", "steps", "sampling_steps", "provenance")
 """Of a run's configuration, what its weights at a given step do not follow from, or what says it twice."""
 
 
