@@ -10,7 +10,8 @@ from harness import report, store
 from harness.report.cells import Cell, with_error
 from harness.report.claims import Claim, Tally, holm, tally, welch
 from harness.report.layout import Block, Bold, Table, escape
-from harness.suites import Row, Run, Score, Suite
+from harness.runs import Row, Run, Score
+from harness.suites import Suite
 
 SEEDS = (0, 1, 2)
 METRICS = ("fd1k@digits", "is1k@digits", "pr1k@digits")

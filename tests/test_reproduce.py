@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import reproduce, store
+from harness.children import locked
 from harness.suites import suite
 
 ROOT = Path(__file__).parents[1]
@@ -106,7 +107,7 @@ def test_a_directory_in_use_is_waited_for(tmp_path):
     with (tmp_path / "lock").open("w") as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     child.communicate("\n")
-    with reproduce.locked(tmp_path, "it") as lock, (tmp_path / "lock").open("w") as file:
+    with locked(tmp_path, "it") as lock, (tmp_path / "lock").open("w") as file:
         assert lock >= 0
         with pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

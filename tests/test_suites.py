@@ -7,7 +7,8 @@ import pytest
 from harness import report
 from harness.cost import equal_macs_depth
 from harness.presets import PRESETS
-from harness.suites import SCALES, SUITES, Run, Score, suite
+from harness.runs import Run, Score
+from harness.suites import SCALES, SUITES, suite
 from models import spec
 
 RUN = Run(preset="digits", model="DiT-P/4", milestones=(4, 8), seed=1, changes=(("batch", 16),))

@@ -17,7 +17,8 @@ from harness.report.paper import published
 from harness.store import load
 
 if TYPE_CHECKING:
-    from harness.suites import Row, Suite
+    from harness.runs import Row
+    from harness.suites import Suite
 
 Record = dict[str, Any]
 COLUMNS = {  # of the paper's tables -> (measured quantities that stand for it, the better direction)
