@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
 def _records(args: argparse.Namespace) -> pd.DataFrame:
     """What is recorded, and the counts that figures need, made anew."""
     from harness.cost.measure import crossovers, measure_all
+    from harness.cost.trained import exact_costs
 
     chosen = args.figure or list(report.FIGURES)
     specs = [spec(name) for name in report.COST_MODELS]
@@ -61,16 +62,13 @@ def _records(args: argparse.Namespace) -> pd.DataFrame:
         workloads = [Workload(spec=s, resolution=r) for s in specs for r in RESOLUTIONS]
         counts = measure_all(workloads, [CONVENTIONS["exact"], CONVENTIONS["paper"]]) + crossovers(specs)
         store.append(args.measurements / "flops.jsonl", counts, repeat=False)
+    if any(name.startswith("quality-vs-") for name in chosen):
+        store.append(args.measurements / "flops.jsonl", exact_costs(suites.suite(args.suite)), repeat=False)
     records = store.load(args.measurements)
     if "latency" in chosen and len(records):
         timed = set(records.loc[records["quantity"] == "latency", "model"])
         extra = crossovers([spec(name) for name in catalogue() if name in timed])
         records = pd.concat([records, store.frame(extra)], ignore_index=True)
-    if any(name.startswith("quality-vs-") for name in chosen):
-        from harness.cost.trained import exact_costs
-
-        exact = store.frame(exact_costs(suites.suite(args.suite)))
-        records = pd.concat([records, exact], ignore_index=True)
     return records
 
 

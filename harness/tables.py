@@ -14,15 +14,13 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from harness import report, store, suites
 from harness.cost import CONVENTIONS
 from harness.workload import Parser
 
 OUTPUT = store.RESULTS / "tables"
 MEASUREMENTS = store.RESULTS / "measurements"
-SUITES = {3: "moving-digits"} if "moving-digits" in suites.SUITES else {}
+SUITES = {3: "moving-digits"}  # of the tables that are not of `digits`
 HARDWARE = {"memory": report.memory_table, "latency": report.latency_table}
 TABLES = (*map(str, sorted({*report.QUALITY_TABLES, *report.COST_TABLES})), *HARDWARE)
 
@@ -53,14 +51,13 @@ def _tables(args: argparse.Namespace) -> Iterator[report.Table]:
     """The tables asked for. Whatever is refused is refused before the first."""
     from harness.cost.trained import exact_costs
 
+    chosen = {number: suites.suite(args.suite or SUITES.get(number, "digits")) for number in report.QUALITY_TABLES}
+    chosen = {number: suite for number, suite in chosen.items() if str(number) in args.table}
+    for suite in {suite.name: suite for suite in chosen.values()}.values():
+        store.append(args.measurements / "flops.jsonl", exact_costs(suite), repeat=False)
     records = store.load(args.measurements)
     own = report.included(args.include, records)
-    made = []
-    for number in report.QUALITY_TABLES:
-        if str(number) in args.table:
-            suite = suites.suite(args.suite or SUITES.get(number, "digits"))
-            exact = store.frame(exact_costs(suite))
-            made.append(report.quality_table(number, suite, pd.concat([records, exact], ignore_index=True), own))
+    made = [report.quality_table(number, suite, records, own) for number, suite in chosen.items()]
     made += [make(records) for name, make in HARDWARE.items() if name in args.table]
     yield from made
     numbers = [number for number in report.COST_TABLES if str(number) in args.table]

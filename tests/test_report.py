@@ -269,7 +269,7 @@ def test_single_seeds_give_signs_and_no_significance():
 def test_a_users_own_records_are_rows_scored_alike_however_trained():
     mine = record("DiM-S/2", 7, 3.0, step=9, training={"batch": 1}, source="mine")
     table = report.quality_table(7, SUITE, store.frame(seeds("DiT-N/2", [1.0, 2.0])), store.frame([mine]))
-    assert cells(table)["mine (DiM-S/2), yours"][0] == "3.00 ± 0.25†"
+    assert cells(table)["mine (DiM-S/2), guidance 1.5, yours"][:3] == ["3.00 ± 0.25†", "unsupported", "missing"]
     unlike = record("DiM-S/2", 7, 3.0, source="mine", sampling={"steps": 10})
     with pytest.raises(ValueError, match=r"sampling\.steps: 50 and 10"):
         report.quality_table(7, SUITE, store.frame(seeds("DiT-N/2", [1.0, 2.0])), store.frame([unlike]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.cost.analytic import analytic
 from harness.store import Measurement, Provenance
 from harness.suites import Suite
+from harness.workload import Workload
 from models import ModelSpec
 
 
@@ -17,8 +18,7 @@ def exact_costs(suite: Suite) -> list[Measurement]:
         if model in found:
             continue
         cost, here = analytic(model, resolution), Provenance.here("none")
-        key: dict[str, object] = {"model": model.name, "resolution": resolution, "batch": 1}
-        key |= {"action": "forward", "convention": "exact"}
+        key = {**Workload(spec=model, resolution=resolution).key(), "convention": "exact"}
         found[model] = [
             Measurement(quantity=quantity, value=value, unit=unit, method="analytic", workload=key, provenance=here)
             for quantity, value, unit in (("params", cost.params, "parameter"), ("cost", cost.macs, "MAC"))

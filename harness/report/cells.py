@@ -27,7 +27,7 @@ COLUMNS = {  # of the paper's tables -> (measured quantities that stand for it, 
     "is": (("inception_score",), 1),
     "precision": (("precision",), 1),
     "recall": (("recall",), 1),
-    "fvd": (("fvd", "fd"), -1),
+    "fvd": (("fvd",), -1),
 }
 GIVES = {  # distance in a recipe's name -> the quantities that it gives
     "adm": ("fid", "sfid", "inception_score", "precision", "recall"),
@@ -204,22 +204,24 @@ def _seed(record: Record) -> int | None:
     return training.get("seed") if isinstance(training, dict) else None
 
 
-def included_lines(number: int, records: pd.DataFrame) -> list[Line]:
-    """Rows of a user's own records: one a source, its repeated evaluations not merged (the latest counts)."""
+def included_lines(number: int, records: pd.DataFrame, beside: Sequence[Line]) -> list[Line]:
+    """Rows of a user's own records, `beside` a suite's: one a checkpoint, step and guidance; the latest counts."""
     columns = columns_of(number)
-    lines: dict[str, dict[str, Record]] = {}
+    marks = {c: {line.cells[c].mark for line in beside if line.cells} for c in columns}
+    absent = {c: Cell(mark="unsupported" if marks[c] == {"unsupported"} else MISSING) for c in columns}
+    lines: dict[tuple[str, str], dict[str, Record]] = {}
     for record in records.to_dict("records") if len(records) else []:
         for column in columns:
             if record["quantity"] in COLUMNS[column][0] and record.get("metric") and _number(record["value"]):
-                lines.setdefault(str(record.get("source") or record.get("model")), {})[column] = record
+                sampling = record["sampling"] if isinstance(record.get("sampling"), dict) else {}
+                how = f", guidance {sampling['cfg_scale']:g}" if number == 7 and sampling else ""
+                how += f" at {int(record['step']):,} steps" if number == 2 and _number(record.get("step")) else ""
+                lines.setdefault((str(record.get("source") or record.get("model")), how), {})[column] = record
     found = []
-    for name, cells in lines.items():
+    for (name, how), cells in lines.items():
         model = next((r["model"] for r in cells.values() if isinstance(r.get("model"), str)), None)
-        measured = {
-            column: cell_of([cells[column]], cells[column]["quantity"]) if column in cells else Cell(mark=MISSING)
-            for column in columns
-        }
-        label = f"{name} ({model}), yours" if model else f"{name}, yours"
+        measured = absent | {column: cell_of([record], record["quantity"]) for column, record in cells.items()}
+        label = f"{name}{f' ({model})' if model else ''}{how}, yours"
         found.append(Line(label, cells=measured, records=tuple(cells.values())))
     return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.report import style
+from harness.runs import EMBEDDED
 from harness.store import RESULTS
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ def sheets(folder: Path = SAMPLES) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def contact_figure(suite: Suite, folder: Path = SAMPLES) -> Figure:
-    """A suite's grids, and those of its clips; where it has none, all that a folder has. Each under its settings."""
+    """A suite's grids, of embedded data images and clips; where there is none, all of the folder. With settings."""
     import matplotlib.image as mpimg
 
-    grids = [grid for name in (suite.name, f"moving-{suite.name}") for grid in sheets(folder / name)] or sheets(folder)
+    names = EMBEDDED if suite.name in EMBEDDED else (suite.name,)
+    grids = [grid for name in names for grid in sheets(folder / name)] or sheets(folder)
     if not grids:
         raise ValueError(f"figure 3 has no samples: python -m harness.reproduce --suite {suite.name} draws them")
     images = [mpimg.imread(grid) for grid, _ in grids]

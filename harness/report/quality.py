@@ -68,7 +68,7 @@ def quality_table(number: int, suite: Suite, records: pd.DataFrame, own: pd.Data
         raise ValueError(f"table {number} has no quality; choose from {', '.join(map(str, QUALITY_TABLES))}")
     columns = columns_of(number)
     measured = lines_of(number, suite, records)
-    extra = included_lines(number, own) if own is not None else []
+    extra = included_lines(number, own, measured) if own is not None else []
     labelled = [[(line.label, record) for line in several for record in line.records] for several in (measured, extra)]
     shared = protocol.check(number, *labelled)
     lines = measured + extra
