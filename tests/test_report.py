@@ -225,7 +225,7 @@ def test_table_3_has_every_printed_method_and_compares_latte_with_dim_each_way_o
     assert (shown["MoCoGAN"], shown["Latte"], shown["DiM+IMG"]) == ("–", "50.10 ± 0.10 (3)", "35.10 ± 0.10 (3)")
     assert isinstance(shown["DiM"], Bold)
     assert isinstance(shown["Latte+IMG"], Bold)
-    assert block.groups[1][0] == "measured @moving-digits"
+    assert block.groups[1][0] == "@moving-digits"
     said = " ".join(table.claim)
     assert "DiM ahead of DiT in FVD in 2 of 2" in said
     assert "holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in said

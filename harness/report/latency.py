@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 NOTES = [
     "Latency: the median of a step of the batch, ± half the interquartile range of its raw samples; a forward pass, a "
     "guided denoising step (sample) or a training step (train). Each run in a process of its own, after warm-up.",
-    "images/s: for a model of video, clips/s.",
     "TFLOP/s: exact floating-point operations of the step (two a multiply-add) over its median.",
     f"{MISSING}: nobody has measured it on that device; on a machine with a GPU, `{SWEEP_COMMAND}` does.",
     "OOM: out of memory. error: the run failed; the record has its text.",

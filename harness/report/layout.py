@@ -117,7 +117,7 @@ def _grid(block: Block) -> str:
     header = list(block.header)
     if block.groups:  # Markdown has one line of headings
         over = [text for text, n in block.groups for _ in range(n)]
-        header = [f"{top}: {name}" if top else name for top, name in zip(over, header, strict=True)]
+        header = [f"{top} {name}" if top else name for top, name in zip(over, header, strict=True)]
     rows = [[f"**{cell}**" if isinstance(cell, Bold) else cell for cell in row] for row in block.rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
 

@@ -114,9 +114,9 @@ def _block(lines: Sequence[Line], columns: list[str]) -> Block:
 
 
 def _measured(lines: Sequence[Line]) -> str:
-    """`measured`, and on which features, where they are not those of the paper's metrics."""
+    """What heads the measured columns: their features, where those are not the paper's metrics' own."""
     spaces = sorted({line.space for line in lines if line.space})
-    return f"measured @{', @'.join(spaces)}" if spaces else "measured"
+    return ", ".join(f"@{space}" for space in spaces) or "measured"
 
 
 def _data(line: Line, columns: list[str]) -> Record:
@@ -153,8 +153,8 @@ def _notes(lines: Sequence[Line]) -> list[str]:
         notes.append("≈: estimated, not measured.")
     spaces = ", ".join(sorted({f"@{line.space}" for line in lines if line.space}))
     if spaces:
-        notes.append(f"{spaces}: on the features of a small network trained on that data, not Inception's or I3D's. "
-                     "Their scales are their own, and are not to be read beside the printed columns.")  # fmt: skip
+        notes.append(f"{spaces}: measured on the features of a small network trained on that data, not Inception's "
+                     "or I3D's; on a scale of its own, not to be read beside the printed columns.")  # fmt: skip
     if any(line.label == NOT_MADE for line in lines):
         notes.append(f"{NOT_MADE}: a row of the paper that this suite has no counterpart of.")
     return notes
