@@ -107,10 +107,14 @@ def _block(lines: Sequence[Line], columns: list[str]) -> Block:
         marked = [Bold(text) if (i, c) in bold else text for c, text in zip(columns, texts, strict=True)]
         if any((line.label, line.contest) == (other.label, other.contest) != (NOT_MADE, "") for other in lines[:i]):
             continue  # a DiM of equal parameters may be that of equal multiply-adds, too
-        size = [f"{scale * n:.3g}" if n else "" for n in (line.params_m, line.gmacs)] if sizes else []
+        size = [_three_digits(scale * n) if n else "" for n in (line.params_m, line.gmacs)] if sizes else []
         rows.append([line.printed_label, *(line.printed.get(c, "") for c in columns), line.label, *size, *marked])
     half = 1 + len(columns)
     return Block(header, rows, groups=[("printed", half), (_measured(lines), half + 2 * sizes)])
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _measured(lines: Sequence[Line]) -> str:
