@@ -29,14 +29,13 @@ from tqdm import tqdm
 from harness import store
 from harness.children import Workers, locked
 from harness.cost import analytic
-from harness.runs import Run, Score
+from harness.runs import EMBEDDED, Run, Score
 from harness.suites import SUITES, Suite, suite
 from harness.workload import Parser, Workload, positive
 
 STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: try again."""
 PARTS = {"figure1": 1, **{f"table{number}": number for number in (2, 3, 5, 6, 7)}}
-EMBEDDED = ("digits", "moving-digits")
 SHOWN = 60
 """Samples on a contact sheet."""
 KEPT = ("grid.png", "preview.gif", "settings.json")
