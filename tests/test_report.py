@@ -231,6 +231,27 @@ def test_table_3_has_every_printed_method_and_compares_latte_with_dim_each_way_o
     assert "holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in said
 
 
+def test_what_a_suite_measures_beside_the_printed_columns_is_shown_beside_them_and_claims_nothing():
+    run = Run(preset="moving-digits", model="DiM-N/4-video", milestones=(500,))
+    metrics = ("fvd1k@moving-digits", "accuracy1k@moving-digits", "motion1k@moving-digits")
+    score = Score(run=run, step=500, metrics=metrics, cfg_scale=1.5, sampling_steps=50)
+    row = Row(
+        table=3, label="DiM-N/4-video", family="DiM", contest="clips", scores=(score,), published={"method": "DiM"}
+    )
+    found = {"fvd": 40.0, "accuracy": 0.91, "moving": 0.75}
+    records = []
+    for metric, (quantity, value) in zip(metrics, found.items(), strict=True):
+        one = record(run.model, 0, value, quantity, training=dataclasses.asdict(run.config))
+        records.append(dataclasses.replace(one, workload={**one.workload, "metric": metric}))
+    table = report.quality_table(3, Suite("moving-digits", "moving digits", (row,), seeds=1), store.frame(records))
+    (block,) = table.blocks
+    assert block.header == ["model", "FVD ↓", "model", "FVD ↓", "accuracy ↑", "moving ↑"]
+    (shown,) = [line for line in block.rows if line[0] == "DiM"]
+    assert [cell.split(" ")[0].rstrip("†") for cell in shown[3:]] == ["40.00", "0.91", "0.75"]
+    assert {"accuracy", "accuracy_spread", "moving"} <= set(table.data)
+    assert "accuracy" not in " ".join(table.claim)
+
+
 # -------------------------------------------------------------------------------------------------------------- claims
 
 

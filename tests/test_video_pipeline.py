@@ -30,7 +30,8 @@ from harness.seeds import stream
 from models import create_model
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ["--preset", "moving-digits", "--model", "DiT-N/8-video", "--batch", "4", "--device", "cpu"]
+TINY = ["--preset", "moving-digits", "--resolution", "16", "--model", "DiT-N/8-video", "--batch", "4"]
+TINY += ["--device", "cpu"]
 CPU = Ranks(0, 1, torch.device("cpu"))
 
 
@@ -46,7 +47,7 @@ def _one_thread():
 
 # Batches
 
-CLIPS = dataclasses.replace(PRESETS["moving-digits"], joint_images=3, batch=40)
+CLIPS = dataclasses.replace(PRESETS["moving-digits"], resolution=16, joint_images=3, batch=40)
 
 
 def test_images_are_drawn_from_their_streams_as_ever():
@@ -133,7 +134,7 @@ def test_two_gloo_processes_train_as_one(whole, tmp_path):
 def test_the_loss_is_one_plain_mean_over_clip_and_joint_images(whole):
     """A fresh head says zero noise, so the first loss is the mean of noise squared, and the variational term."""
     first = json.loads((whole / "losses.jsonl").read_text().splitlines()[0])["loss"]
-    config = dataclasses.replace(PRESETS["moving-digits"], joint_images=2, batch=4)
+    config = dataclasses.replace(PRESETS["moving-digits"], resolution=16, joint_images=2, batch=4)
     batch = draw_batch(MovingDigits(), config, (10, 1, 16, 16), False, 0, range(4))
     zero = torch.zeros(4, 10, 2, 16, 16)
     mean = training_loss(linear_schedule(), lambda x, t: zero, batch.items, batch.t, batch.noise).mean()

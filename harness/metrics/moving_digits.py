@@ -23,7 +23,7 @@ from harness.metrics.motion import centres
 from harness.metrics.weights import cached, weights_directory
 from harness.moving_digits import STEP, MovingDigits
 
-VERSION = 1  # of the network and its training; a change of either is a new feature space
+VERSION = 2  # of the network and its training; a change of either is a new feature space
 CLASSES, FEATURES_OF_FRAMES, FEATURES_OF_MOTION = 10, 64, 32
 VELOCITIES = 9  # -1, 0 or 1 steps on each axis
 FEWEST_FRAMES = 3  # what the two convolutions over time span

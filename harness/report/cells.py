@@ -21,18 +21,23 @@ if TYPE_CHECKING:
     from harness.suites import Suite
 
 Record = dict[str, Any]
-COLUMNS = {  # of the paper's tables -> (measured quantities that stand for it, the better direction)
+COLUMNS = {  # of the tables -> (measured quantities that stand for it, the better direction)
     "fid": (("fid", "fd"), -1),
     "sfid": (("sfid",), -1),
     "is": (("inception_score",), 1),
     "precision": (("precision",), 1),
     "recall": (("recall",), 1),
     "fvd": (("fvd",), -1),
+    "accuracy": (("accuracy",), 1),
+    "moving": (("moving",), 1),
 }
+UNPRINTED = {3: ("accuracy", "moving")}
+"""By table, what is measured beside the paper's columns where a suite's metrics give it."""
 GIVES = {  # distance in a recipe's name -> the quantities that it gives
     "adm": ("fid", "sfid", "inception_score", "precision", "recall"),
     "is": ("inception_score",),
     "pr": ("precision", "recall"),
+    "motion": ("moving",),
 }
 NAMES = {"fid": "FID", "fd": "FD", "sfid": "sFID", "is": "IS", "inception_score": "IS", "fvd": "FVD"}
 MARKS = {"oom": "OOM", "unsupported": "unsupported", "error": "error", "estimated": "estimated"}
@@ -98,6 +103,13 @@ def columns_of(table: int) -> list[str]:
     return [name for name in COLUMNS if name in published(table)]
 
 
+def measured_columns(table: int, suite: Suite) -> list[str]:
+    """Those, and what a suite measures beside them."""
+    metrics = [name for row in suite.rows if row.table == table for score in row.scores for name in score.metrics]
+    given = offered(metrics)
+    return columns_of(table) + [name for name in UNPRINTED.get(table, ()) if given & set(COLUMNS[name][0])]
+
+
 def offered(metrics: Iterable[str]) -> set[str]:
     """The quantities that recipes of these names give."""
     found: set[str] = set()
@@ -148,7 +160,7 @@ def _number(value: object) -> bool:
 def lines_of(number: int, suite: Suite, records: pd.DataFrame) -> list[Line]:
     """The rows of a table: those of the suite, and the printed ones that the suite has no counterpart of."""
     paper = published(number)
-    columns = columns_of(number)
+    printed_columns, columns = columns_of(number), measured_columns(number, suite)
     known = evaluations(records)
     exact = {(row["model"], row.get("resolution")): row for row in costs(records)} if len(records) else {}
     lines, matched = [], set()
@@ -163,7 +175,7 @@ def lines_of(number: int, suite: Suite, records: pd.DataFrame) -> list[Line]:
                 raise ValueError(f"table {number}: {row.published} names {where.sum()} printed rows, not one")
             index = int(where.to_numpy().argmax())
             matched.add(index)
-            printed, label = _printed(paper.iloc[index], columns)
+            printed, label = _printed(paper.iloc[index], printed_columns)
         found = {column: measure(row, column, known) for column in columns}
         used = tuple(record for _, several in found.values() for record in several)
         seeds = tuple({s for s in (_seed(record) for record in used) if s is not None})
@@ -177,7 +189,7 @@ def lines_of(number: int, suite: Suite, records: pd.DataFrame) -> list[Line]:
                 params_m=size.get("params_m"), gmacs=size.get("exact_gmacs"),
             )
         )  # fmt: skip
-    alone = [_printed(paper.iloc[i], columns) for i in range(len(paper)) if i not in matched]
+    alone = [_printed(paper.iloc[i], printed_columns) for i in range(len(paper)) if i not in matched]
     return (
         [Line(NOT_MADE, printed, label) for printed, label in alone if number == 3]
         + lines
@@ -204,9 +216,8 @@ def _seed(record: Record) -> int | None:
     return training.get("seed") if isinstance(training, dict) else None
 
 
-def included_lines(number: int, records: pd.DataFrame, beside: Sequence[Line]) -> list[Line]:
+def included_lines(records: pd.DataFrame, number: int, columns: Sequence[str], beside: Sequence[Line]) -> list[Line]:
     """Rows of a user's own records, `beside` a suite's: one a checkpoint, step and guidance; the latest counts."""
-    columns = columns_of(number)
     marks = {c: {line.cells[c].mark for line in beside if line.cells} for c in columns}
     absent = {c: Cell(mark="unsupported" if marks[c] == {"unsupported"} else MISSING) for c in columns}
     lines: dict[tuple[str, str], dict[str, Record]] = {}

@@ -19,6 +19,7 @@ from harness.report.cells import (
     columns_of,
     included_lines,
     lines_of,
+    measured_columns,
     rival,
 )
 from harness.report.claims import welch
@@ -66,9 +67,9 @@ def quality_table(number: int, suite: Suite, records: pd.DataFrame, own: pd.Data
     """
     if number not in QUALITY_TABLES:
         raise ValueError(f"table {number} has no quality; choose from {', '.join(map(str, QUALITY_TABLES))}")
-    columns = columns_of(number)
+    printed, columns = columns_of(number), measured_columns(number, suite)
     measured = lines_of(number, suite, records)
-    extra = included_lines(number, own, measured) if own is not None else []
+    extra = included_lines(own, number, columns, measured) if own is not None else []
     labelled = [[(line.label, record) for line in several for record in line.records] for several in (measured, extra)]
     shared = protocol.check(number, *labelled)
     lines = measured + extra
@@ -82,20 +83,20 @@ def quality_table(number: int, suite: Suite, records: pd.DataFrame, own: pd.Data
         name=f"table{number}",
         title=f"{QUALITY_TABLES[number]}, printed and measured",
         data=pd.DataFrame([_data(line, columns) for line in lines]),
-        blocks=[_block(lines, columns)],
+        blocks=[_block(lines, printed, columns)],
         notes=_notes(lines),
         protocol=told,
-        claim=verdict(number, suite.name, lines, columns),
+        claim=verdict(number, suite.name, lines, printed),
     )
 
 
-def _block(lines: Sequence[Line], columns: list[str]) -> Block:
+def _block(lines: Sequence[Line], printed: list[str], columns: list[str]) -> Block:
     bold = better(lines, columns)
     quantities = {
         c: next((ln.cells[c].quantity for ln in lines if c in ln.cells and ln.cells[c].quantity), c) for c in columns
     }
     arrows = {column: "↓" if COLUMNS[column][1] < 0 else "↑" for column in columns}
-    header = ["model", *(f"{NAMES.get(c, c)} {arrows[c]}" for c in columns)]
+    header = ["model", *(f"{NAMES.get(c, c)} {arrows[c]}" for c in printed)]
     largest = max((line.gmacs or 0 for line in lines), default=0)
     sizes, scale = largest > 0, 1 if largest >= 1 else 1000
     units = ["params, M", "GMAC"] if scale == 1 else ["params, K", "MMAC"]
@@ -108,9 +109,9 @@ def _block(lines: Sequence[Line], columns: list[str]) -> Block:
         if any((line.label, line.contest) == (other.label, other.contest) != (NOT_MADE, "") for other in lines[:i]):
             continue  # a DiM of equal parameters may be that of equal multiply-adds, too
         size = [_three_digits(scale * n) if n else "" for n in (line.params_m, line.gmacs)] if sizes else []
-        rows.append([line.printed_label, *(line.printed.get(c, "") for c in columns), line.label, *size, *marked])
-    half = 1 + len(columns)
-    return Block(header, rows, groups=[("printed", half), (_measured(lines), half + 2 * sizes)])
+        rows.append([line.printed_label, *(line.printed.get(c, "") for c in printed), line.label, *size, *marked])
+    sides = [("printed", 1 + len(printed)), (_measured(lines), 1 + len(columns) + 2 * sizes)]
+    return Block(header, rows, groups=sides)
 
 
 def _three_digits(value: float) -> str:
@@ -148,6 +149,11 @@ def _notes(lines: Sequence[Line]) -> list[str]:
     if any(len(cell.values) == 1 for cell in cells):
         notes.append("†: one seed; ± is the standard error of its samples (bootstrap, or binomial for precision and "
                      "recall), without the spread between trainings.")  # fmt: skip
+    columns = {column for line in lines for column in line.cells}
+    if "accuracy" in columns:
+        notes.append("accuracy: share of frames in which a classifier of the data sees the digit that was asked for.")
+    if "moving" in columns:
+        notes.append("moving: share of steps from frame to frame that are as long as those of real clips.")
     marks = {cell.mark for cell in cells}
     if MISSING in marks:
         notes.append("missing: no record yet.")
