@@ -12,7 +12,6 @@ named; 2 bad input; 75 stopped by SIGTERM or SIGINT, to be continued.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import shlex
 import shutil
@@ -21,17 +20,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from tqdm import tqdm
 
 from harness import store
+from harness.budget import fitted, macs_per_item, scoring_macs, training_macs
 from harness.children import Workers, locked
-from harness.cost import analytic
 from harness.runs import EMBEDDED, Run, Score
 from harness.suites import SUITES, Suite, suite
-from harness.workload import Parser, Workload, positive
+from harness.workload import Parser, positive
 
 STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: try again."""
@@ -39,8 +37,8 @@ PARTS = {"figure1": 1, **{f"table{number}": number for number in (2, 3, 5, 6, 7)
 SHOWN = 60
 """Samples on a contact sheet."""
 KEPT = ("grid.png", "preview.gif", "settings.json")
-BACKWARD = 3
-"""A training step costs a forward pass and a backward one of twice its multiply-adds."""
+CARD_GIB = 78.0
+"""What a card of 80 GB has for a process, and a little less."""
 
 
 def parser() -> Parser:
@@ -50,6 +48,9 @@ def parser() -> Parser:
     door.add_argument("--plan", action="store_true", help="print the commands and what they cost; run nothing")
     door.add_argument("--jobs", type=positive, default=1, help="runs at a time, sharing the cores (default 1)")
     door.add_argument("--nproc-per-node", type=positive, default=1, metavar="N", help="processes, under torchrun")
+    door.add_argument("--card-gib", type=float, default=CARD_GIB, metavar="GIB",
+                      help="memory of a card: a larger run recomputes activations, and takes its batch in parts "
+                           "(default: %(default)g)")
     door.add_argument("--device-flops", type=float, default=1e14, help="FLOP/s for the plan (default: %(default).0e)")
     door.add_argument("--data", nargs="+", type=_pair, default=[], metavar="PRESET=WHERE", help="where its data is")
     door.add_argument("--ref", nargs="+", type=_pair, default=[], metavar="PRESET=WHERE", help="its reference for FID")
@@ -81,6 +82,7 @@ class Plan:
     runs: Path
     results: Path
     processes: int
+    card_gib: float
     data: dict[str, str]
     references: dict[str, str]
 
@@ -96,7 +98,8 @@ class Plan:
 
     def train(self, run: Run) -> list[str]:
         data = ["--data", self.data[run.preset]] if run.preset in self.data else []
-        return ["-m", "harness.train", *run.flags(), *data, "--out", _shown(self.directory(run))]
+        fitting = [] if run.preset in EMBEDDED else fitted(run, self.processes, self.card_gib)[0]
+        return ["-m", "harness.train", *run.flags(), *data, *fitting, "--out", _shown(self.directory(run))]
 
     def score(self, scores: list[Score]) -> list[str]:
         """One command for several milestones of a run that are scored alike."""
@@ -146,53 +149,19 @@ def grouped(scores: list[Score]) -> list[list[Score]]:
     return list(alike.values())
 
 
-@cache
-def macs_per_item(run: Run) -> int:
-    """Multiply-adds of a forward pass over an image, or over a clip and the single frames learnt beside it."""
-    config, model = run.config, run.spec
-    macs = analytic(model, config.resolution).macs
-    if config.joint_images:  # they pass through the blocks over space, which are every other one
-        still = dataclasses.replace(model, frames=0, depth=-(-model.depth // 2))
-        macs += config.joint_images * analytic(still, config.resolution).macs
-    return macs
-
-
-def training_macs(run: Run) -> int:
-    return BACKWARD * macs_per_item(run) * run.config.batch * run.config.steps
-
-
-def scoring_macs(score: Score) -> int:
-    guided = 1 if score.cfg_scale == 1 else 2
-    clip = analytic(score.run.spec, score.run.config.resolution).macs
-    return clip * score.samples * score.sampling_steps * guided
-
-
-def memory_gib(run: Run, processes: int) -> float:
-    """Peak of a training step on each card, predicted."""
-    from harness.cost.memory import predict
-
-    dtype = "bfloat16" if run.config.precision == "bf16" else "float32"
-    batch = -(-run.config.batch // processes)
-    workload = Workload(spec=run.spec, resolution=run.config.resolution, batch=batch, action="train", dtype=dtype)
-    return predict(workload).nbytes / 2**30
-
-
 def show(plan: Plan, device_flops: float) -> Iterator[str]:
     """The plan as a shell script: what each run costs, then the lines that a scheduler would take."""
     torchrun = f"torchrun --nproc-per-node {plan.processes}" if plan.processes > 1 else "python"
     todo, hours = plan.missing(), 0.0
-    known: dict[tuple[object, ...], float] = {}
     for run, train, scores in tqdm(todo, desc="planning", unit="run", disable=None, leave=False):
-        key = (run.spec, run.config.resolution, run.config.batch, run.config.precision)
-        if key not in known:
-            known[key] = memory_gib(run, plan.processes)
-        macs = training_macs(run) * train + sum(map(scoring_macs, scores))
+        flags, gib = fitted(run, plan.processes, plan.card_gib)
+        training = training_macs(run, recomputed=bool(flags)) * train
+        macs = training + sum(map(scoring_macs, scores))
         needed = 2 * macs / device_flops / 3600
         hours += needed
-        bound = "at least " if run.config.joint_images else ""
         yield (
             f"# {run.name}: {macs_per_item(run) / 1e9:.4g} GMACs an item, {macs:.3g} MACs in all "
-            f"({100 * training_macs(run) * train / macs:.0f} % training), {bound}{known[key]:.3g} GiB a card, "
+            f"({100 * training / macs:.0f} % training), {gib:.3g} GiB a card, "
             f"{needed:.3g} GPU-hours at {device_flops:.2g} FLOP/s"
         )
         if train:
@@ -269,7 +238,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             door.error(f"suite {chosen.name} has no preset {name!r}; choose from {', '.join(sorted(presets))}")
     if not any(row.table in tables for row in chosen.rows):
         door.error(f"suite {chosen.name} has nothing of {', '.join(asked.only)}")
-    plan = Plan(chosen, tables, asked.runs, asked.results, asked.nproc_per_node, dict(asked.data), dict(asked.ref))
+    for batch in sorted({run.config.batch for run in chosen.runs(tables)}):
+        if batch % asked.nproc_per_node:
+            door.error(f"{chosen.name} has batches of {batch}, which {asked.nproc_per_node} processes cannot share")
+    plan = Plan(
+        suite=chosen, tables=tables, runs=asked.runs, results=asked.results, processes=asked.nproc_per_node,
+        card_gib=asked.card_gib, data=dict(asked.data), references=dict(asked.ref),
+    )  # fmt: skip
     if asked.plan:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it quietly
         for line in show(plan, asked.device_flops):

@@ -28,6 +28,7 @@ class Workload:
     attention: str = "sdpa"
     scan: str = "auto"
     checkpointing: bool = False
+    joint_images: int = 0  # single frames beside each clip, in training
 
     def __post_init__(self) -> None:
         self.spec.grid(self.resolution)
@@ -36,6 +37,8 @@ class Workload:
                 raise ValueError(f"unknown {field} {getattr(self, field)!r}; choose from {', '.join(choices)}")
         if self.batch < 1:
             raise ValueError(f"batch must be a positive integer, not {self.batch!r}")
+        if self.joint_images and (self.action != "train" or not self.spec.frames):
+            raise ValueError(f"joint images are learnt beside clips, not in {self.action} of {self.spec.name}")
 
     @property
     def unit(self) -> str:
@@ -45,6 +48,7 @@ class Workload:
     def key(self) -> dict[str, object]:
         """What a count depends on, as it stands in a record."""
         frames = {"frames": self.spec.frames} if self.spec.frames else {}
+        frames |= {"joint_images": self.joint_images} if self.joint_images else {}
         return {
             "model": self.spec.name,
             "resolution": self.resolution,

@@ -1,5 +1,6 @@
 """harness.reproduce: one command from nothing to scores; it continues and does nothing twice."""
 
+import dataclasses
 import fcntl
 import json
 import signal
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import reproduce, store
+from harness import budget, reproduce, store
 from harness.children import locked
+from harness.runs import Run
 from harness.suites import suite
+from models import create_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -89,10 +92,44 @@ def test_the_plan_names_each_run_once_and_only_what_is_asked_for(tmp_path):
 def test_the_plan_counts_what_the_closed_form_counts():
     """DiT-B/4 costs 5.57 GMACs an image (DiT's Table 4); training is 3 x 256 x 400,000 of those."""
     run = next(run for run in suite("paper").runs() if run.model == "DiT-B/4")
-    assert reproduce.macs_per_item(run) == pytest.approx(5.57e9, rel=1e-3)
-    assert reproduce.training_macs(run) == 3 * 256 * 400_000 * reproduce.macs_per_item(run)
+    assert budget.macs_per_item(run) == pytest.approx(5.57e9, rel=1e-3)
+    assert budget.training_macs(run) == 3 * 256 * 400_000 * budget.macs_per_item(run)
     guided = next(score for score in suite("paper").runs()[run] if score.cfg_scale == 1.5)
-    assert reproduce.scoring_macs(guided) == 2 * 250 * 50_000 * reproduce.macs_per_item(run)
+    assert budget.scoring_macs(guided) == 2 * 250 * 50_000 * budget.macs_per_item(run)
+
+
+def test_a_run_that_does_not_fit_a_card_recomputes_activations_and_then_takes_its_batch_in_parts():
+    run = Run(preset="digits", model="DiT-N/2", milestones=(1,), changes=(("batch", 64),))
+    flags, whole = budget.fitted(run, 1, 1e9)
+    assert flags == []
+    flags, recomputed = budget.fitted(run, 1, 0.99 * whole)
+    assert (flags, recomputed < whole) == (["--checkpoint-activations"], True)
+    flags, halved = budget.fitted(run, 1, 0.99 * recomputed)
+    assert flags == ["--checkpoint-activations", "--accumulate", "2"]
+    assert halved < recomputed
+    flags, least = budget.fitted(run, 1, 0)  # hopeless, and said so by its own figure
+    assert flags[-1] == "64"
+    assert 0 < least < halved
+
+
+def test_gradients_that_are_kept_and_joint_images_need_memory_of_their_own():
+    run = Run(preset="moving-digits", model="DiT-N/4-video", milestones=(1,), changes=(("batch", 4),))
+    joint = dataclasses.replace(run, changes=(("batch", 8), ("joint_images", 4)))
+    alone = dataclasses.replace(run, changes=(("batch", 8),))
+    assert budget.fitted(joint, 1, 1e9)[1] > budget.fitted(alone, 1, 1e9)[1]
+    parameters = 4 * sum(p.numel() for p in create_model(run.spec, run.config.resolution, device="meta").parameters())
+    kept = 2**30 * (budget.fitted(alone, 2, 1e9)[1] - budget.fitted(run, 1, 1e9)[1])
+    assert 0.5 * parameters < kept <= parameters  # but for those that are there at the peak anyhow
+
+
+def test_the_plan_says_how_a_run_fits_a_card(tmp_path):
+    chosen = suite("paper")
+    where = {"runs": tmp_path, "results": tmp_path, "processes": 8, "data": {}, "references": {}}
+    run = next(run for run in chosen.runs() if run.model == "DiM-B/4")
+    flags, gib = budget.fitted(run, 8, 80)
+    assert flags == []
+    plan = reproduce.Plan(suite=chosen, tables=(2,), card_gib=0.9 * gib, **where)
+    assert "--checkpoint-activations" in plan.train(run)
 
 
 def test_a_directory_in_use_is_waited_for(tmp_path):
@@ -122,6 +159,7 @@ def test_a_directory_in_use_is_waited_for(tmp_path):
         (["--suite", "smoke", "--data", "imagenet256=/data"], "smoke has no preset 'imagenet256'; choose from digits"),
         (["--suite", "smoke", "--data", "/data"], "'/data' is not PRESET=WHERE"),
         (["--suite", "smoke", "--jobs", "0"], "must be a positive integer"),
+        (["--suite", "smoke", "--nproc-per-node", "3"], "smoke has batches of 16, which 3 processes cannot share"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_exit_code_2(flags, said, capsys):

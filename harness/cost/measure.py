@@ -21,12 +21,15 @@ from harness.workload import Workload
 from models import ModelSpec, create_model, spec
 
 
-def inputs_of(model_spec: ModelSpec, resolution: int, batch: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents, of images or of clips, timesteps and labels for a forward pass."""
+def inputs_of(
+    model_spec: ModelSpec, resolution: int, batch: int, device: str, joint_images: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents, of images or of clips and images beside them, timesteps and labels for a forward pass."""
     side = model_spec.grid(resolution) * model_spec.patch
-    frames = (model_spec.frames,) if model_spec.frames else ()
+    frames = (model_spec.frames + joint_images,) if model_spec.frames else ()
+    labels = (1 + joint_images,) if joint_images else ()
     x = torch.zeros(batch, *frames, model_spec.channels, side, side, device=device)
-    return x, torch.zeros(batch, device=device), torch.zeros(batch, dtype=torch.long, device=device)
+    return x, torch.zeros(batch, device=device), torch.zeros(batch, *labels, dtype=torch.long, device=device)
 
 
 def measure(workload: Workload, conventions: list[Convention]) -> Iterator[Measurement]:

@@ -65,8 +65,8 @@ def _sample(workload: Workload, model: Denoiser, device: str, precision, mark: M
 
 def _train(workload: Workload, model: Denoiser, device: str, precision, mark: Mark) -> Callable[[], Any]:
     """Loss, gradients, AdamW, EMA, as in training but for the loss, a few latents beside the activations."""
-    x, t, y = inputs_of(workload.spec, workload.resolution, workload.batch, device)
-    keep = torch.zeros(workload.batch, dtype=torch.bool, device=device)
+    x, t, y = inputs_of(workload.spec, workload.resolution, workload.batch, device, workload.joint_images)
+    keep = torch.zeros_like(y, dtype=torch.bool)
     parameters = list(model.parameters())
     averages = [p.detach().clone() for p in parameters]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
