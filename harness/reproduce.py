@@ -12,13 +12,14 @@ named; 2 bad input; 75 stopped by SIGTERM or SIGINT, to be continued.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,8 @@ STOPPED = 75
 PARTS = {"figure1": 1, **{f"table{number}": number for number in (2, 3, 5, 6, 7)}}
 SHOWN = 60
 """Samples on a contact sheet."""
+LOOK_EVERY_S = 2.0
+"""Between looks at how far the runs are."""
 KEPT = ("grid.png", "preview.gif", "settings.json")
 CARD_GIB = 78.0
 """What a card of 80 GB has for a process, and a little less."""
@@ -172,33 +175,58 @@ def show(plan: Plan, device_flops: float) -> Iterator[str]:
     yield f"# {len(todo)} runs, {count} scores, {hours:.4g} GPU-hours at {device_flops:.2g} FLOP/s"
 
 
+def trained(directory: Path) -> int:
+    """How many steps a run's log of losses has."""
+    try:
+        with (directory / "losses.jsonl").open("rb") as file:
+            file.seek(-min(file.seek(0, os.SEEK_END), 200), os.SEEK_END)
+            return json.loads(file.read().splitlines()[-1])["step"]
+    except (OSError, IndexError, KeyError, ValueError):  # not begun, or a line that is being written
+        return 0
+
+
 def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
     """Train and score what is missing; returns the failures, each in a line. A failure ends its run, not the others."""
     todo = plan.missing()
-    total = sum(training_macs(run) * train + sum(map(scoring_macs, scores)) for run, train, scores in todo)
+    untrained = {run for run, train, _ in todo if train}
+    done: list[int] = []
     failures: list[str] = []
-    with tqdm(total=total, unit="MAC", unit_scale=True, desc=plan.suite.name, smoothing=0) as bar:
+    total = sum(training_macs(run) * train + sum(map(scoring_macs, scores)) for run, train, scores in todo)
 
-        def work(run: Run, train: bool, scores: list[Score]) -> None:
-            if workers.stopped.is_set():
-                return
-            with locked(plan.directory(run), run.name) as lock:
-                log = plan.directory(run) / "log.txt"
-                steps = [(plan.train(run), training_macs(run))] if train else []
-                steps += [(plan.score(alike), sum(map(scoring_macs, alike))) for alike in grouped(scores)]
-                for command, macs in steps:
-                    bar.set_postfix_str(run.name, refresh=True)
-                    failure = workers.run(command, log, lock)
-                    if workers.stopped.is_set():
-                        return
-                    if failure:
-                        failures.append(failure)
-                        tqdm.write(failure, file=sys.stderr)
-                        return
-                    bar.update(macs)
+    def work(run: Run, train: bool, scores: list[Score]) -> None:
+        if workers.stopped.is_set():
+            return
+        with locked(plan.directory(run), run.name) as lock:
+            log = plan.directory(run) / "log.txt"
+            steps = [(plan.train(run), training_macs(run))] if train else []
+            steps += [(plan.score(alike), sum(map(scoring_macs, alike))) for alike in grouped(scores)]
+            for command, macs in steps:
+                bar.set_postfix_str(run.name, refresh=True)
+                failure = workers.run(command, log, lock)
+                untrained.discard(run)
+                if workers.stopped.is_set():
+                    return
+                if failure:
+                    failures.append(failure)
+                    tqdm.write(failure, file=sys.stderr)
+                    return
+                done.append(macs)
 
-        with ThreadPoolExecutor(jobs) as pool:
-            for future in [pool.submit(work, *item) for item in todo]:
+    def so_far() -> float:
+        begun = (training_macs(run) * trained(plan.directory(run)) / run.config.steps for run in list(untrained))
+        return sum(done) + sum(begun)
+
+    with (
+        tqdm(
+            total=total, initial=so_far(), unit="MAC", unit_scale=True, desc=plan.suite.name, smoothing=0
+        ) as bar,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
+        pending = {pool.submit(work, *item) for item in todo}
+        while pending:
+            finished, pending = wait(pending, timeout=LOOK_EVERY_S, return_when=FIRST_COMPLETED)
+            bar.update(max(0, so_far() - bar.n))
+            for future in finished:
                 future.result()
     return failures
 

@@ -211,13 +211,13 @@ SCALES: dict[str, tuple[str, Scale]] = {
         Scale(
             preset="digits",
             sizes={"S": "N", "B": "T", "L": "S", "XL": "B"},
-            patch=4,
+            patch=2,
             patches=(8, 4, 2),
             milestones={100_000: 2500, 200_000: 5000, 300_000: 7500, 400_000: 10_000},
             metrics=DIGITS_METRICS,
-            sampling_steps=250,
+            sampling_steps=50,
             seeds=5,
-            changes=(("resolution", 16),),
+            changes=(("learning_rate", 3e-4),),
         ),
     ),
     "paper": (

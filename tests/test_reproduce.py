@@ -132,6 +132,15 @@ def test_the_plan_says_how_a_run_fits_a_card(tmp_path):
     assert "--checkpoint-activations" in plan.train(run)
 
 
+def test_progress_is_read_off_the_log_of_losses(tmp_path):
+    log = tmp_path / "losses.jsonl"
+    assert reproduce.trained(tmp_path) == 0
+    log.write_text("".join(json.dumps({"step": step, "loss": 0.123456789}) + "\n" for step in range(1, 41)))
+    assert reproduce.trained(tmp_path) == 40
+    log.write_text('{"step": 7, "loss"')
+    assert reproduce.trained(tmp_path) == 0
+
+
 def test_a_directory_in_use_is_waited_for(tmp_path):
     """A child that outlives its parent keeps the lock, so that a second call never trains beside it."""
     held = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); "
