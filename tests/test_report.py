@@ -333,6 +333,22 @@ def test_latex_is_booktabs_and_escaped():
         escape("☃")
 
 
+def test_latex_sets_the_groups_of_a_wide_grid_below_each_other_without_their_empty_rows():
+    block = Block(
+        header=["model", *"abcd", "of the same task, another model", *"efgh"],
+        rows=[["as it is named by those who made it", *"1234", "y", *"5678"], ["", "", "", "", "", "z", *"5678"]],
+        groups=[("printed", 5), ("measured", 5)],
+    )
+    text = Table("t", "Wide", store.frame([]), [block]).latex()
+    printed, measured = text.split(r"\textbf{measured}")
+    assert (printed.count(r"\begin{tabular}{lrrrr}"), measured.count(r"\begin{tabular}{lrrrr}")) == (1, 1)
+    assert r"made it & 1 & 2 & 3 & 4 \\" in printed
+    assert "& 5" not in printed
+    assert "y & 5" in measured
+    assert "z & 5" in measured
+    assert "resizebox" not in text
+
+
 def test_latex_of_every_table_balances_its_braces_and_fills_every_row():
     for number in report.QUALITY_TABLES:
         text = report.quality_table(number, SUITE, store.frame(seeds("DiT-N/2", [1.0, 2.0]))).latex()

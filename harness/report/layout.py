@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ import pandas as pd
 
 from harness.report.formats import FORMATS, render
 
-WIDE = 8  # columns that fit a line as they are
+EMPTY = {"", "–"}
+LINE = 78  # characters of a row that fit a line of LaTeX's article, at its footnote size
 
 
 class Bold(str):
@@ -62,13 +64,16 @@ class Table:
         return "\n\n".join(parts) + "\n"
 
     def latex(self) -> str:
-        """A `table` environment of booktabs rules, wide grids scaled to the line; needs those two packages alone."""
+        """A `table` environment of booktabs rules; needs two packages alone.
+
+        Of a grid too wide for a line the groups stand below each other; what is still too wide is scaled.
+        """
         title = re.sub(r"^(Table \d+): (.*)$", r"\2 (\1 of the paper)", self.title)
         lines = [r"% needs \usepackage{booktabs,graphicx}", r"\begin{table}", r"\centering\footnotesize"]
         lines += [r"\setlength{\tabcolsep}{3pt}", rf"\caption{{{escape(title)}}}", rf"\label{{tab:{self.name}}}"]
-        for block in self.blocks:
+        for block in itertools.chain.from_iterable(map(_apart, self.blocks)):
             lines += [rf"\par\smallskip\textbf{{{escape(block.caption)}}}\par\smallskip"] if block.caption else []
-            wide = len(block.header) > WIDE
+            wide = _characters(block) > LINE
             lines += [r"\resizebox{\linewidth}{!}{%"] if wide else []
             lines += _tabular(block)
             lines += ["}"] if wide else []
@@ -124,6 +129,24 @@ def _grid(block: Block) -> str:
 
 NUMERIC = re.compile(r"(≈ )?-?\d[\d.]*($| [±(\[])|OOM|missing|unsupported|error|–?$|-$")
 """A cell of a column to be set flush right."""
+
+
+def _characters(block: Block) -> int:
+    """The width of a block: of the widest cell of each column, and what stands between columns."""
+    return sum(max(map(len, column)) + 1 for column in zip(block.header, *block.rows, strict=True))
+
+
+def _apart(block: Block) -> list[Block]:
+    """The groups of a block that is too wide, without the rows that have nothing in them."""
+    if _characters(block) <= LINE or not block.groups:
+        return [block]
+    parts, first = [], 0
+    for text, n in block.groups:
+        columns = range(first, first + n)
+        rows = [[row[i] for i in columns] for row in block.rows]
+        parts.append(Block([block.header[i] for i in columns], [row for row in rows if set(row) - EMPTY], text))
+        first += n
+    return parts
 
 
 def _tabular(block: Block) -> list[str]:
