@@ -39,7 +39,7 @@ SHOWN = 60
 """Samples on a contact sheet."""
 LOOK_EVERY_S = 2.0
 """Between looks at how far the runs are."""
-KEPT = ("grid.png", "preview.gif", "settings.json")
+KEPT = ("grid.png", "preview.gif", "settings.json", "samples.npz")
 CARD_GIB = 78.0
 """What a card of 80 GB has for a process, and a little less."""
 
@@ -114,10 +114,11 @@ class Plan:
         return ["-m", "harness.eval", *where, *first.flags(), *features]
 
     def draw(self, score: Score) -> list[str]:
-        """The contact sheet of a score's samples: the same samples, the first hundred, in order of class."""
+        """A contact sheet, as many samples of each class; small ones are packed, too, to be looked into."""
         where = ["--ckpt", _shown(self.checkpoint(score.run, score.step)), "--out", _shown(self.sheet(score))]
         how = ["--cfg-scale", str(score.cfg_scale), "--steps", str(score.sampling_steps), "--classes", "balanced"]
-        return ["-m", "harness.sample", *where, *how, "--seed", str(score.run.seed), "--num-samples", str(SHOWN)]
+        how += ["--seed", str(score.run.seed), "--num-samples", str(SHOWN)]
+        return ["-m", "harness.sample", *where, *how, *(["--npz"] if score.run.preset in EMBEDDED else [])]
 
     def report(self) -> list[list[str]]:
         """Tables and figures from all records of `results`; those of the embedded suites are the ones at hand."""

@@ -1,6 +1,7 @@
 """Metrics of moving digits: motion in closed form, a network that knows them, and generators that cheat."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from scipy import stats
 from harness import eval as door
 from harness.images import Digits
 from harness.metrics import motion, moving_digits, recipes
-from harness.metrics.motion import centres, turns, wasserstein
+from harness.metrics.motion import centres, lengths, turns, wasserstein
 from harness.metrics.moving_digits import MovingDigitsNetwork, moving_digits_extractor, velocity_classes
 from harness.moving_digits import MovingDigits
 
@@ -139,6 +140,7 @@ def test_the_cached_network_is_not_trained_again(weights, monkeypatch):
 
 # What the metrics say of real clips, and of generators that cheat
 
+SAMPLES = Path(__file__).resolve().parents[1] / "results" / "samples" / "moving-digits"
 METRICS = ["fvd300@moving-digits", "motion300@moving-digits", "accuracy300@moving-digits"]
 
 
@@ -167,6 +169,27 @@ def test_real_clips_score_well_and_frozen_ones_and_collapsed_ones_far_worse(scor
     jumping = score(clips[:, np.random.default_rng(0).permutation(8)], labels, *METRICS)  # frames out of order
     assert jumping["turn_distance"]["value"] > 1
     assert jumping["fvd"]["value"] > 1.5 * good["fvd"]["value"]
+
+
+@pytest.mark.parametrize("model", ["DiT-U-4-video", "DiM-U-4-video", "DiT-U-4-video-IMG", "DiM-U-4-video-IMG"])
+def test_the_committed_clips_are_of_the_digit_that_was_asked_for_and_move_as_real_ones_do(weights, model):
+    folder = SAMPLES / model
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings["model"].startswith(model.removesuffix("-IMG").replace("-4", "/4"))
+    with np.load(folder / "samples.npz") as archive:
+        clips, labels = torch.from_numpy(archive["arr_0"]), torch.from_numpy(archive["arr_1"])
+    assert (clips.shape[1:4], labels.bincount(minlength=10).tolist()) == ((8, 12, 12), [6] * 10)
+    assert len(clips.flatten(1).unique(dim=0)) == len(clips), "no two samples are the same"
+    streams = moving_digits_extractor(weights).extract(clips)
+    seen = streams["logits"].view(-1, 8, 10).argmax(-1)
+    assert (seen == labels[:, None]).float().mean() >= 0.8
+    data = MovingDigits(12, part="held-out")
+    real = np.diff([data.corners(index) for index in range(300)], axis=1)
+    steps = streams["steps"].view(-1, 7, 2).numpy()
+    assert motion.moving(steps, real).mean() >= 0.7
+    assert lengths(steps).mean() == pytest.approx(lengths(real).mean(), rel=0.25)
+    frozen = motion.moving(np.zeros_like(steps), real)
+    assert not frozen.any()
 
 
 def test_shuffled_labels_are_right_by_chance_alone(score, real):
