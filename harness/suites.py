@@ -192,7 +192,7 @@ SCALES: dict[str, tuple[str, Scale]] = {
         ),
     ),
     "digits": (
-        "scikit-learn's digits, 8 pixels a side, four small sizes of the paper's depth ratios, on a CPU",
+        "scikit-learn's digits, four small sizes of the paper's depth ratios, on a CPU",
         Scale(
             preset="digits",
             sizes={"S": "P", "B": "N", "L": "U", "XL": "M"},

@@ -229,6 +229,8 @@ def test_table_3_has_every_printed_method_and_compares_latte_with_dim_each_way_o
     said = " ".join(table.claim)
     assert "DiM ahead of DiT in FVD in 2 of 2" in said
     assert "holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in said
+    assert "joint training ahead of clips alone in 2 of 2" in said
+    assert "Joint training and clips alone: holds in 2 of 2 (significantly in 2)." in said
 
 
 def test_what_a_suite_measures_beside_the_printed_columns_is_shown_beside_them_and_claims_nothing():

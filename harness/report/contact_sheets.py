@@ -41,11 +41,12 @@ def contact_figure(suite: Suite, folder: Path = SAMPLES) -> Figure:
     lines = [images[i : i + columns] for i in range(0, len(images), columns)]
     heights = [max(across * image.shape[0] / image.shape[1] for image in line) + 0.35 for line in lines]
     drawing, axes = style.sheet(style.PAGE, sum(heights), len(lines), columns, squeeze=False, height_ratios=heights)
-    for place, image, (_, settings) in zip(axes.flat, images, grids, strict=False):
+    for place, image, (grid, settings) in zip(axes.flat, images, grids, strict=False):
         place.imshow(image, interpolation="none")
         how = f"{settings['steps']} {settings['sampler']} steps, guidance {settings['cfg_scale']:g}"
         trained = f", {settings['step']:,} training steps" if "step" in settings else ""
-        place.set_title(f"{settings['model']}{trained}\n{how}", fontsize=6.5)
+        joint = "+IMG" if grid.parent.name.endswith("-IMG") else ""  # as harness.reproduce names them
+        place.set_title(f"{settings['model']}{joint}{trained}\n{how}", fontsize=6.5)
     for place in axes.flat:
         place.set_axis_off()
     return drawing

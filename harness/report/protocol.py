@@ -74,6 +74,9 @@ def words(values: Record, seeds: Iterable[int]) -> str:
         return several[0] if len(several) == 1 else None
 
     parts = []
+    if one("resolution"):
+        clips = f", {one('training.frames')} frames a clip" if one("training.frames") else ""
+        parts.append(f"{one('resolution')} pixels a side{clips}")
     if one("extractor.network"):
         published = "" if one("extractor.published_weights") else ", not published"
         parts.append(f"{one('extractor.network')} (weights {str(one('extractor.weights_sha256'))[:8]}{published})")
@@ -87,8 +90,8 @@ def words(values: Record, seeds: Iterable[int]) -> str:
     if one("sampling.steps"):
         scale = one("sampling.cfg_scale")
         guidance = "guidance as in the rows" if scale is None else f"guidance {scale}"
-        channels = one("sampling.cfg_channels")
-        parts.append(f"{one('sampling.steps')} {one('sampling.sampler')} steps, {guidance} on {channels} channels")
+        channels = "1 channel" if one("sampling.cfg_channels") == 1 else f"{one('sampling.cfg_channels')} channels"
+        parts.append(f"{one('sampling.steps')} {one('sampling.sampler')} steps, {guidance} on {channels}")
         parts.append(f"{one('sampling.weights')} weights, {one('sampling.precision')}")
     if one("training.batch"):
         step = one("step")

@@ -13,6 +13,7 @@ KINDS = {
     "": "DiM and DiT at the paper's depths",
     "matched": "DiM and DiT at equal parameters",
     "equal-macs": "DiM and DiT at equal multiply-adds",
+    "joint": "Joint training and clips alone",
     "DiM": "DiM, step by step",
     "DiT": "DiT, step by step, which the paper does not print here",
 }
@@ -24,7 +25,10 @@ UNEQUAL = (
 
 def verdict(table: int, suite: str, lines: Sequence[Line], columns: Iterable[str]) -> list[str]:
     """Sentences: what the paper prints, how often its signs hold and how often significantly, what that is worth."""
-    claims = [*_trend(lines, columns), *_figure1(table, lines)] if table in TRENDS else _contests(lines, columns)
+    if table in TRENDS:
+        claims = [*_trend(lines, columns), *_figure1(table, lines)]
+    else:
+        claims = [*_contests(lines, columns), *_joint(lines, columns)]
     counts = tally(claims)
     said = [_printed(table, claims)]
     for wanted in dict.fromkeys(kind for kind, _ in counts):
@@ -79,6 +83,16 @@ def _figure1(table: int, lines: Sequence[Line]) -> list[Claim]:
     return [Claim("fid", dim.variant, -1, *_measured("fid", dim, dit)) for dim, dit in pairs if dit]
 
 
+def _joint(lines: Sequence[Line], columns: Iterable[str]) -> list[Claim]:
+    """Each row of joint image-video training against that of clips alone."""
+    claims = []
+    for one, other, column in itertools.product(lines, lines, columns):
+        if (one.variant, other.variant, other.family) == ("+IMG", "", one.family):
+            sign = _sign(one.printed.get(column), other.printed.get(column))
+            claims.append(Claim(column, "joint", sign, *_measured(column, one, other)))
+    return claims
+
+
 def _measured(column: str, one: Line, other: Line) -> tuple[Sequence[float], Sequence[float], bool]:
     """Both sides' values, and whether the features have that metric."""
     cells = one.cells[column], other.cells[column]
@@ -103,8 +117,10 @@ def _printed(table: int, claims: Sequence[Claim]) -> str:
         parts.append(
             f"{NAMES.get(metric, metric)} in {sum(sign == COLUMNS[metric][1] for sign in signs)} of {len(signs)}"
         )
-    where = f"each step of {TRENDS[table]} better in" if table in TRENDS else "DiM ahead of DiT in"
     further = " Of DiM and DiT by size it says in Figure 1 that DiM's FID is better throughout." if table == 6 else ""
+    joint = [claim.printed == COLUMNS[claim.metric][1] for claim in claims if claim.kind == "joint"]
+    further += f" It prints joint training ahead of clips alone in {sum(joint)} of {len(joint)}." if joint else ""
+    where = f"each step of {TRENDS[table]} better in" if table in TRENDS else "DiM ahead of DiT in"
     return (
         f"The paper prints {where} {', '.join(parts)}.{further}"
         if parts
