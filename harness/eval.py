@@ -2,9 +2,9 @@
 
     python -m harness.eval --ckpt results/runs/digits-DiM-T-2-seed0 --metric fd1k@digits pr1k@digits is1k@digits
     python -m harness.eval --samples samples.npz --ref VIRTUAL_imagenet256_labeled.npz --metric adm50k
-    python -m harness.eval --ckpt results/runs/moving-digits-DiM-N-4-video-seed0 --metric fvd1k@moving-digits
+    python -m harness.eval --ckpt results/runs/moving-digits-DiM-U-4-video-seed0 --metric fvd1k@moving-digits
     python -m harness.eval --samples clips/ --ref ucf101/ --split train+test --metric fvd2048_16f
-    python -m harness.eval reference --data imagenet/train --resolution 256 --out imagenet256.npz
+    python -m harness.eval reference --data imagenet/train --ref-resolution 256 --out imagenet256.npz
 
 Under torchrun the same command gives the same numbers. Exit codes: 0 done; 1 the run failed (disk full); 2 bad input.
 """

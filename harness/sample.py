@@ -1,7 +1,7 @@
 """Draw samples from a trained denoiser: the door to harness.diffusion.generate.
 
     python -m harness.sample --ckpt results/runs/digits-DiM-T-2-seed0 --num-samples 100
-    python -m harness.sample --ckpt results/runs/moving-digits-DiM-N-4-video-seed0 --num-samples 20 --npz
+    python -m harness.sample --ckpt results/runs/moving-digits-DiM-U-4-video-seed0 --num-samples 20 --npz
     torchrun --nproc-per-node 8 -m harness.sample --ckpt DiT-XL-2-256x256.pt --model DiT-XL/2 --num-samples 50000 --npz
 
 Sample i depends on the seed and i alone. The same command, run again, draws only what is missing or damaged.

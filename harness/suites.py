@@ -207,7 +207,7 @@ SCALES: dict[str, tuple[str, Scale]] = {
         ),
     ),
     "digits-gpu": (
-        "the same ladder with larger models, five seeds and ten times the training, for a card at hand",
+        "a ladder of larger models with five seeds and twenty times as many images seen, for a card at hand",
         Scale(
             preset="digits",
             sizes={"S": "N", "B": "T", "L": "S", "XL": "B"},

@@ -257,6 +257,17 @@ def test_what_a_suite_measures_beside_the_printed_columns_is_shown_beside_them_a
 # -------------------------------------------------------------------------------------------------------------- claims
 
 
+def test_one_run_that_serves_two_kinds_is_one_test():
+    """Holm multiplies the smallest p by the number of tests: this one is significant alone, and beside another not."""
+    sides = ([10.0, 11.0, 12.0], [13.0, 14.0, 15.5])
+    p = welch(*sides).p
+    assert 0.025 < p < 0.05
+    twice = [Claim("fid", kind, -1, *sides) for kind in ("matched", "equal-macs")]
+    assert all(count.holds_significantly == 1 for count in tally(twice).values())
+    other = Claim("fid", "", -1, [9.0, 11.5, 12.5], [13.0, 14.0, 15.5])
+    assert not any(count.holds_significantly for count in tally([*twice, other]).values())
+
+
 def test_the_claim_of_a_contest_is_told_with_its_significance_and_at_equal_parameters():
     records = [
         *seeds("DiT-N/2", [10.0, 10.1, 10.2]), *seeds("DiM-N/2", [5.0, 5.1, 5.2]),  # as printed

@@ -118,19 +118,21 @@ def _significantly(count: int, significant: int) -> str:
 
 
 def tally(claims: Iterable[Claim]) -> dict[tuple[str, str], Tally]:
-    """Counts by (kind, metric), of claims that print a sign; Holm's correction is over all of them."""
+    """Counts by (kind, metric), of claims that print a sign; Holm's correction is over all of them.
+
+    Runs that serve two kinds, as a DiM that is equal to its DiT in parameters and in cost, are one test.
+    """
     claims = [claim for claim in claims if claim.printed and claim.supported]
-    tests = [welch(claim.first, claim.second) for claim in claims]
-    tested = [i for i, test in enumerate(tests) if test]
-    adjusted = dict(zip(tested, holm([test.p for test in tests if test]), strict=True))
+    tests = {_sides(claim): test for claim in claims if (test := welch(claim.first, claim.second))}
+    adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     counts: dict[tuple[str, str], Tally] = {}
-    for i, claim in enumerate(claims):
+    for claim in claims:
         count = counts.setdefault((claim.kind, claim.metric), Tally())
-        sign, significant = claim.measured, adjusted.get(i, 1.0) < LEVEL
+        sign, significant = claim.measured, adjusted.get(_sides(claim), 1.0) < LEVEL
         if sign is None:
             count.missing += 1
             continue
-        count.untested += i not in adjusted
+        count.untested += _sides(claim) not in adjusted
         if sign == claim.printed:
             count.holds += 1
             count.holds_significantly += significant
@@ -140,6 +142,10 @@ def tally(claims: Iterable[Claim]) -> dict[tuple[str, str], Tally]:
             count.reversed += 1
             count.reversed_significantly += significant
     return counts
+
+
+def _sides(claim: Claim) -> tuple[str, tuple[float, ...], tuple[float, ...]]:
+    return claim.metric, tuple(claim.first), tuple(claim.second)
 
 
 def total(counts: Iterable[Tally]) -> Tally:

@@ -17,10 +17,6 @@ KINDS = {
     "DiM": "DiM, step by step",
     "DiT": "DiT, step by step, which the paper does not print here",
 }
-UNEQUAL = (
-    "At the paper's depths a DiM has about 1.5 times the parameters of its DiT, so that only the comparisons at equal "
-    "parameters and at equal multiply-adds are of models of one size."
-)
 
 
 def verdict(table: int, suite: str, lines: Sequence[Line], columns: Iterable[str]) -> list[str]:
@@ -40,10 +36,21 @@ def verdict(table: int, suite: str, lines: Sequence[Line], columns: Iterable[str
     if any(count.untested for count in counts.values()):
         said.append("Of differences between single seeds nothing is known but their sign, which may be chance.")
     if any(kind == "" for kind, _ in counts):
-        said.append(UNEQUAL)
+        said.append(_unequal(lines))
     if suite != "paper":
         said.append("These are small models on a small data set: they neither confirm nor refute the printed figures.")
     return said
+
+
+def _unequal(lines: Sequence[Line]) -> str:
+    """How unequal the models are that the paper compares: the ratio of their parameters over the rows."""
+    pairs = [(line.params_m, dit.params_m) for line in lines if line.printed and (dit := rival(line, lines))]
+    ratios = sorted({f"{dim / dit:.1f}" for dim, dit in pairs if dim and dit})
+    times = " to ".join(dict.fromkeys((ratios[0], ratios[-1]))) if ratios else "about 1.5"
+    return (
+        f"At the paper's depths a DiM has {times} times the parameters of its DiT: only the comparisons at equal "
+        "parameters and at equal multiply-adds are of models of one size, as near as whole blocks come."
+    )
 
 
 def _contests(lines: Sequence[Line], columns: Iterable[str]) -> list[Claim]:
