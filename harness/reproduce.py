@@ -26,8 +26,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from harness import store
-from harness.budget import fitted, macs_per_item, scoring_macs, training_macs
 from harness.children import Workers, locked
+from harness.cost.budget import fitted, macs_per_item, scoring_macs, training_macs
 from harness.runs import EMBEDDED, Run, Score
 from harness.suites import SUITES, Suite, suite
 from harness.workload import Parser, positive

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import budget, reproduce, store
+from harness import reproduce, store
 from harness.children import locked
+from harness.cost import budget
 from harness.runs import Run
 from harness.suites import suite
 from models import create_model

@@ -68,7 +68,7 @@ class Cell:
         sign = "≈ " if self.mark == "estimated" else ""
         if len(self.values) > 1:
             return f"{sign}{with_error(self.mean, self.spread)} ({len(self.values)})"
-        return f"{sign}{with_error(self.mean, self.spread)}†"
+        return f"{sign}{with_error(self.mean, self.spread or None)}†"  # samples that agree say nothing of the next
 
 
 @dataclass(frozen=True)

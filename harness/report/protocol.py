@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from harness.runs import EMBEDDED
+
 Record = dict[str, Any]
 
 OF_ALL = ("reference", "reference_sha256", "resolution", "split", "stride_real", "stride_fake", "covariance")
@@ -90,7 +92,8 @@ def words(values: Record, seeds: Iterable[int]) -> str:
     if one("sampling.steps"):
         scale = one("sampling.cfg_scale")
         guidance = "guidance as in the rows" if scale is None else f"guidance {scale}"
-        channels = "1 channel" if one("sampling.cfg_channels") == 1 else f"{one('sampling.cfg_channels')} channels"
+        guided = 1 if one("training.dataset") in EMBEDDED else one("sampling.cfg_channels")  # embedded data has no more
+        channels = "1 channel" if guided == 1 else f"{guided} channels"
         parts.append(f"{one('sampling.steps')} {one('sampling.sampler')} steps, {guidance} on {channels}")
         parts.append(f"{one('sampling.weights')} weights, {one('sampling.precision')}")
     if one("training.batch"):

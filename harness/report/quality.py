@@ -148,7 +148,7 @@ def _notes(lines: Sequence[Line]) -> list[str]:
                      "times the 97.5 % quantile of Welch's t, uncorrected; never with a single seed.")  # fmt: skip
     if any(len(cell.values) == 1 for cell in cells):
         notes.append("†: one seed; ± is the standard error of its samples (bootstrap, or binomial for precision and "
-                     "recall), without the spread between trainings.")  # fmt: skip
+                     "recall), without the spread between trainings; none where all samples agree.")  # fmt: skip
     columns = {column for line in lines for column in line.cells}
     if "accuracy" in columns:
         notes.append("accuracy: share of frames in which a classifier of the data sees the digit that was asked for.")
