@@ -108,7 +108,7 @@ def test_contact_sheets_show_every_grid_under_its_settings(tmp_path, monkeypatch
         Image.fromarray(np.full((8, 16), 128, np.uint8)).save(folder / "grid.png")
     drawing = contact_sheets.contact_figure(SUITE, tmp_path)
     titles = [axes.get_title() for axes in drawing.axes]
-    assert [title.split(",")[0] for title in titles] == ["DiT-N/4", "DiM-N/4"]
+    assert [title.splitlines()[0] for title in titles] == ["DiT-N/4", "DiM-N/4"]
     assert "25 ddpm steps, guidance 1.5" in titles[0]
 
 
