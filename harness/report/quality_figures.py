@@ -160,7 +160,7 @@ def training_figure(suite: Suite, records: pd.DataFrame) -> Figure:
     named: dict[str, Any] = {}
     for axes in grid.flat:
         named |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    grid[0][-1].legend(named.values(), named.keys(), loc="upper right")
+    drawing.legend(named.values(), named.keys(), loc="outside upper center", ncols=len(named))
     drawing.supxlabel(_seeds(chosen), fontsize=6.5, color=style.GREY)
     return drawing
 
@@ -173,6 +173,10 @@ def _width(size: str) -> int:
 
 def _quality(chosen: Sequence[Point]) -> str:
     return f"{LABELS.get(chosen[0].quantity, chosen[0].quantity)} (lower is better)"
+
+
+ASIDE = {("DiT", ""): (1, 1), ("DiM", ""): (1, 1), ("DiM", "matched"): (1, -1), ("DiM", "equal-macs"): (-1, -1)}
+"""On which side of its point the size of each kind is written (right, up): neighbours do not meet."""
 
 
 def _against_cost(column: str, label: str, units: tuple[str, str]) -> Callable[[Suite, pd.DataFrame], Figure]:
@@ -193,12 +197,15 @@ def _against_cost(column: str, label: str, units: tuple[str, str]) -> Callable[[
         for kind in _kinds(chosen):
             _draw(axes, [point for point in chosen if point.kind == kind], x, _name(kind))
         for point in chosen:
-            where = {"xytext": (3, 3), "textcoords": "offset points", "fontsize": 6, "color": style.GREY}
-            axes.annotate(f"{point.size}/{point.patch}", (x(point), point.mean), **where)
+            right, up = ASIDE[point.kind]
+            where: dict[str, Any] = {"xytext": (3 * right, 3 * up), "textcoords": "offset points", "fontsize": 6}
+            where |= {"ha": "left" if right > 0 else "right", "va": "bottom" if up > 0 else "top"}
+            where["color"] = style.look(*point.kind)["color"]
+            axes.annotate(point.size, (x(point), point.mean), **where)
         style.plain_log(axes, "x", (1, 2, 5))
         style.plain_log(axes, "y")
         axes.set(xlabel=f"{label} ({unit})", ylabel=_quality(chosen))
-        axes.set_title(f"after {chosen[0].step:,} steps; {_seeds(chosen)}", fontsize=6.5)
+        axes.set_title(f"patch {chosen[0].patch}, {chosen[0].step:,} steps; {_seeds(chosen)}", fontsize=6.5)
         axes.legend()
         return drawing
 
