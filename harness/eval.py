@@ -42,6 +42,7 @@ from harness.metrics.shards import extract
 from harness.metrics.sources import DATASETS, Source, open_images
 from harness.metrics.suite import Scored, Setup, open_extractor, score_clips, score_items
 from harness.metrics.weights import VARIABLE
+from harness.runs import MAX_DUPLICATES
 from harness.workload import Parser, positive
 
 RECORDS = store.RESULTS / "measurements" / "eval.jsonl"
@@ -87,7 +88,9 @@ def parser() -> Parser:
     values.add_argument("--extrapolate", action="store_true", help="also give Fréchet distances at infinite N")
     values.add_argument("--arithmetic", choices=ARITHMETICS, default="fp32", help="of precision and recall")
     values.add_argument("--permute-seed", type=int, help="shuffle before the Inception Score")
-    values.add_argument("--max-duplicates", type=float, default=0.1, help="share refused above (default: %(default)s)")
+    values.add_argument(
+        "--max-duplicates", type=float, default=MAX_DUPLICATES, help="share refused above (default: %(default)s)"
+    )
     video = door.add_argument_group("video")
     video.add_argument("--split", default="unstated", help="which videos the reference is, for the record")
     video.add_argument("--stride-real", type=positive, help="in frames (default: the metric's)")

@@ -18,6 +18,8 @@ from harness.presets import PRESETS, TrainConfig
 from models import ModelSpec, spec
 
 EMBEDDED = ("digits", "moving-digits")
+MAX_DUPLICATES = 0.1
+"""Share of copies among samples above which harness.eval refuses them unless told otherwise, and tables say so."""
 Setting = str | int | float
 OF_THE_WEIGHTS = {
     config_field.name

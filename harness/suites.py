@@ -49,7 +49,7 @@ class Scale:
 
     `sizes` and `milestones` map the paper's (S, B, L, XL; training steps) to this suite's; `patch` stands for the
     paper's 4 where only one is compared, and `patches` are those of Table 5; `equal_macs` is the depth at which a DiM
-    of that size and patch costs a DiT's multiply-adds.
+    of that size and patch comes nearest to a DiT's multiply-adds.
     """
 
     preset: str

@@ -57,6 +57,7 @@ def parser() -> Parser:
     door.add_argument("--learning-rate", type=float)
     door.add_argument("--ema-decay", type=float)
     door.add_argument("--clip-norm", type=float, help="largest gradient norm; 0 for no clipping")
+    door.add_argument("--clip-after", type=int, metavar="STEPS", help="how many are done before the first is clipped")
     door.add_argument("--precision", choices=PRECISIONS)
     door.add_argument("--seed", type=int)
     door.add_argument("--accumulate", type=positive, default=1, help="parts in which a process computes its batch")

@@ -279,10 +279,19 @@ def test_the_claim_of_a_contest_is_told_with_its_significance_and_at_equal_param
         "DiM ahead of DiT in FID in 2 of 2, sFID in 0 of 2, IS in 2 of 2, precision in 2 of 2, recall in 1 of 2."
         in said
     )
-    assert "FID: holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in said
+    assert " FD: holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in said, "no one's FID"
     assert "at equal parameters: holds in 1 of 1 (significantly in none); 2 not measured yet." in said
     assert "about 1.5 times the parameters" in said
     assert "neither confirm nor refute" in said
+
+
+def test_samples_that_repeat_themselves_are_counted_and_told():
+    copies = dict(zip(SEEDS, (0, 100, 101), strict=True))  # of a thousand
+    records = [record("DiM-N/8", seed, 500.0 + seed, duplicates=copies[seed]) for seed in SEEDS]
+    table = report.quality_table(5, SUITE, store.frame(records))
+    assert any("(3)" in cell for label, line in cells(table).items() if "DiM-N/8" in label for cell in line)
+    (note,) = (note for note in table.notes if "copies" in note)
+    assert note == f"DiM-N/8, seed {SEEDS[2]}: 10% of the samples are copies of an earlier one."
 
 
 def test_the_claim_of_a_sweep_is_its_trend():

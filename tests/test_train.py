@@ -180,6 +180,11 @@ def test_clipping_bounds_what_the_optimizer_sees(tmp_path, monkeypatch):
     assert min(logged) > 0.06, "what is logged is the norm before clipping"
     assert seen == pytest.approx([0.05] * 3, rel=1e-3)
 
+    seen.clear()
+    run(tmp_path / "later", "--steps", 3, "--clip-norm", 0.05, "--clip-after", 2)
+    logged = [line["gradient_norm"] for line in losses(tmp_path / "later")]
+    assert seen == pytest.approx([*logged[:2], 0.05], rel=1e-3), "Latte's recipe starts to clip late"
+
 
 def test_checkpointing_activations_changes_nothing(whole, tmp_path):
     run(tmp_path, "--steps", 5, "--checkpoint-activations")

@@ -114,8 +114,8 @@ def save(learner: Learner, directory: Path, record: dict[str, Any], step: int, m
 
 def make_step(
     learner: Learner, autoencoder: Autoencoder, config: TrainConfig, execution: Execution, ranks: Ranks
-) -> Callable[[Iterator[Batch]], Tensor]:
-    """The optimizer step: takes the next `accumulate` batches, returns its loss and gradient norm (2,)."""
+) -> Callable[[Iterator[Batch], int], Tensor]:
+    """The optimizer step: of the next `accumulate` batches, after so many steps; returns loss and norm (2,)."""
     model = learner.model.train()
     model.activation_checkpointing = execution.activation_checkpointing
     if execution.compile:
@@ -137,7 +137,7 @@ def make_step(
 
         return training_loss(schedule, denoise, latents, batch.t, batch.noise).mean()
 
-    def train_step(batches: Iterator[Batch]) -> Tensor:
+    def train_step(batches: Iterator[Batch], step: int) -> Tensor:
         total = torch.zeros((), device=ranks.device)
         for part in range(execution.accumulate):
             last = part + 1 == execution.accumulate
@@ -146,7 +146,7 @@ def make_step(
                 loss.backward()
             total += loss.detach()
         norm = torch.nn.utils.get_total_norm([p.grad for p in learner.parameters if p.grad is not None])
-        if config.clip_norm:
+        if config.clip_norm and step >= config.clip_after:
             torch.nn.utils.clip_grads_with_norm_(learner.parameters, config.clip_norm, norm)
         learner.optimizer.step()
         learner.optimizer.zero_grad(set_to_none=True)
@@ -204,7 +204,7 @@ def fit(
     bar = tqdm(total=config.steps, initial=step, unit="step", disable=not ranks.first, desc=config.model)
     with bar, closing(batches):
         while step < config.steps and not stopped:
-            unseen.append(train_step(batches))
+            unseen.append(train_step(batches, step))
             step += 1
             stopped = agreement.ask(stop())
             milestone = step in execution.milestones

@@ -19,6 +19,7 @@ from harness.metrics.references import Reference
 from harness.metrics.shards import Features, extract
 from harness.metrics.sources import DATASETS, Source
 from harness.metrics.weights import load_weights
+from harness.runs import MAX_DUPLICATES
 
 TRAINED = {"digits": digits_extractor, "moving-digits": moving_digits_extractor}  # on the spot
 
@@ -34,7 +35,7 @@ class Setup:
     batch: int | None = None  # of extraction; None is the extractor's own
     ref_resolution: int | None = None
     repeats: int = 1
-    max_duplicates: float = 0.1
+    max_duplicates: float = MAX_DUPLICATES
     settings: Settings = field(default_factory=Settings)
 
 

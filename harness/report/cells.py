@@ -89,6 +89,13 @@ class Line:
     gmacs: float | None = None  # exact, of a forward pass
 
 
+def measured_name(column: str, lines: Iterable[Line]) -> str:
+    """What a column's measured values are called: FD where the paper has FID and the features are not Inception's."""
+    quantities = (line.cells[column].quantity for line in lines if column in line.cells)
+    quantity = next(filter(None, quantities), column)
+    return NAMES.get(quantity, quantity)
+
+
 def with_error(value: float, error: float | None) -> str:
     """A value to the second significant digit of its error, and the error; without one to four digits."""
     if not error or not math.isfinite(error):

@@ -20,11 +20,13 @@ from harness.report.cells import (
     included_lines,
     lines_of,
     measured_columns,
+    measured_name,
     rival,
 )
 from harness.report.claims import welch
 from harness.report.layout import Block, Bold, Table
 from harness.report.verdict import verdict
+from harness.runs import MAX_DUPLICATES
 
 if TYPE_CHECKING:
     from harness.suites import Suite
@@ -92,16 +94,13 @@ def quality_table(number: int, suite: Suite, records: pd.DataFrame, own: pd.Data
 
 def _block(lines: Sequence[Line], printed: list[str], columns: list[str]) -> Block:
     bold = better(lines, columns)
-    quantities = {
-        c: next((ln.cells[c].quantity for ln in lines if c in ln.cells and ln.cells[c].quantity), c) for c in columns
-    }
     arrows = {column: "↓" if COLUMNS[column][1] < 0 else "↑" for column in columns}
     header = ["model", *(f"{NAMES.get(c, c)} {arrows[c]}" for c in printed)]
     largest = max((line.gmacs or 0 for line in lines), default=0)
     sizes, scale = largest > 0, 1 if largest >= 1 else 1000
     units = ["params, M", "GMAC"] if scale == 1 else ["params, K", "MMAC"]
     header += ["model", *(units if sizes else [])]
-    header += [f"{NAMES.get(quantities[c], quantities[c])} {arrows[c]}" for c in columns]
+    header += [f"{measured_name(c, lines)} {arrows[c]}" for c in columns]
     rows = []
     for i, line in enumerate(lines):
         texts = [line.cells[c].text() if c in line.cells else NOT_MADE for c in columns]
@@ -135,6 +134,16 @@ def _data(line: Line, columns: list[str]) -> Record:
     return row
 
 
+def _repetitive(line: Line) -> list[tuple[int, float]]:
+    """Training seeds whose samples repeat themselves beyond what harness.eval lets pass unasked, and the share."""
+    shares = {
+        int(record["training"]["seed"]): record["duplicates"] / record["n_samples"]
+        for record in line.records
+        if isinstance(record.get("training"), dict) and record.get("duplicates")
+    }
+    return [(seed, share) for seed, share in sorted(shares.items()) if share > MAX_DUPLICATES]
+
+
 def _notes(lines: Sequence[Line]) -> list[str]:
     cells = [cell for line in lines for cell in line.cells.values()]
     notes = []
@@ -154,6 +163,9 @@ def _notes(lines: Sequence[Line]) -> list[str]:
         notes.append("accuracy: share of frames in which a classifier of the data sees the digit that was asked for.")
     if "moving" in columns:
         notes.append("moving: share of steps from frame to frame that are as long as those of real clips.")
+    for line in lines:
+        notes += [f"{line.label}, seed {seed}: {share:.0%} of the samples are copies of an earlier one."
+                  for seed, share in _repetitive(line)]  # fmt: skip
     marks = {cell.mark for cell in cells}
     if MISSING in marks:
         notes.append("missing: no record yet.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
-from harness.report.cells import COLUMNS, NAMES, Line, rival
+from harness.report.cells import COLUMNS, NAMES, Line, measured_name, rival
 from harness.report.claims import METHOD, Claim, sentence, tally
 
 TRENDS = {5: "patch size", 6: "model size"}
@@ -28,7 +28,7 @@ def verdict(table: int, suite: str, lines: Sequence[Line], columns: Iterable[str
     counts = tally(claims)
     said = [_printed(table, claims)]
     for wanted in dict.fromkeys(kind for kind, _ in counts):
-        chosen = {NAMES.get(metric, metric): n for (kind, metric), n in counts.items() if kind == wanted}
+        chosen = {measured_name(metric, lines): n for (kind, metric), n in counts.items() if kind == wanted}
         said.append(sentence(KINDS.get(wanted, wanted), chosen))
     if not any(count.measured for count in counts.values()):
         return [said[0], "Nothing is measured yet, so nothing can be said."]
