@@ -291,7 +291,7 @@ def test_samples_that_repeat_themselves_are_counted_and_told():
     table = report.quality_table(5, SUITE, store.frame(records))
     assert any("(3)" in cell for label, line in cells(table).items() if "DiM-N/8" in label for cell in line)
     (note,) = (note for note in table.notes if "copies" in note)
-    assert note == f"DiM-N/8, seed {SEEDS[2]}: 10% of the samples are copies of an earlier one."
+    assert note == f"DiM-N/8 at 500 steps, seed {SEEDS[2]}: 10% of the samples are copies of an earlier one."
 
 
 def test_the_claim_of_a_sweep_is_its_trend():
