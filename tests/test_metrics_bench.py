@@ -33,6 +33,7 @@ from harness.metrics.neighbours import precision_recall
 from harness.metrics.shards import extract
 from harness.metrics.sources import ArraySource
 from harness.metrics.weights import load_weights
+from harness.store import Provenance
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
 COMMAND = "python -m pytest tests/test_metrics_bench.py --benchmark-only"
@@ -204,6 +205,7 @@ def write(seconds, load) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     machine = {
         "command": COMMAND,
+        "commit": Provenance.here().commit,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "cpu": cpu_model(),
         "threads": THREADS,

@@ -109,7 +109,8 @@ def test_speed(benchmark, report, what):
 
 def write(rows) -> None:
     here = Provenance.here()
-    record = {"command": COMMAND, "device": here.device, "threads": torch.get_num_threads(), "versions": here.versions}
+    record = {"command": COMMAND, "commit": here.commit, "device": here.device}
+    record |= {"threads": torch.get_num_threads(), "versions": here.versions}
     seconds = [{"what": what, "seconds": ours, "beside": beside} for what, (ours, beside) in rows.items()]
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "model.json").write_text(json.dumps({**record, "rounds": seconds}, indent=1) + "\n")

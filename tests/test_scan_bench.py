@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu, softplus
 
+from harness.store import Provenance
 from models.scan import available, selective_scan
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
@@ -202,6 +203,7 @@ def write(seconds, load) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     machine = {
         "command": COMMAND,
+        "commit": Provenance.here().commit,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "cpu": cpu_model(),
         "threads": torch.get_num_threads(),
