@@ -20,6 +20,16 @@ def workload(name: str, resolution: int = 128, **fields) -> Workload:
 
 SHALLOW = {"depth": 2}
 CLIP = {"depth": 2, "frames": 8}
+UNDER = "on a CPU a DiM in bf16 takes more than is predicted, why is not settled; the README says so"
+DIM_IN_BF16 = [
+    pytest.param(workload("DiM-T/2", batch=16, dtype="bfloat16", overrides=SHALLOW),
+                 marks=pytest.mark.xfail(strict=True, reason=UNDER)),
+    pytest.param(workload("DiM-T/2", batch=16, action="train", dtype="bfloat16", overrides=SHALLOW),
+                 marks=pytest.mark.xfail(strict=True, reason=UNDER)),
+    pytest.param(workload("DiM-T/4", batch=8, scan="naive", dtype="bfloat16", overrides=SHALLOW),
+                 marks=pytest.mark.xfail(strict=True, reason=UNDER)),
+    workload("DiM-T/4", batch=8, scan="naive", action="train", dtype="bfloat16", overrides=SHALLOW),
+]  # fmt: skip
 CASES = [
     workload("DiT-T/2", batch=16, overrides=SHALLOW),
     workload("DiT-T/2", 256, batch=4, attention="naive", overrides=SHALLOW),
@@ -34,6 +44,7 @@ CASES = [
     workload("DiM-T/2", batch=16, action="sample", overrides=SHALLOW),
     workload("DiM-T/4", batch=8, scan="naive", overrides=SHALLOW),
     workload("DiM-T/4", batch=8, scan="naive", action="train", overrides=SHALLOW),
+    *DIM_IN_BF16,
     workload("DiT-T/4-video", batch=4, action="sample", overrides=CLIP),
     workload("DiT-T/4-video", batch=4, action="train", overrides=CLIP),
     workload("DiM-T/4-video", batch=4, overrides=CLIP),

