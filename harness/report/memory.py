@@ -31,6 +31,7 @@ CARDS = (24, 40, 80, 141)
 PREDICT_COMMAND = "python -m harness.bench --predict --preset gpu-sweep"
 GIB = 2**30
 NOTES = [
+    "Of a DiM in bfloat16 the prediction is unproven: on a CPU a small one takes up to a third more.",
     "Predicted: allocations of the real model, followed on fake tensors; weights, optimizer and EMA (training), "
     "gradients and activations. In brackets the smallest card, of 24, 40, 80 and 141 GiB, that it fits; OOM: none.",
     "Measured: torch's own peak on the device of the heading; OOM where the device ran out of memory.",
