@@ -19,9 +19,11 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from harness import report, store
+from harness import report
+from harness.core import store
+from harness.core.command import Parser, add_model_flags, positive, sweep, writable
+from harness.core.workload import CHOICES, PRESETS, Workload, runs
 from harness.cost import equal_macs_depth, rivals
-from harness.workload import CHOICES, PRESETS, Parser, Workload, add_model_flags, positive, runs, sweep, writable
 
 MODELS = ["DiT-XL/2", "DiM-XL/2"]
 RESOLUTIONS = [256, 512, 1024, 2048]

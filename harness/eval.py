@@ -25,25 +25,25 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from harness import store
+from harness.core import store
+from harness.core.command import Parser, positive
+from harness.core.distributed import Ranks, barrier, choose_device, ranks
+from harness.data.clips import ClipProtocol, open_clips
+from harness.data.sources import DATASETS, Source, open_images
+from harness.diffusion.album import Album
 from harness.diffusion.checkpoint import Trained
 from harness.diffusion.fit import scan_backend
 from harness.diffusion.flags import add_sampling_flags, open_sampling
 from harness.diffusion.generate import QUANTISER, SampleConfig, draw_labels, generate, slots_of
-from harness.diffusion.pictures import Album
-from harness.distributed import Ranks, barrier, choose_device, ranks
 from harness.metrics import recipes, references
-from harness.metrics.clips import ClipProtocol, open_clips
+from harness.metrics.distances.precision_recall import ARITHMETICS
 from harness.metrics.evaluation import Settings
-from harness.metrics.neighbours import ARITHMETICS
-from harness.metrics.recipes import Recipe
-from harness.metrics.records import FORMATS, record, show
+from harness.metrics.features.weights import VARIABLE
+from harness.metrics.recipes import MAX_DUPLICATES, Recipe
+from harness.metrics.records import record
 from harness.metrics.shards import extract
-from harness.metrics.sources import DATASETS, Source, open_images
 from harness.metrics.suite import Scored, Setup, open_extractor, score_clips, score_items
-from harness.metrics.weights import VARIABLE
-from harness.runs import MAX_DUPLICATES
-from harness.workload import Parser, positive
+from harness.report.scores import FORMATS, show
 
 RECORDS = store.RESULTS / "measurements" / "eval.jsonl"
 WORK = store.RESULTS / "runs" / "eval"

@@ -12,9 +12,11 @@ import itertools
 
 import pandas as pd
 
-from harness import report, store
+from harness import report
+from harness.core import store
+from harness.core.command import Parser, add_model_flags, sweep, writable
+from harness.core.workload import Workload
 from harness.cost import CONVENTIONS, FORMULAS, MAC_KINDS, Convention, Cost, analytic, equal_macs_depth
-from harness.workload import Parser, Workload, add_model_flags, sweep, writable
 
 MODELS = ["DiT-XL/2", "DiM-XL/2", "DiM-XL/2-matched"]
 RESOLUTIONS = [256, 512, 1024, 2048]

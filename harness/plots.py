@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness import report, store, suites
+from harness import report, suites
+from harness.core import store
+from harness.core.command import Parser
+from harness.core.workload import Workload
 from harness.cost import CONVENTIONS
-from harness.workload import Parser, Workload
 from models import spec
 from models.spec import catalogue
 
@@ -54,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 def _records(args: argparse.Namespace) -> pd.DataFrame:
     """What is recorded, and the counts that figures need, made anew."""
     from harness.cost.measure import crossovers, measure_all
-    from harness.cost.trained import exact_costs
+    from harness.suites.costs import exact_costs
 
     chosen = args.figure or list(report.FIGURES)
     specs = [spec(name) for name in report.COST_MODELS]

@@ -25,12 +25,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from harness import store
-from harness.children import Workers, locked
-from harness.cost.budget import fitted, macs_per_item, scoring_macs, training_macs
-from harness.runs import EMBEDDED, Run, Score
-from harness.suites import SUITES, Suite, suite
-from harness.workload import Parser, positive
+from harness.core import store
+from harness.core.command import Parser, positive
+from harness.data import EMBEDDED
+from harness.suites.budget import fitted, macs_per_item, scoring_macs, training_macs
+from harness.suites.children import Workers, locked
+from harness.suites.run import Run, Score
+from harness.suites.suite import SUITES, Suite, suite
 
 STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: try again."""

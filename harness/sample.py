@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 
+from harness.core.command import Parser, positive
+from harness.core.distributed import barrier, choose_device, ranks
+from harness.core.store import Provenance
 from harness.diffusion import sheets
+from harness.diffusion.album import Album
 from harness.diffusion.fit import scan_backend
 from harness.diffusion.flags import add_sampling_flags, open_sampling
 from harness.diffusion.generate import CPU_SLOTS, QUANTISER
-from harness.diffusion.pictures import Album
-from harness.distributed import barrier, choose_device, ranks
-from harness.store import Provenance
-from harness.workload import Parser, positive
 
 
 def parser() -> Parser:

@@ -14,9 +14,10 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import report, store, suites
+from harness import report, suites
+from harness.core import store
+from harness.core.command import Parser
 from harness.cost import CONVENTIONS
-from harness.workload import Parser
 
 OUTPUT = store.RESULTS / "tables"
 MEASUREMENTS = store.RESULTS / "measurements"
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _tables(args: argparse.Namespace) -> Iterator[report.Table]:
     """The tables asked for. Whatever is refused is refused before the first."""
-    from harness.cost.trained import exact_costs
+    from harness.suites.costs import exact_costs
 
     chosen = {number: suites.suite(args.suite or SUITES.get(number, "digits")) for number in report.QUALITY_TABLES}
     chosen = {number: suite for number, suite in chosen.items() if str(number) in args.table}

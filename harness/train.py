@@ -23,16 +23,16 @@ from typing import Any
 
 import torch
 
-from harness.autoencoder import Autoencoder, Cached, Identity, StableDiffusion
-from harness.data import Dataset, VideoDataset, open_dataset, open_videos
+from harness.core.command import Parser, positive
+from harness.core.distributed import Ranks, choose_device, ranks
+from harness.core.store import RESULTS, Provenance
+from harness.data.autoencoder import Autoencoder, Cached, Identity, StableDiffusion
+from harness.data.datasets import Dataset, VideoDataset, open_dataset, open_videos
+from harness.data.images import ImageFolder
+from harness.data.latents import LatentCache
+from harness.data.videos import VideoFolder
+from harness.diffusion.config import PRECISIONS, PRESETS, TrainConfig
 from harness.diffusion.fit import DivergenceError, Execution, fit, scan_backend
-from harness.distributed import Ranks, choose_device, ranks
-from harness.images import ImageFolder
-from harness.latents import LatentCache
-from harness.presets import PRECISIONS, PRESETS, TrainConfig
-from harness.store import RESULTS, Provenance
-from harness.videos import VideoFolder
-from harness.workload import Parser, positive
 from models import ModelSpec, create_model, spec
 
 STOPPED = 75

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from videos import write_tree
 
-from harness.autoencoder import SCALE, Identity, StableDiffusion, sample_latents
+from harness.data.autoencoder import SCALE, Identity, StableDiffusion, sample_latents
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,8 @@ def test_pixel_space_is_the_identity():
 
 def test_an_image_tree_trains_and_samples_through_the_real_class_from_tree_and_from_cache(vae_directory, tmp_path):
     """The whole latent pipeline: encode the tree, train on the tree and on the cache, sample, decode."""
-    from harness import data, sample, train
+    from harness import sample, train
+    from harness.data import __main__ as data
     from harness.diffusion import checkpoint
 
     random = np.random.default_rng(0)

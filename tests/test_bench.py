@@ -9,10 +9,11 @@ import time
 import numpy as np
 import pytest
 
-from harness import bench, store
+from harness import bench
+from harness.core import store
+from harness.core.workload import Workload
 from harness.cost import clock
 from harness.cost.compare import compare, ratio_interval
-from harness.workload import Workload
 from models import spec
 
 TINY = ["--model", "DiT-N/4", "DiM-N/4", "--res", "64", "--rounds", "3", "--warmup", "2"]

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from videos import numbered, write_tree, write_video
 
-from harness import clips
-from harness.data import open_dataset, open_videos
-from harness.images import Digits
-from harness.moving_digits import SIDE, MovingDigits, paths
-from harness.videos import VideoFolder, prepare, read_lists
+from harness.data import decoding as clips
+from harness.data.datasets import open_dataset, open_videos
+from harness.data.images import Digits
+from harness.data.moving_digits import SIDE, MovingDigits, paths
+from harness.data.videos import VideoFolder, prepare, read_lists
 
 pytest.importorskip("av", reason="pip install av")
 

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from harness.core.workload import Workload
 from harness.cost import CONVENTIONS, FORMULAS, analytic, count, crossover, equal_macs_depth, tools
 from harness.cost.analytic import at_tokens
 from harness.cost.conventions import thop_params
 from harness.cost.measure import crossovers, inputs_of, measure
 from harness.report import agrees, published_costs
-from harness.workload import Workload
 from models import catalogue, create_model, spec
 from models.dim import DiMBlock
 from models.spec import SIZES

@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from harness import data, latents
-from harness.data import open_dataset, order
-from harness.images import Digits, ImageFolder, centre_crop
-from harness.latents import LatentCache, encode
+from harness.data import __main__ as data
+from harness.data import latents
+from harness.data.datasets import open_dataset, order
+from harness.data.images import Digits, ImageFolder, centre_crop
+from harness.data.latents import LatentCache, encode
 
 
 class HalfSize:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.images import Digits
-from harness.metrics import digits
+from harness.data.images import Digits
+from harness.metrics.features import digits
 
 SAMPLES = Path(__file__).resolve().parents[1] / "results" / "samples"
 

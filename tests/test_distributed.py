@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from harness import distributed
-from harness.distributed import Agreement, Ranks, choose_device, ranks
+from harness.core import distributed
+from harness.core.distributed import Agreement, Ranks, choose_device, ranks
 
 
 def _worker(rank, port, results):

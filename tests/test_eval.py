@@ -17,9 +17,9 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from harness import eval as door
+from harness.data.images import Digits
 from harness.diffusion import checkpoint
-from harness.images import Digits
-from harness.metrics.digits import digits_extractor
+from harness.metrics.features.digits import digits_extractor
 from models import create_model
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,7 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from harness import flops, plots, report, store, tables
+from harness import flops, plots, report, tables
+from harness.core import store
 
 
 @pytest.fixture

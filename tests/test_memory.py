@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
+from harness.core.workload import Workload
 from harness.cost.clock import run
 from harness.cost.memory import largest_batches, predict
-from harness.workload import Workload
 from models import spec
 
 GIB = 2**30

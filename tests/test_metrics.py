@@ -11,11 +11,11 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from harness.metrics import recipes
-from harness.metrics.frechet import extrapolated, frechet_distance, trace_of_root
-from harness.metrics.kernel import discrepancy, kernel_distances
+from harness.metrics.distances.frechet import extrapolated, frechet_distance, trace_of_root
+from harness.metrics.distances.inception_score import bootstrap_scores, inception_score, refuse_sorted
+from harness.metrics.distances.kernel import discrepancy, kernel_distances
+from harness.metrics.distances.precision_recall import precision_recall
 from harness.metrics.moments import Gaussian, merge, of_block, of_weighted, stream
-from harness.metrics.neighbours import precision_recall
-from harness.metrics.score import bootstrap_scores, inception_score, refuse_sorted
 
 
 @pytest.fixture

@@ -25,15 +25,15 @@ import torch
 from networks import random_inception
 from threadpoolctl import threadpool_limits
 
-from harness.distributed import Ranks
-from harness.metrics.frechet import frechet_distance
-from harness.metrics.inception import inception
+from harness.core.distributed import Ranks
+from harness.core.store import Provenance
+from harness.data.sources import ArraySource
+from harness.metrics.distances.frechet import frechet_distance
+from harness.metrics.distances.precision_recall import precision_recall
+from harness.metrics.features.inception import inception
+from harness.metrics.features.weights import load_weights
 from harness.metrics.moments import Gaussian, of_block, stream
-from harness.metrics.neighbours import precision_recall
 from harness.metrics.shards import extract
-from harness.metrics.sources import ArraySource
-from harness.metrics.weights import load_weights
-from harness.store import Provenance
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
 COMMAND = "python -m pytest tests/test_metrics_bench.py --benchmark-only"

@@ -13,13 +13,13 @@ import torch
 from networks import random_i3d, random_inception
 from torch import nn
 
-from harness.distributed import Ranks
-from harness.images import Digits
-from harness.metrics import digits, weights
-from harness.metrics.extractor import exact_arithmetic
-from harness.metrics.i3d import i3d
+from harness.core.distributed import Ranks
+from harness.data.images import Digits
+from harness.metrics.features import digits, weights
+from harness.metrics.features.extractor import exact_arithmetic
+from harness.metrics.features.i3d import i3d
+from harness.metrics.features.weights import REGISTRY, WeightFile, Weights, load_weights, weights_directory
 from harness.metrics.suite import Setup, open_extractor
-from harness.metrics.weights import REGISTRY, WeightFile, Weights, load_weights, weights_directory
 
 INSTALL = "pip install torch-fidelity"
 
@@ -49,7 +49,7 @@ def images():
 def test_one_pass_gives_torch_fidelitys_features_and_the_spatial_layer_channel_fastest(inception_file, images):
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    from harness.metrics.inception import inception
+    from harness.metrics.features.inception import inception
 
     found = inception(load_weights("inception", path=inception_file)).extract(images)
     theirs = FeatureExtractorInceptionV3(
@@ -72,7 +72,7 @@ def test_one_pass_gives_torch_fidelitys_features_and_the_spatial_layer_channel_f
 
 def test_the_tensorflow_resize_is_the_formula_in_numpy(images):
     pytest.importorskip("torch_fidelity", reason=INSTALL)
-    from harness.metrics.inception import SIDE, _tf1
+    from harness.metrics.features.inception import SIDE, _tf1
 
     x = images.numpy().astype(np.float32)
     rows, columns = (np.arange(SIDE, dtype=np.float32) * np.float32(n / SIDE) for n in x.shape[1:3])
@@ -90,7 +90,7 @@ def test_the_tensorflow_resize_is_the_formula_in_numpy(images):
 def test_the_clean_resize_is_clean_fids(images):
     pytest.importorskip("torch_fidelity", reason=INSTALL)
     resize = pytest.importorskip("cleanfid.resize", reason="pip install clean-fid")
-    from harness.metrics.inception import _clean
+    from harness.metrics.features.inception import _clean
 
     theirs = np.stack([resize.build_resizer("clean")(image) for image in images.numpy()])
     np.testing.assert_array_equal(_clean(images).permute(0, 2, 3, 1).numpy(), theirs)
@@ -99,7 +99,7 @@ def test_the_clean_resize_is_clean_fids(images):
 
 
 def test_features_do_not_depend_on_the_batch_in_double_precision(inception_file, images):
-    from harness.metrics.inception import inception
+    from harness.metrics.features.inception import inception
 
     extractor = inception(load_weights("inception", path=inception_file), dtype=torch.float64)
     together, alone = extractor.extract(images[:2]), extractor.extract(images[1:2])
@@ -118,7 +118,7 @@ def test_the_clean_recipe_is_the_same_network_after_the_other_resize(inception_f
 
 def test_a_file_that_is_not_inception_is_refused(tmp_path):
     pytest.importorskip("torch_fidelity", reason=INSTALL)
-    from harness.metrics.inception import inception
+    from harness.metrics.features.inception import inception
 
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="is not weights of this Inception"):
@@ -126,7 +126,7 @@ def test_a_file_that_is_not_inception_is_refused(tmp_path):
 
 
 def test_without_torch_fidelity_one_line_says_what_to_install():
-    from harness.metrics.inception import inception
+    from harness.metrics.features.inception import inception
 
     with (
         mock.patch.dict("sys.modules", {"torch_fidelity": None}),

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from harness import eval as door
-from harness.metrics.frechet import frechet_distance
-from harness.metrics.i3d import i3d
+from harness.metrics.distances.frechet import frechet_distance
+from harness.metrics.features.i3d import i3d
+from harness.metrics.features.weights import REGISTRY, load_weights, weights_directory
 from harness.metrics.moments import stream
-from harness.metrics.weights import REGISTRY, load_weights, weights_directory
 
 TOLERANCE = {"fid": 0.005, "sfid": 0.005, "inception_score": 0.2, "precision": 0.003, "recall": 0.003}
 ADM = {  # by OpenAI's TensorFlow evaluator: guided-diffusion's README; the second as reported in its issues

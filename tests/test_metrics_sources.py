@@ -11,16 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.distributed import Ranks
+from harness.core.distributed import Ranks
+from harness.data.clips import open_clips
+from harness.data.npz import Npz
+from harness.data.sources import ArraySource, open_images
 from harness.metrics import errorbars, references, shards
-from harness.metrics.clips import open_clips
+from harness.metrics.distances.frechet import frechet_distance
 from harness.metrics.evaluation import Settings, evaluate
-from harness.metrics.extractor import Extractor
-from harness.metrics.frechet import frechet_distance
+from harness.metrics.features.extractor import Extractor
 from harness.metrics.moments import Gaussian, of_block, stream
-from harness.metrics.npz import Npz
 from harness.metrics.recipes import parse
-from harness.metrics.sources import ArraySource, open_images
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 

@@ -17,9 +17,9 @@ from timm.layers import Attention, Mlp
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.core.store import Provenance
 from harness.cost import analytic, count
 from harness.cost.measure import inputs_of
-from harness.store import Provenance
 from models import create_model, spec
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"

@@ -12,11 +12,13 @@ from safetensors.torch import load
 from scipy import stats
 
 from harness import eval as door
-from harness.images import Digits
-from harness.metrics import motion, moving_digits, recipes
-from harness.metrics.motion import centres, lengths, turns, wasserstein
-from harness.metrics.moving_digits import MovingDigitsNetwork, moving_digits_extractor, velocity_classes
-from harness.moving_digits import MovingDigits
+from harness.data.images import Digits
+from harness.data.moving_digits import MovingDigits
+from harness.metrics import recipes
+from harness.metrics.distances import motion
+from harness.metrics.distances.motion import centres, lengths, turns, wasserstein
+from harness.metrics.features import moving_digits
+from harness.metrics.features.moving_digits import MovingDigitsNetwork, moving_digits_extractor, velocity_classes
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness import report, store
+from harness import report
+from harness.core import store
 from harness.report.cells import Cell, with_error
 from harness.report.claims import Claim, Tally, holm, tally, welch
 from harness.report.layout import Block, Bold, Table, escape
-from harness.runs import Row, Run, Score
-from harness.suites import Suite
+from harness.suites.run import Row, Run, Score
+from harness.suites.suite import Suite
 
 SEEDS = (0, 1, 2)
 METRICS = ("fd1k@digits", "is1k@digits", "pr1k@digits")

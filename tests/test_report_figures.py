@@ -7,10 +7,12 @@ import pytest
 from PIL import Image
 from test_report import SEEDS, record, row
 
-from harness import plots, report, store, suites
-from harness.cost.trained import exact_costs
-from harness.report import contact_sheets, quality_figures, style
-from harness.suites import Suite
+from harness import plots, report, suites
+from harness.core import store
+from harness.report.figures import contact_sheets, style
+from harness.report.figures import quality as quality_figures
+from harness.suites.costs import exact_costs
+from harness.suites.suite import Suite
 
 PAIRS = [("DiT-N/4", ""), ("DiM-N/4", ""), ("DiM-N/4-matched", "matched"), ("DiT-P/4", ""), ("DiM-P/4", "")]
 SUITE = Suite("digits", "embedded digits", tuple(

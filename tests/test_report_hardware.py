@@ -3,11 +3,12 @@
 import pandas as pd
 import pytest
 
-from harness import bench, plots, report, store, tables
+from harness import bench, plots, report, tables
+from harness.core import store
+from harness.core.workload import Workload, preset
 from harness.report.hardware import sweep_keys
 from harness.report.latency import crossing, latency_rows
 from harness.report.memory import memory_rows
-from harness.workload import Workload, preset
 from models import spec
 
 GPU = "Some Card 80GB"

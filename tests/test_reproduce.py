@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import reproduce, store
-from harness.children import locked
-from harness.cost import budget
-from harness.runs import Run
-from harness.suites import suite
+from harness import reproduce
+from harness.core import store
+from harness.suites.children import locked
+from harness.suites.run import Run
+from harness.suites.suite import budget, suite
 from models import create_model
 
 ROOT = Path(__file__).parents[1]

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from harness import sample
-from harness.autoencoder import Identity
+from harness.core.distributed import Ranks
+from harness.data.autoencoder import Identity
 from harness.diffusion import checkpoint, generate
+from harness.diffusion.album import Album
 from harness.diffusion.generate import SampleConfig, quantise
-from harness.diffusion.pictures import Album
-from harness.distributed import Ranks
 from models import create_model
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu, softplus
 
-from harness.store import Provenance
+from harness.core.store import Provenance
 from models.scan import available, selective_scan
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from harness import store
-from harness.store import Measurement, Provenance
+from harness.core import store
+from harness.core.store import Measurement, Provenance
 
 
 def measurement(value: float = 1.0, **fields) -> Measurement:
@@ -64,7 +64,7 @@ def test_a_claim_that_is_known_is_not_repeated(tmp_path):
 WRITER = """
     import sys
     from pathlib import Path
-    from harness.store import Measurement, Provenance, append
+    from harness.core.store import Measurement, Provenance, append
     path, name = Path(sys.argv[1]), sys.argv[2]
     here = Provenance.here()
     for i in range(int(sys.argv[3])):

@@ -6,9 +6,9 @@ import pytest
 
 from harness import report
 from harness.cost import equal_macs_depth
-from harness.presets import PRESETS
-from harness.runs import Run, Score
-from harness.suites import SCALES, SUITES, suite
+from harness.diffusion.config import PRESETS
+from harness.suites.run import Run, Score
+from harness.suites.suite import SCALES, SUITES, suite
 from models import spec
 
 RUN = Run(preset="digits", model="DiT-P/4", milestones=(4, 8), seed=1, changes=(("batch", 16),))
@@ -16,7 +16,7 @@ SCORE = Score(run=RUN, step=4, metrics=("fd1k@digits", "is500@digits"), cfg_scal
 
 
 def record(**changes):
-    """What harness.eval writes of SCORE, as harness.store.load gives it back."""
+    """What harness.eval writes of SCORE, as harness.core.store.load gives it back."""
     training = {name: getattr(RUN.config, name) for name in ("model", "resolution", "batch", "learning_rate", "seed")}
     training |= {name: getattr(RUN.config, name) for name in ("num_classes", "flip", "ema_decay")}
     sampling = {"cfg_scale": 1.0, "steps": 25, "seed": 1, "sampler": "ddpm", "classes": "uniform"}

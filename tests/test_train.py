@@ -16,7 +16,7 @@ from PIL import Image
 
 from harness import train
 from harness.diffusion import checkpoint, fit
-from harness.presets import PRESETS
+from harness.diffusion.config import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--model", "DiT-N/4", "--batch", "16", "--device", "cpu"]
@@ -224,8 +224,8 @@ def test_milestones_stay(tmp_path):
 
 
 def test_labels_are_dropped_to_the_null_class_at_the_asked_rate():
+    from harness.data.images import Digits
     from harness.diffusion.batches import draw_batch
-    from harness.images import Digits
 
     batch = draw_batch(Digits(8), PRESETS["digits"], (1, 8, 8), False, 5, range(128))
     rates = [

@@ -17,14 +17,14 @@ import torch
 from timm.layers import Attention, Mlp, PatchEmbed
 from torch import nn
 
-from harness.autoencoder import Identity
+from harness.core.distributed import Ranks
+from harness.core.store import Provenance
+from harness.data.autoencoder import Identity
+from harness.data.images import Digits
 from harness.diffusion import fit
 from harness.diffusion.batches import draw_batch, prefetch
+from harness.diffusion.config import PRESETS
 from harness.diffusion.process import linear_schedule, training_loss
-from harness.distributed import Ranks
-from harness.images import Digits
-from harness.presets import PRESETS
-from harness.store import Provenance
 from models import create_model
 from models.layers import FinalLayer, LabelEmbedder, TimestepEmbedder, modulate, sincos_2d
 

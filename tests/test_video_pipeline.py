@@ -16,17 +16,18 @@ from videos import numbered, write_tree, write_video
 
 from harness import eval as scoring
 from harness import sample, train
+from harness.core.distributed import Ranks
+from harness.core.seeds import stream
+from harness.data import sources
+from harness.data.images import Digits
+from harness.data.moving_digits import MovingDigits
 from harness.diffusion import checkpoint, generate
+from harness.diffusion.album import Album
 from harness.diffusion.batches import BLOCK, draw_batch
+from harness.diffusion.config import PRESETS
 from harness.diffusion.generate import SampleConfig
-from harness.diffusion.pictures import Album
 from harness.diffusion.process import TIMESTEPS, linear_schedule, training_loss
-from harness.distributed import Ranks
-from harness.images import Digits
-from harness.metrics import moving_digits, sources
-from harness.moving_digits import MovingDigits
-from harness.presets import PRESETS
-from harness.seeds import stream
+from harness.metrics.features import moving_digits
 from models import create_model
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
+from harness.core.store import ROOT, Measurement, Provenance
+from harness.core.workload import Workload
 from harness.cost.analytic import analytic
 from harness.cost.memory import predict
 from harness.cost.step import NETWORK_PASSES, configure, step_of
-from harness.store import ROOT, Measurement, Provenance
-from harness.workload import Workload
 from models import ModelSpec, create_model
 from models.scan import resolve
 

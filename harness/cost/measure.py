@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from harness.core.store import Measurement, Provenance
+from harness.core.workload import Workload
 from harness.cost import tools
 from harness.cost.analytic import analytic, crossover, rivals
 from harness.cost.conventions import Convention, thop_params
 from harness.cost.operations import Cost
+from harness.cost.published import published_costs
 from harness.cost.trace import count
-from harness.report import published_costs
-from harness.store import Measurement, Provenance
-from harness.workload import Workload
 from models import ModelSpec, create_model, spec
 
 

@@ -21,8 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import set_checkpoint_early_stop
 
+from harness.core.workload import Workload
 from harness.cost.step import configure, step_of
-from harness.workload import Workload
 from models import create_model
 from models.scan import naive
 

@@ -9,8 +9,8 @@ import torch
 from timm.layers import Attention
 from torch import Tensor
 
+from harness.core.workload import Workload
 from harness.cost.measure import inputs_of
-from harness.workload import Workload
 from models.denoiser import Denoiser
 from models.dim import BidirectionalMamba
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data import Dataset, VideoDataset, order
+from harness.core.seeds import stream
+from harness.data.datasets import Dataset, VideoDataset, order
+from harness.diffusion.config import TrainConfig
 from harness.diffusion.process import TIMESTEPS
-from harness.presets import TrainConfig
-from harness.seeds import stream
 
 BLOCK = 16
 """Rows that share a random stream: a process draws for few rows but its own, and a stream is dear to make."""

@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, plain tensors and containers only, the last good one never touched.
 
 `step-0001000.pt` are kept two at a time, `milestone-0001000.pt` for good. Each holds `format`, `config`, `step`,
-`model`, `ema` and `optimizer`; random state needs none, being a function of seed and step (harness.seeds).
+`model`, `ema` and `optimizer`; random state needs none, being a function of seed and step (harness.core.seeds).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from harness.autoencoder import HUB, Autoencoder, Identity, StableDiffusion
-from harness.files import sha256, write_atomically
-from harness.presets import TrainConfig
+from harness.core.files import sha256, write_atomically
+from harness.data.autoencoder import HUB, Autoencoder, Identity, StableDiffusion
+from harness.diffusion.config import TrainConfig
 from models import ModelSpec, create_model, load_weights
 from models.denoiser import Denoiser
 

@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from harness import distributed
-from harness.autoencoder import Autoencoder
-from harness.data import Dataset, VideoDataset
+from harness.core import distributed
+from harness.core.distributed import Ranks
+from harness.core.files import write_atomically, write_json
+from harness.data.autoencoder import Autoencoder
+from harness.data.datasets import Dataset, VideoDataset
 from harness.diffusion import checkpoint
 from harness.diffusion.batches import BLOCK, Batch, draw_batch, prefetch
+from harness.diffusion.config import TrainConfig
 from harness.diffusion.process import linear_schedule, training_loss
-from harness.distributed import Ranks
-from harness.files import write_atomically, write_json
-from harness.presets import TrainConfig
 from models import ModelSpec
 from models.denoiser import Denoiser
 from models.scan import resolve

@@ -7,12 +7,12 @@ from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
+from harness.core.command import positive
+from harness.core.distributed import Ranks
 from harness.diffusion.checkpoint import Trained, load_trained
+from harness.diffusion.config import PRECISIONS
 from harness.diffusion.generate import SampleConfig
 from harness.diffusion.process import SAMPLERS
-from harness.distributed import Ranks
-from harness.presets import PRECISIONS
-from harness.workload import positive
 
 
 def add_sampling_flags(door: argparse._ActionsContainer) -> None:

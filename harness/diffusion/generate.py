@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.core.distributed import Ranks
+from harness.core.seeds import stream
 from harness.diffusion.checkpoint import Trained
+from harness.diffusion.config import PRECISIONS
 from harness.diffusion.fit import autocast, set_precision
 from harness.diffusion.process import SAMPLERS, linear_schedule, sample
-from harness.distributed import Ranks
-from harness.presets import PRECISIONS
-from harness.seeds import stream
 
 CPU_TOKENS, CPU_SLOTS = 1024, 64
 """What keeps a core's matrix products efficient and its cache unburdened: tokens, and samples, at most."""

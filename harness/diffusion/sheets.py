@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from harness.diffusion.pictures import Album
-from harness.files import write_atomically
+from harness.core.files import write_atomically
+from harness.diffusion.album import Album
 
 GAP, CAPTION, LEAST_SIDE = 4, 14, 48  # pixels
 MILLISECONDS = 125  # a frame of the animation

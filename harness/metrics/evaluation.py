@@ -9,15 +9,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from harness.metrics import errorbars, kernel, motion
-from harness.metrics.digits import CLASSES
+from harness.metrics import errorbars
+from harness.metrics.distances import kernel, motion
+from harness.metrics.distances.frechet import extrapolated, frechet_distance
+from harness.metrics.distances.inception_score import bootstrap_scores, inception_score, refuse_sorted
+from harness.metrics.distances.precision_recall import precision_recall
 from harness.metrics.errorbars import ErrorBar
-from harness.metrics.frechet import extrapolated, frechet_distance
+from harness.metrics.features.digits import CLASSES
 from harness.metrics.moments import Moments, stream
-from harness.metrics.neighbours import precision_recall
 from harness.metrics.recipes import Recipe
 from harness.metrics.references import Reference
-from harness.metrics.score import bootstrap_scores, inception_score, refuse_sorted
 from harness.metrics.shards import Features
 
 

@@ -39,6 +39,8 @@ STREAMS = {
     "motion": "steps",
 }  # of the features an extractor gives; `pool` is the default
 NEEDS_IMAGES = ("pr", "kid", "motion")  # of the reference: its moments are not enough
+MAX_DUPLICATES = 0.1
+"""Share of copies among samples above which a score is refused unless it is allowed, and tables say so."""
 PRECISION_REFERENCE = 10_000  # images of ADM's reference batches
 EXAMPLES = (
     "fid50k sfid50k is50k pr50k adm50k kid50k cleanfid50k fvd2048_16f fd1k@digits is1k@digits pr1k@digits "

@@ -1,20 +1,15 @@
-"""Scores as the results store keeps them and as a terminal shows them: never a number without its protocol."""
+"""Scores as the results store keeps them: never a number without its protocol."""
 
 from __future__ import annotations
 
 import math
 
-import pandas as pd
 import torch
 
-from harness import report, store
-from harness.distributed import Ranks
+from harness.core import store
+from harness.core.distributed import Ranks
 from harness.metrics.evaluation import Result
 from harness.metrics.suite import Setup
-
-FORMATS = ("table", "csv", "json")
-SPREAD = ("standard_error", "low", "high")
-VIDEO = ("split", "stride_real", "stride_fake", "offset_seed", "codec", "codec_real", "covariance")
 
 
 def record(
@@ -56,55 +51,3 @@ def record(
 
 def _device(device: torch.device) -> str:
     return f"{device}: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
-
-
-def show(records: list[store.Measurement], style: str) -> str:
-    """Records as text: in full as CSV or JSON, or as a table under the protocol they follow."""
-    if style != "table":
-        return report.render(store.frame(records), style)
-    rows = []
-    for one in records:
-        spread = {name: f"{one.parts[name]:.4g}" if name in one.parts else "-" for name in SPREAD}
-        count = one.workload["n_reference"]
-        rows.append(
-            {
-                "metric": one.workload["metric"],
-                "quantity": one.quantity,
-                "value": f"{one.value:.6g}",
-                **spread,
-                "samples": one.workload["n_samples"],
-                "reference": "-" if count is None else count,
-            }
-        )
-    extra = {"infinite_samples": "at infinite N", "min": "least of the repeats", "one_chunk": "in one chunk"}
-    lines = []
-    for one in records:
-        further = [f"{extra[name]} {value:.6g}" for name, value in one.parts.items() if name in extra]
-        said = "; ".join([*further, one.note]).strip("; ")
-        lines.append(f"{one.workload['metric']} {one.quantity}: {said}")
-    protocols = dict.fromkeys(protocol(one) for one in records)
-    return "\n".join([*protocols, pd.DataFrame(rows).to_string(index=False), *lines])
-
-
-def protocol(one: store.Measurement) -> str:
-    """What two numbers must share to be compared, in one line."""
-    about = one.workload
-    extractor = about["extractor"]
-    assert isinstance(extractor, dict)
-    weights = str(extractor["weights_sha256"])[:8]
-    parts = [
-        f"{extractor['network']} (weights {weights}{'' if extractor['published_weights'] else ', not published'})",
-        f"resize {extractor['resize']}",
-        f"{extractor['dtype']}, TF32 off",
-        f"samples {_short(about['samples_sha256'])}",
-    ]
-    if about["reference"]:
-        parts.append(f"reference {about['reference']} {_short(about['reference_sha256'])}")
-    if one.quantity in ("precision", "recall"):
-        parts.append(f"distances in {about['arithmetic']}")
-    parts += [f"{name} {about[name]}" for name in VIDEO if name in about]
-    return "protocol: " + ", ".join(parts)
-
-
-def _short(digest: object) -> str:
-    return " ".join(str(one)[:8] for one in (digest if isinstance(digest, list) else [digest]))

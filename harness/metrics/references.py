@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.distributed import Ranks
-from harness.files import sha256, write_atomically, write_json
-from harness.metrics.clips import open_clips
-from harness.metrics.extractor import Extractor
+from harness.core.distributed import Ranks
+from harness.core.files import sha256, write_atomically, write_json
+from harness.data.clips import open_clips
+from harness.data.npz import Npz
+from harness.data.sources import DATASETS, Source, open_images
+from harness.metrics.features.extractor import Extractor
 from harness.metrics.moments import Gaussian, stream
-from harness.metrics.npz import Npz
 from harness.metrics.recipes import PRECISION_REFERENCE, Recipe
 from harness.metrics.shards import Features, extract
-from harness.metrics.sources import DATASETS, Source, open_images
 
 MEMBERS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}  # the names that ADM's evaluator reads
 MARK = "features"  # our own references say whose features their moments are

@@ -21,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm import tqdm
 
-from harness.distributed import Ranks, barrier
-from harness.files import write_atomically, write_json
-from harness.metrics.extractor import Extractor
-from harness.metrics.sources import Source
+from harness.core.distributed import Ranks, barrier
+from harness.core.files import write_atomically, write_json
+from harness.data.sources import Source
+from harness.metrics.features.extractor import Extractor
 
 ITEMS = 256
 FORMAT = 1

@@ -5,21 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from harness.distributed import Ranks, barrier
+from harness.core.distributed import Ranks, barrier
+from harness.data.clips import ClipProtocol, open_clips
+from harness.data.sources import DATASETS, Source
 from harness.metrics import references
-from harness.metrics.clips import ClipProtocol, open_clips
-from harness.metrics.digits import digits_extractor
 from harness.metrics.evaluation import Result, Settings, combine, evaluate
-from harness.metrics.extractor import Extractor
-from harness.metrics.i3d import i3d
-from harness.metrics.inception import inception
-from harness.metrics.moving_digits import moving_digits_extractor
-from harness.metrics.recipes import Recipe
+from harness.metrics.features.digits import digits_extractor
+from harness.metrics.features.extractor import Extractor
+from harness.metrics.features.i3d import i3d
+from harness.metrics.features.inception import inception
+from harness.metrics.features.moving_digits import moving_digits_extractor
+from harness.metrics.features.weights import load_weights
+from harness.metrics.recipes import MAX_DUPLICATES, Recipe
 from harness.metrics.references import Reference
 from harness.metrics.shards import Features, extract
-from harness.metrics.sources import DATASETS, Source
-from harness.metrics.weights import load_weights
-from harness.runs import MAX_DUPLICATES
 
 TRAINED = {"digits": digits_extractor, "moving-digits": moving_digits_extractor}  # on the spot
 

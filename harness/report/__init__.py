@@ -1,16 +1,16 @@
 """What is shown: tables and figures from the records, measured beside published. Doors and notebooks share it."""
 
+from harness.core.formats import FORMATS, render
+from harness.cost.published import PUBLISHED, agrees, published, published_costs
 from harness.report.cells import included
 from harness.report.cost import COST_TABLES, Row, cost_table, costs, table, table_notes
-from harness.report.cost_figure import COST_MODELS
 from harness.report.figures import FIGURES, drawn, figure
-from harness.report.formats import FORMATS, render
+from harness.report.figures.cost import COST_MODELS
+from harness.report.figures.style import save
 from harness.report.latency import latency_table
 from harness.report.layout import Block, Bold, Table
 from harness.report.memory import memory_table
-from harness.report.paper import PUBLISHED, agrees, published, published_costs
 from harness.report.quality import QUALITY_TABLES, quality_table
-from harness.report.style import save
 
 __all__ = [
     "COST_MODELS",

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from harness.core.store import load
+from harness.cost.published import published
 from harness.report.cost import costs
-from harness.report.paper import published
-from harness.store import load
 
 if TYPE_CHECKING:
-    from harness.runs import Row
-    from harness.suites import Suite
+    from harness.suites.run import Row
+    from harness.suites.suite import Suite
 
 Record = dict[str, Any]
 COLUMNS = {  # of the tables -> (measured quantities that stand for it, the better direction)

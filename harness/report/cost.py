@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from harness.cost.published import agrees, published_costs
 from harness.report.layout import Table, as_block
-from harness.report.paper import agrees, published_costs
 from models import spec
 
 COST_TABLES = {
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 def costs(records: pd.DataFrame) -> list[Row]:
     """One row a model and question: parameters, exact GMACs by kind, each convention's figure, the published ones.
 
-    Figures are in 10^9 of their unit, which the name ends in; parameters in 10^6. `records` are those of harness.store;
+    Figures are in 10^9 of their unit, which the name ends in; parameters in 10^6. `records` are those of the store;
     of two that answer the same question the later counts.
     """
     rows: dict[tuple[Any, ...], Row] = {}

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from harness.core.workload import Workload, preset
 from harness.report.layout import Block
-from harness.workload import Workload, preset
 
 SWEEP = "gpu-sweep"
 SWEEP_COMMAND = f"python -m harness.bench --preset {SWEEP}"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.report import style
-from harness.report.cost_figure import mark_crossovers
+from harness.report.figures import style
+from harness.report.figures.cost import mark_crossovers
 from harness.report.hardware import (
     ANY_GPU,
     MISSING,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.report.formats import FORMATS, render
+from harness.core.formats import FORMATS, render
 
 EMPTY = {"", "–"}
 LINE = 78  # characters of a row that fit a line of LaTeX's article, at its footnote size

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.report import style
+from harness.report.figures import style
 from harness.report.hardware import (
     MISSING,
     SWEEP_COMMAND,

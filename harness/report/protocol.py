@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from harness.runs import EMBEDDED
+from harness.data import EMBEDDED
 
 Record = dict[str, Any]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from harness.metrics.recipes import MAX_DUPLICATES
 from harness.report import protocol
 from harness.report.cells import (
     COLUMNS,
@@ -26,10 +27,9 @@ from harness.report.cells import (
 from harness.report.claims import welch
 from harness.report.layout import Block, Bold, Table
 from harness.report.verdict import verdict
-from harness.runs import MAX_DUPLICATES
 
 if TYPE_CHECKING:
-    from harness.suites import Suite
+    from harness.suites.suite import Suite
 
 QUALITY_TABLES = {
     2: "Table 2: quality over training steps",
@@ -64,7 +64,7 @@ def better(lines: Sequence[Line], columns: Iterable[str]) -> set[tuple[int, str]
 def quality_table(number: int, suite: Suite, records: pd.DataFrame, own: pd.DataFrame | None = None) -> Table:
     """A quality table of the paper, printed beside measured, with its protocol and what becomes of its claim.
 
-    `records` are those of harness.store; `own` are a user's, shown as extra rows. Raises ValueError for an unknown
+    `records` are those of harness.core.store; `own` are a user's, shown as extra rows. Raises ValueError for an unknown
     table, and, naming the difference, for records of more than one protocol.
     """
     if number not in QUALITY_TABLES:

@@ -1,0 +1,167 @@
+"""Where images come from: an ADM .npz, a folder, or a data set by name; always uint8, in a fixed order, by index.
+
+Letters: N images, H height, W width, C channels (1 or 3); clips (harness.data.clips) have T frames before H.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from harness.core.files import sha256
+from harness.data.images import EXTENSIONS, Digits, centre_crop
+from harness.data.moving_digits import MovingDigits
+from harness.data.npz import Npz
+
+DATASETS = ("digits", MovingDigits.name)
+REFERENCE_CLIPS = 1500  # of moving digits: every scan once, on a path that no clip of training takes
+CONTACT_SHEET = "grid.png"  # which harness.sample puts beside its samples
+
+
+class Source(Protocol):
+    """`read` gives uint8 (n, [T,] H, W, C) of the items [start, stop). `count` is None where there is no end.
+
+    `identity` fixes every pixel: features of two sources with one identity are interchangeable.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def count(self) -> int | None: ...
+    @property
+    def labels(self) -> NDArray | None: ...
+    @property
+    def identity(self) -> dict[str, object]: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def read(self, start: int, stop: int) -> NDArray[np.uint8]: ...
+
+
+class ArraySource:
+    """Images or clips of one array, in memory or mapped. Raises ValueError for what is not uint8 images."""
+
+    def __init__(self, name: str, array: NDArray, identity: dict[str, object], labels: NDArray | None = None) -> None:
+        if array.dtype != np.uint8:
+            raise ValueError(f"{name} holds {array.dtype} values; images must be uint8, 0 to 255")
+        if array.ndim == 3:
+            array = array[..., None]
+        if array.ndim not in (4, 5) or array.shape[-1] not in (1, 3):
+            raise ValueError(f"{name} has shape {array.shape}; images are (N, H, W, 3), clips (N, T, H, W, 3)")
+        self.name, self.array, self.identity, self.labels = name, array, identity, labels
+        self.count, self.shape = len(array), array.shape[1:]
+
+    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(self.array[start:stop])
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """The images under a folder in sorted order of path; with `resolution`, cropped and resized as ADM does."""
+
+    name: str
+    root: Path
+    files: tuple[str, ...]  # relative to the root
+    resolution: int | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.files)
+
+    @cached_property
+    def labels(self) -> NDArray | None:
+        return labels_of([self.root / file for file in self.files])
+
+    @cached_property
+    def identity(self) -> dict[str, object]:
+        total = hashlib.sha256()
+        for file in self.files:
+            total.update(f"{file}\0{sha256(self.root / file)}\n".encode())
+        return {"kind": "folder", "sha256": total.hexdigest(), "resolution": self.resolution}
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        return self.decode(0).shape
+
+    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
+        with ThreadPoolExecutor() as pool:  # decoders let other threads run
+            images = list(pool.map(self.decode, range(start, stop)))
+        for file, image in zip(self.files[start:stop], images, strict=True):
+            if image.shape != self.shape:
+                sizes = " and ".join(f"{s[1]} x {s[0]}" for s in (self.shape, image.shape))
+                raise ValueError(f"{self.root} mixes sizes: {self.files[0]} and {file} are {sizes}")
+        return np.stack(images)
+
+    def decode(self, index: int) -> NDArray[np.uint8]:
+        """One image, (H, W, 3). Raises ValueError, naming the file, when it cannot be decoded."""
+        path = self.root / self.files[index]
+        try:
+            with Image.open(path) as file:
+                image = file.convert("RGB")
+        except Exception as error:  # a damaged file can raise anything from inside a decoder
+            raise ValueError(f"corrupt image {path}: {error}") from error
+        return np.asarray(image if self.resolution is None else centre_crop(image, self.resolution))
+
+
+def labels_of(files: Sequence[Path]) -> NDArray | None:
+    """The classes that harness.sample wrote into its pictures, (N,) int64; None where there are any others."""
+    labels = []
+    for path in files:
+        try:
+            with Image.open(path) as file:
+                labels.append(int(file.info["class"]))
+        except (OSError, KeyError, ValueError):
+            return None
+    return np.array(labels, dtype=np.int64)
+
+
+def open_images(text: str, resolution: int | None = None, frames: int | None = None) -> Source:
+    """The images named by a path or a data set's name; `resolution` (pixels) for data sets and for ADM's crop.
+
+    An .npz may hold clips, and `frames` is how many those of a data set have.
+
+    Raises ValueError for what is missing, empty, or not images.
+    """
+    if text in DATASETS:
+        return _digits(resolution or 8) if text == "digits" else _moving_digits(resolution or 16, frames or 8)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        pictures = (p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p != path / CONTACT_SHEET)
+        files = tuple(sorted(str(p.relative_to(path)) for p in pictures))
+        if not files:
+            raise ValueError(f"{path} has no images ({', '.join(EXTENSIONS)})")
+        return FolderSource(text, path, files, resolution)
+    if path.suffix != ".npz":
+        raise ValueError(f"no images at {text!r}: give an .npz, a folder, or a data set ({', '.join(DATASETS)})")
+    file = Npz(path)
+    file.require("arr_0", "holds the images")
+    labels = np.asarray(file.array("arr_1")) if "arr_1" in file else None
+    source = ArraySource(text, file.array("arr_0"), {"kind": "npz", "sha256": file.digest("arr_0")}, labels)
+    if labels is not None and labels.shape != (source.count,):
+        raise ValueError(f"{path}: {source.count} images but labels of shape {labels.shape}")
+    if len(source.array) and source.array[:1000].max() <= 1:
+        warnings.warn(f"{path}: no pixel exceeds 1; were images of range 0 to 1 cast to uint8?", stacklevel=2)
+    return source
+
+
+def _digits(resolution: int) -> ArraySource:
+    data = Digits(resolution)
+    pixels = data.pixels.permute(0, 2, 3, 1).contiguous().numpy()
+    identity: dict[str, object] = {"kind": "digits", "sha256": hashlib.sha256(pixels.tobytes()).hexdigest()}
+    # labels are left out: the order guard is for sets that were generated
+    return ArraySource("digits", pixels, identity)
+
+
+def _moving_digits(resolution: int, frames: int) -> ArraySource:
+    clips = MovingDigits(resolution, frames, part="reference").pixels(range(REFERENCE_CLIPS))[..., None]
+    identity: dict[str, object] = {"kind": MovingDigits.name, "sha256": hashlib.sha256(clips.tobytes()).hexdigest()}
+    return ArraySource(MovingDigits.name, clips, identity)

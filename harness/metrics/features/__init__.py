@@ -1,0 +1,1 @@
+"""Feature spaces: the networks whose features are compared, one file each."""

@@ -1,0 +1,62 @@
+"""The figures by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from harness.report.figures import style
+from harness.report.figures.contact_sheets import contact_figure
+from harness.report.figures.cost import cost_figure
+from harness.report.figures.quality import gmacs_figure, guidance_figure, params_figure, patch_figure, training_figure
+from harness.report.latency import latency_figure
+from harness.report.memory import memory_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from harness.suites.suite import Suite
+
+OF_COSTS: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "cost": cost_figure,
+    "memory": memory_figure,
+    "latency": latency_figure,
+}
+OF_QUALITY: dict[str, Callable[[Suite, pd.DataFrame], Figure]] = {
+    "figure1": training_figure,
+    "figure3": lambda suite, records: contact_figure(suite),
+    "quality-vs-gmacs": gmacs_figure,
+    "quality-vs-params": params_figure,
+    "guidance": guidance_figure,
+    "patch-size": patch_figure,
+}
+FIGURES = (*OF_QUALITY, *OF_COSTS)
+
+
+def drawn(name: str, records: pd.DataFrame, suite: Suite | None = None) -> Figure | str:
+    """`figure`, or where the records lack it, a sentence that says so."""
+    try:
+        return figure(name, records, suite)
+    except ValueError as error:
+        if name not in FIGURES:
+            raise
+        return f"not drawn: {error}"
+
+
+def figure(name: str, records: pd.DataFrame, suite: Suite | None = None) -> Figure:
+    """A figure by name, from the records; those of quality are of a suite (default: `digits`).
+
+    Raises ValueError for an unknown name, and where the records lack what it shows, with the command that makes them.
+    """
+    if name not in FIGURES:
+        raise ValueError(f"unknown figure {name!r}; choose from {', '.join(FIGURES)}")
+    with style.styled():
+        if name in OF_COSTS:
+            return OF_COSTS[name](records)
+        if suite is None:
+            from harness.suites.suite import suite as suite_by_name
+
+            suite = suite_by_name("digits")
+        return OF_QUALITY[name](suite, records)

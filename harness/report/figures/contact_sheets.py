@@ -1,0 +1,74 @@
+"""Figure 3: what was sampled, side by side, from the grids that harness.sample writes."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.core.store import RESULTS
+from harness.data import EMBEDDED
+from harness.report.figures import style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from harness.suites.suite import Suite
+
+SAMPLES = RESULTS / "samples"
+
+
+def sheets(folder: Path = SAMPLES) -> list[tuple[Path, dict[str, Any]]]:
+    """Grids of a folder with the settings of their samples: by data, clips alone before joint training, DiT first."""
+    found = []
+    for grid in sorted(folder.rglob("grid.png")):
+        settings = json.loads((grid.parent / "settings.json").read_text())
+        found.append((grid, settings))
+    return sorted(
+        found, key=lambda pair: (pair[1]["data"], _joint(pair[0]), not pair[1]["model"].startswith("DiT"), pair[0])
+    )
+
+
+def _joint(grid: Path) -> str:
+    return "+IMG" if grid.parent.name.endswith("-IMG") else ""  # as harness.reproduce names them
+
+
+def _title(grid: Path, settings: dict[str, Any]) -> str:
+    model = settings["model"].partition("(")[0]
+    trained = f"\n{settings['step']:,} training steps" if "step" in settings else ""
+    how = f"{settings['steps']} {settings['sampler']} steps, guidance {settings['cfg_scale']:g}"
+    return f"{model}{_joint(grid)}{trained}\n{how}"
+
+
+def contact_figure(suite: Suite, folder: Path = SAMPLES) -> Figure:
+    """A suite's grids, of embedded data images and clips; where there is none, all of the folder. With settings.
+
+    Each data set has lines of its own, of at most four grids.
+    """
+    import matplotlib.image as mpimg
+    from matplotlib.figure import Figure
+
+    names = EMBEDDED if suite.name in EMBEDDED else (suite.name,)
+    grids = [grid for name in names for grid in sheets(folder / name)] or sheets(folder)
+    if not grids:
+        raise ValueError(f"figure 3 has no samples: python -m harness.reproduce --suite {suite.name} draws them")
+    lines = [
+        alike[start : start + 4]
+        for _, group in groupby(grids, key=lambda pair: pair[1]["data"])
+        for alike in [list(group)]
+        for start in range(0, len(alike), 4)
+    ]
+    images = [[mpimg.imread(grid) for grid, _ in line] for line in lines]
+    heights = [
+        style.PAGE / len(line) * max(image.shape[0] / image.shape[1] for image in line) + 0.5 for line in images
+    ]
+    drawing = Figure(figsize=(style.PAGE, sum(heights)), layout="constrained")
+    parts = drawing.subfigures(len(lines), 1, height_ratios=heights, squeeze=False)
+    for part, line, shown in zip(parts.flat, lines, images, strict=True):
+        places = part.subplots(1, len(line), squeeze=False)
+        for place, image, (grid, settings) in zip(places.flat, shown, line, strict=True):
+            place.imshow(image, interpolation="none")
+            place.set_title(_title(grid, settings), fontsize=6.5)
+            place.set_axis_off()
+    return drawing

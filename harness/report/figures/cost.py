@@ -1,0 +1,55 @@
+"""Cost against resolution."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from harness.report.cost import costs
+from harness.report.figures import style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COST_MODELS = ("DiT-XL/2", "DiM-XL/2", "DiM-XL/2-matched")
+
+
+def cost_figure(records: pd.DataFrame) -> Figure:
+    """Exact cost against resolution, a line a model, the crossovers marked; the printed Gflops of Table 4 beside it."""
+    rows = [row for row in costs(records) if row["model"] in COST_MODELS and "exact_gmacs" in row]
+    if not rows:
+        raise ValueError(
+            f"the cost figure needs records of {', '.join(COST_MODELS)}: python -m harness.plots makes them"
+        )
+    drawing, axes = style.sheet(4.6, 3.4)
+    for model in COST_MODELS:
+        look = style.look_of(model)
+        points = sorted((row["resolution"], row["exact_gmacs"]) for row in rows if row["model"] == model)
+        axes.plot(*zip(*points, strict=True), **look, label=f"{model}, exact")
+        printed = sorted(
+            (row["resolution"], row["paper_gmacs"])
+            for row in rows
+            if row["model"] == model and "published_gflops" in row
+        )
+        if printed:
+            counted = {**look, "linestyle": ":", "marker": "x"}
+            axes.plot(*zip(*printed, strict=True), **counted, label=f"{model}, as Table 4 counts (batch of 3)")
+    resolutions = sorted({row["resolution"] for row in rows})
+    mark_crossovers(axes, records, COST_MODELS, resolutions[0], resolutions[-1])
+    style.resolution_axis(axes, resolutions)
+    axes.set(yscale="log", ylabel="cost of a forward pass (GMAC)")
+    axes.legend(loc="upper left")
+    return drawing
+
+
+def mark_crossovers(axes, records: pd.DataFrame, models, low: float, high: float) -> None:
+    """A vertical line where each DiM's exact cost falls to that of its DiT, by the records."""
+    marks = {}
+    for record in records[records["quantity"] == "crossover"].to_dict("records"):
+        if record["model"] in models and record["value"] and low <= record["value"] <= high:
+            marks[record["model"]] = record["value"]
+    for model, pixels in marks.items():
+        colour = style.look_of(model)["color"]
+        axes.axvline(pixels, color=colour, linewidth=0.8, linestyle="--", zorder=0)
+        axes.annotate(f" {pixels:.0f} px", (pixels, 0.02), xycoords=("data", "axes fraction"), color=colour, fontsize=7)

@@ -1,0 +1,240 @@
+"""Figures of measured quality: over training steps, against exact cost and parameters, guidance and patch size."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from harness.report.cells import evaluations, measure
+from harness.report.cost import costs
+from harness.report.figures import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from harness.suites.suite import Suite
+
+LABELS = {"fid": "FID", "fd": "FD"}
+GUIDANCE = 1.5  # of all the paper's tables but 7
+
+
+@dataclass(frozen=True)
+class Point:
+    """The Fréchet distance of a model at a step and guidance, over seeds."""
+
+    model: str
+    family: str
+    variant: str
+    step: int
+    guidance: float
+    resolution: int
+    quantity: str
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float:
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+    @property
+    def size(self) -> str:
+        """Of the size table: T of DiM-T/4-matched."""
+        return _part(self.model, 1)
+
+    @property
+    def patch(self) -> int:
+        return int(_part(self.model, 2))
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        return self.family, self.variant
+
+
+def _part(model: str, group: int) -> str:
+    match = re.match(r"\w+-([A-Z]+)/(\d+)", model)
+    assert match, model
+    return match[group]
+
+
+def points(suite: Suite, records: pd.DataFrame) -> list[Point]:
+    """What is measured of a suite's images, each model, step and guidance once."""
+    known = evaluations(records)
+    found: dict[tuple[str, int, float], Point] = {}
+    for row in suite.rows:
+        if row.table == 3:
+            continue
+        cell, used = measure(row, "fid", known)
+        if not used:
+            continue
+        one = used[0]
+        point = Point(one["model"], row.family, row.variant, int(one["step"]), float(one["sampling"]["cfg_scale"]),
+                      int(one["resolution"]), cell.quantity, cell.values)  # fmt: skip
+        key = (point.model, point.step, point.guidance)
+        if key not in found or len(found[key].values) < len(point.values):
+            found[key] = point
+    return list(found.values())
+
+
+def _only(suite: Suite, table: int) -> Suite:
+    return replace(suite, rows=tuple(row for row in suite.rows if row.table == table))
+
+
+def _need(chosen: Sequence[Point], suite: Suite, figure: str, distinct: Callable[[Point], Any]) -> None:
+    if len(set(map(distinct, chosen))) < 2:
+        raise ValueError(f"{figure} has no records: python -m harness.reproduce --suite {suite.name} makes them")
+
+
+def _usual(chosen: list[Point]) -> list[Point]:
+    """Those at the paper's guidance, or where there are none, at the most common one."""
+    scales = [point.guidance for point in chosen]
+    usual = GUIDANCE if GUIDANCE in scales else max(scales, key=scales.count, default=GUIDANCE)
+    return [point for point in chosen if point.guidance == usual]
+
+
+def _last(chosen: list[Point]) -> list[Point]:
+    """Those of the last step."""
+    return [point for point in chosen if point.step == max(p.step for p in chosen)]
+
+
+def _draw(axes: Axes, chosen: Sequence[Point], x: Callable[[Point], float], label: str, band: bool = False) -> None:
+    """A line through the means of points of one kind, with a standard deviation either way: as bars, or as a band."""
+    several = sorted(chosen, key=x)
+    look = style.look(*several[0].kind)
+    where, means = [x(p) for p in several], [p.mean for p in several]
+    deviations = [p.deviation for p in several]
+    if band:
+        axes.plot(where, means, label=label, **look)
+        low, high = ([mean + sign * d for mean, d in zip(means, deviations, strict=True)] for sign in (-1, 1))
+        axes.fill_between(where, low, high, color=look["color"], alpha=0.2, linewidth=0)
+    else:
+        axes.errorbar(where, means, yerr=deviations, label=label, capsize=2, elinewidth=0.8, **look)
+
+
+def _kinds(chosen: Sequence[Point]) -> list[tuple[str, str]]:
+    order = [("DiT", ""), ("DiM", ""), ("DiM", "matched"), ("DiM", "equal-macs")]
+    return [kind for kind in order if any(point.kind == kind for point in chosen)]
+
+
+def _name(kind: tuple[str, str]) -> str:
+    return kind[0] + {"": "", "matched": ", equal parameters", "equal-macs": ", equal MACs"}.get(kind[1], kind[1])
+
+
+def _seeds(chosen: Sequence[Point]) -> str:
+    counts = sorted({len(point.values) for point in chosen})
+    return f"mean, ± standard deviation over {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "") + " seeds"
+
+
+def training_figure(suite: Suite, records: pd.DataFrame) -> Figure:
+    """Figure 1: quality against training steps, a panel a size, both families, a band over seeds."""
+    chosen = _usual(points(suite, records))
+    lines = {(p.size, p.patch, p.kind) for p in chosen}
+    several = {line: [p for p in chosen if (p.size, p.patch, p.kind) == line] for line in lines}
+    chosen = [p for points_ in several.values() if len(points_) > 1 for p in points_]
+    _need(chosen, suite, "figure 1", lambda point: point.step)
+    panels = sorted({(p.size, p.patch) for p in chosen}, key=lambda panel: (_width(panel[0]), -panel[1]))
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    drawing, grid = style.sheet(
+        max(style.COLUMN, columns * style.PAGE / 4), 2.2 * rows, rows, columns, squeeze=False, sharex=True, sharey=True
+    )
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        for kind in _kinds(chosen):
+            line = several.get((*panel, kind), [])
+            if len(line) > 1:
+                _draw(axes, line, lambda point: point.step, _name(kind), band=True)
+        axes.set(title=f"{panel[0]}/{panel[1]}", xlabel="training steps")
+        style.plain_log(axes, "y")
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes in grid[:, 0]:
+        axes.set_ylabel(_quality(chosen))
+    named: dict[str, Any] = {}
+    for axes in grid.flat:
+        named |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    drawing.legend(named.values(), named.keys(), loc="outside upper center", ncols=len(named))
+    drawing.supxlabel(_seeds(chosen), fontsize=6.5, color=style.GREY)
+    return drawing
+
+
+def _width(size: str) -> int:
+    from models.spec import SIZES
+
+    return SIZES[size].width
+
+
+def _quality(chosen: Sequence[Point]) -> str:
+    return f"{LABELS.get(chosen[0].quantity, chosen[0].quantity)} (lower is better)"
+
+
+ASIDE = {("DiT", ""): (1, 1), ("DiM", ""): (1, 1), ("DiM", "matched"): (1, -1), ("DiM", "equal-macs"): (-1, -1)}
+"""On which side of its point the size of each kind is written (right, up): neighbours do not meet."""
+
+
+def _against_cost(column: str, label: str, units: tuple[str, str]) -> Callable[[Suite, pd.DataFrame], Figure]:
+    """Of the models of Table 6: one patch, several sizes. `units` are of the column and of a thousandth of it."""
+
+    def drawn(suite: Suite, records: pd.DataFrame) -> Figure:
+        exact = {(row["model"], row.get("resolution")): row for row in costs(records)} if len(records) else {}
+        chosen = _last(_usual(points(_only(suite, 6), records)))
+        chosen = [point for point in chosen if column in exact.get((point.model, point.resolution), {})]
+        _need(chosen, suite, f"quality against {label}", lambda point: point.model)
+        largest = max(exact[point.model, point.resolution][column] for point in chosen)
+        unit, scale = (units[0], 1) if largest >= 1 else (units[1], 1000)
+
+        def x(point: Point) -> float:
+            return scale * exact[point.model, point.resolution][column]
+
+        drawing, axes = style.sheet(style.COLUMN, 2.8)
+        for kind in _kinds(chosen):
+            _draw(axes, [point for point in chosen if point.kind == kind], x, _name(kind))
+        for point in chosen:
+            right, up = ASIDE[point.kind]
+            where: dict[str, Any] = {"xytext": (3 * right, 3 * up), "textcoords": "offset points", "fontsize": 6}
+            where |= {"ha": "left" if right > 0 else "right", "va": "bottom" if up > 0 else "top"}
+            where["color"] = style.look(*point.kind)["color"]
+            axes.annotate(point.size, (x(point), point.mean), **where)
+        style.plain_log(axes, "x", (1, 2, 5))
+        style.plain_log(axes, "y")
+        axes.set(xlabel=f"{label} ({unit})", ylabel=_quality(chosen))
+        axes.set_title(f"patch {chosen[0].patch}, {chosen[0].step:,} steps; {_seeds(chosen)}", fontsize=6.5)
+        axes.legend()
+        return drawing
+
+    return drawn
+
+
+gmacs_figure = _against_cost("exact_gmacs", "exact cost of a forward pass", ("GMAC", "MMAC"))
+params_figure = _against_cost("params_m", "parameters", ("million", "thousand"))
+
+
+def _swept(table: int, name: str, x: Callable[[Point], float], label: str) -> Callable[[Suite, pd.DataFrame], Figure]:
+    def drawn(suite: Suite, records: pd.DataFrame) -> Figure:
+        chosen = points(_only(suite, table), records)
+        _need(chosen, suite, name, x)
+        drawing, axes = style.sheet(style.COLUMN, 2.6)
+        for kind in _kinds(chosen):
+            models = {(p.size if table == 5 else p.model) for p in chosen if p.kind == kind}
+            for model in sorted(models):
+                line = [p for p in chosen if p.kind == kind and (p.size if table == 5 else p.model) == model]
+                _draw(axes, line, x, model if table == 7 else _name(kind))
+        axes.set_xticks(sorted(set(map(x, chosen))))
+        style.plain_log(axes, "y")
+        axes.set(xlabel=label, ylabel=_quality(chosen))
+        axes.set_title(_seeds(chosen), fontsize=6.5)
+        axes.legend()
+        return drawing
+
+    return drawn
+
+
+guidance_figure = _swept(7, "the guidance figure", lambda point: point.guidance, "guidance scale (1: none)")
+patch_figure = _swept(5, "the patch-size figure", lambda point: point.patch, "patch size (latent positions a side)")

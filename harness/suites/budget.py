@@ -1,0 +1,74 @@
+"""What a training run and its scores cost: multiply-adds, and how the run fits the memory of a card.
+
+All of it is of the denoiser alone: an autoencoder's passes come on top, and end before the denoiser's begin.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+
+from harness.core.workload import Workload
+from harness.cost import analytic
+from harness.suites.run import Run, Score
+
+BACKWARD = 3
+"""A training step costs a forward pass and a backward one of twice its multiply-adds."""
+
+
+@cache
+def macs_per_item(run: Run) -> int:
+    """Multiply-adds of a forward pass over an image, or over a clip and the single frames learnt beside it."""
+    config, model = run.config, run.spec
+    macs = analytic(model, config.resolution).macs
+    if config.joint_images:  # they pass through the blocks over space, which are every other one
+        still = dataclasses.replace(model, frames=0, depth=-(-model.depth // 2))
+        macs += config.joint_images * analytic(still, config.resolution).macs
+    return macs
+
+
+def training_macs(run: Run, recomputed: bool = False) -> int:
+    """Of a whole run; activations that are recomputed cost its forward passes once more."""
+    return (BACKWARD + recomputed) * macs_per_item(run) * run.config.batch * run.config.steps
+
+
+def scoring_macs(score: Score) -> int:
+    guided = 1 if score.cfg_scale == 1 else 2
+    clip = analytic(score.run.spec, score.run.config.resolution).macs
+    return clip * score.samples * score.sampling_steps * guided
+
+
+@cache
+def peak_bytes(step: Workload, accumulated: bool) -> int:
+    """Of a training step, predicted; where gradients are `accumulated`, they are there all along."""
+    from harness.cost.memory import predict
+
+    peak = predict(step)
+    return peak.nbytes - peak.parts["gradients"] + peak.parts["weights"] if accumulated else peak.nbytes
+
+
+def fitted(run: Run, processes: int, card_gib: float) -> tuple[list[str], float]:
+    """What harness.train must be told for a run to fit cards of so many GiB, and the predicted peak on each.
+
+    In order: nothing; recompute activations; and then compute the batch in as many parts as it takes. Of several
+    processes each keeps its gradients, which are reduced in place.
+    """
+    config = run.config
+    share = -(-config.batch // processes)
+    flags: list[str] = []
+    gib = 0.0
+    for checkpointing, parts in [(False, 1), *((True, n) for n in range(1, share + 1) if share % n == 0)]:
+        step = Workload(
+            spec=run.spec,
+            resolution=config.resolution,
+            batch=share // parts,
+            joint_images=config.joint_images,
+            action="train",
+            dtype="bfloat16" if config.precision == "bf16" else "float32",
+            checkpointing=checkpointing,
+        )
+        flags = ["--checkpoint-activations"] * checkpointing + ["--accumulate", str(parts)] * (parts > 1)
+        gib = peak_bytes(step, parts > 1 or processes > 1) / 2**30
+        if gib <= card_gib:
+            break
+    return flags, gib
