@@ -70,15 +70,15 @@ def _conventions(names: list[str] | None) -> list[Convention]:
 
 def _catalogue(args: argparse.Namespace, conventions: list[Convention]) -> tuple[list[store.Measurement], str]:
     """Records and text for models of the catalogue."""
-    from harness.cost.measure import crossovers, measure_all, workloads_of_tables
+    from harness.cost.records import crossovers, measure, workloads_of_tables
 
     if args.table:
-        records = measure_all(workloads_of_tables([args.table]), list(CONVENTIONS.values()))
+        records = measure(workloads_of_tables([args.table]), list(CONVENTIONS.values()))
         return records, report.render(report.table(args.table, store.frame(records)), args.format)
     workloads = sweep(args)
     if args.by_op:
         return [], report.render(_by_op(workloads), args.format)
-    records = measure_all(workloads, conventions) + crossovers(w.spec for w in workloads)
+    records = measure(workloads, conventions) + crossovers(w.spec for w in workloads)
     units = " or ".join(dict.fromkeys(f"one {w.unit}" if w.batch == 1 else f"{w.batch} {w.unit}s" for w in workloads))
     sections = [_comparison_section(records, workloads)]
     if not args.convention or "formula" in args.convention:
@@ -88,8 +88,9 @@ def _catalogue(args: argparse.Namespace, conventions: list[Convention]) -> tuple
 
 def _foreign(args: argparse.Namespace, conventions: list[Convention]) -> tuple[list[store.Measurement], str]:
     """Records and text for a model of the user's own."""
-    from harness.cost.factory import build, parse_input
-    from harness.cost.measure import measure_module
+    from harness.cost.factory import build
+    from harness.cost.inputs import Shape
+    from harness.cost.records import measure_module
     from harness.cost.trace import count
 
     if len(args.model) > 1 or not args.input:
@@ -98,12 +99,12 @@ def _foreign(args: argparse.Namespace, conventions: list[Convention]) -> tuple[l
         )
     if not args.convention:  # what can be counted without executing the model
         conventions = [c for c in conventions if c.name in ("exact", "flops", "flops-scan9", "thop", "torch")]
-    inputs = [parse_input(text) for text in args.input]
+    inputs = [Shape.parse(text).tensor() for text in args.input]
     (name,) = args.model
     model = build(name)
     if args.by_op:
         return [], report.render(_op_frame(name, count(model, *inputs)), args.format)
-    records = list(measure_module(name, model, inputs, conventions))
+    records = measure_module(name, model, inputs, conventions)
     return records, _text(args, records, conventions, "a forward pass", [])
 
 

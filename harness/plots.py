@@ -55,14 +55,14 @@ def main(argv: list[str] | None = None) -> None:
 
 def _records(args: argparse.Namespace) -> pd.DataFrame:
     """What is recorded, and the counts that figures need, made anew."""
-    from harness.cost.measure import crossovers, measure_all
+    from harness.cost.records import crossovers, measure
     from harness.suites.costs import exact_costs
 
     chosen = args.figure or list(report.FIGURES)
     specs = [spec(name) for name in report.COST_MODELS]
     if "cost" in chosen:
         workloads = [Workload(spec=s, resolution=r) for s in specs for r in RESOLUTIONS]
-        counts = measure_all(workloads, [CONVENTIONS["exact"], CONVENTIONS["paper"]]) + crossovers(specs)
+        counts = measure(workloads, [CONVENTIONS["exact"], CONVENTIONS["paper"]]) + crossovers(specs)
         store.append(args.measurements / "flops.jsonl", counts, repeat=False)
     if any(name.startswith("quality-vs-") for name in chosen):
         store.append(args.measurements / "flops.jsonl", exact_costs(suites.suite(args.suite)), repeat=False)

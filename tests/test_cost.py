@@ -15,7 +15,8 @@ from harness.core.workload import Workload
 from harness.cost import CONVENTIONS, FORMULAS, analytic, count, crossover, equal_macs_depth, tools
 from harness.cost.analytic import at_tokens
 from harness.cost.conventions import thop_params
-from harness.cost.measure import crossovers, inputs_of, measure
+from harness.cost.inputs import inputs_of
+from harness.cost.records import crossovers, measure
 from harness.report import agrees, published_costs
 from models import catalogue, create_model, spec
 from models.dim import DiMBlock
@@ -235,7 +236,7 @@ def test_a_figure_that_would_need_a_large_model_to_run_is_marked_as_predicted():
     conventions = [CONVENTIONS["fvcore"]]
     large, small = (Workload(spec=spec(f"DiT-{size}/8"), resolution=256) for size in ("XL", "N"))
     verdicts = [
-        next((m.verdict, m.method) for m in measure(w, conventions) if m.quantity == "cost") for w in (large, small)
+        next((m.verdict, m.method) for m in measure([w], conventions) if m.quantity == "cost") for w in (large, small)
     ]
     assert verdicts[0][0] == "estimated"
     assert "predicted" in verdicts[0][1]

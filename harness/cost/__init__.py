@@ -1,6 +1,14 @@
 """Exact costs, counted twice, and every other tool's figure for the same models.
 
-`analytic` needs no torch. `count(model, *inputs)` counts any module, yours too: it returns the same `Cost`.
+    from harness.core.workload import Workload
+    from harness.cost import CONVENTIONS, analytic, count, measure
+    from models import spec
+
+    analytic(spec("DiM-XL/2"), resolution=512).gmacs                  # the closed form; needs no torch
+    count(model, x).by_module()                                       # any module of yours, traced
+    measure([Workload(spec=spec("DiM-XL/2"), resolution=512)], [CONVENTIONS["exact"], CONVENTIONS["thop"]])
+
+Importing this package imports neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -10,6 +18,7 @@ from typing import TYPE_CHECKING
 from harness.cost.analytic import analytic, crossover, equal_macs_depth, rivals
 from harness.cost.conventions import CONVENTIONS, FORMULAS, Convention
 from harness.cost.operations import MAC_KINDS, Cost, Op
+from harness.cost.records import crossovers, exact, measure, measure_module, workloads_of_tables
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,8 +33,13 @@ __all__ = [
     "analytic",
     "count",
     "crossover",
+    "crossovers",
     "equal_macs_depth",
+    "exact",
+    "measure",
+    "measure_module",
     "rivals",
+    "workloads_of_tables",
 ]
 
 

@@ -10,7 +10,7 @@ from timm.layers import Attention
 from torch import Tensor
 
 from harness.core.workload import Workload
-from harness.cost.measure import inputs_of
+from harness.cost.inputs import inputs_of
 from models.denoiser import Denoiser
 from models.dim import BidirectionalMamba
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +42,8 @@ MOVEMENT = frozenset(
     "clone copy_ cat stack _to_copy lift_fresh flip roll constant_pad_nd empty empty_like new_empty empty_strided "
     "new_empty_strided zeros zeros_like new_zeros ones ones_like full full_like new_full new_ones arange scalar_tensor "
     "fill_ zero_ rand randn rand_like randn_like repeat index index_select gather scatter embedding masked_fill where "
-    "tril triu repeat_interleave eye contiguous _reshape_copy _unsafe_view resize_ set_ linspace".split()
+    "tril triu repeat_interleave eye contiguous _reshape_copy _unsafe_view resize_ set_ linspace "
+    "as_strided_ squeeze_ unsqueeze_ t_ transpose_ swapaxes_ swapdims_ detach_".split()
 )
 
 
@@ -76,11 +79,11 @@ def to_meta(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records one Op a dispatched operator."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.ops: list[Op] = []
         self.uncounted: Counter[str] = Counter()
         self.tracker: ModuleTracker | None = None
@@ -89,7 +92,9 @@ class _Counter(TorchDispatchMode):
         self.tracker = tracker
         return self
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         packet = func._overloadpacket
         name = packet.__name__
@@ -99,10 +104,12 @@ class _Counter(TorchDispatchMode):
             if parts is not NotImplemented:
                 return parts
         out = func(*args, **kwargs)
-        self._record(func, packet, name, args, kwargs, out)
+        self._record(func, args, kwargs, out)
         return out
 
-    def _record(self, func, packet, name: str, args: tuple, kwargs: dict, out: object) -> None:
+    def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        packet = func._overloadpacket
+        name = packet.__name__
         results = sum(t.numel() for t in tree_leaves(out) if isinstance(t, Tensor))
         if packet in flop_registry:
             flops = flop_registry[packet](*args, **kwargs, out_val=out)
@@ -125,15 +132,15 @@ class _Counter(TorchDispatchMode):
         self.ops.append(Op(kind, macs, elementwise, re.sub(r"\b\d+\b", "*", path)))
 
 
-def _is_composite(func) -> bool:
-    return func._can_decompose() and not func.is_view
+def _is_composite(func: Any) -> bool:
+    return bool(func._can_decompose() and not func.is_view)
 
 
-def _inside(name: str, args: tuple) -> int:
+def _inside(name: str, args: tuple[Any, ...]) -> int:
     """Exponentials inside a fused operator: the scan's decay per state, attention's softmax."""
     if name == "selective_scan":
-        return args[0].numel() * args[2].shape[1]
+        return int(args[0].numel() * args[2].shape[1])
     if "attention" in name:
         q, k = args[0], args[1]
-        return q.numel() // q.shape[-1] * k.shape[-2]
+        return int(q.numel() // q.shape[-1] * k.shape[-2])
     return 0
