@@ -40,7 +40,7 @@ class Provenance:
         return Provenance(
             commit=commit,
             dirty=dirty,
-            command=_command(),
+            command=command_line(),
             python=platform.python_version(),
             versions=_versions(),
             device=f"{device}: {processor()}" if device == "cpu" else device,
@@ -66,7 +66,7 @@ def _git(*arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def _command() -> str:
+def command_line() -> str:
     """The command line as it would be typed."""
     main = sys.modules["__main__"]
     module = getattr(getattr(main, "__spec__", None), "name", None)
