@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.core.store import RESULTS
+from harness.core.paths import PROJECT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ def published_costs(*tables: int) -> dict[tuple[str, int], dict[str, str]]:
 def _file(table: int) -> Path:
     if table not in PUBLISHED:
         raise ValueError(f"unknown table {table}; choose from {', '.join(map(str, PUBLISHED))}")
-    return RESULTS / "published" / PUBLISHED[table]
+    return PROJECT / "published" / PUBLISHED[table]
 
 
 def agrees(value: float, printed: str) -> bool | None:

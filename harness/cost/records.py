@@ -7,7 +7,8 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from harness.core.store import Measurement, Provenance
+from harness.core.provenance import Provenance
+from harness.core.records import CostRecord
 from harness.core.workload import Workload
 from harness.cost.analytic import analytic, crossover, rivals
 from harness.cost.conventions import CONVENTIONS, Convention, thop_params
@@ -25,7 +26,7 @@ CHECKED = f"{CLOSED_FORM} = traced"
 """Methods of exact figures; behind the second stands what was traced, where that was not the whole model."""
 
 
-def exact(workload: Workload, method: str = CLOSED_FORM, frozen: int | None = None) -> list[Measurement]:
+def exact(workload: Workload, method: str = CLOSED_FORM, frozen: int | None = None) -> list[CostRecord]:
     """Parameters, elementwise results and multiply-adds by the closed form; imports no torch.
 
     `frozen` is the number of values in buffers, which the closed form does not know.
@@ -42,7 +43,7 @@ def exact(workload: Workload, method: str = CLOSED_FORM, frozen: int | None = No
 
 def measure(
     workloads: Iterable[Workload], conventions: Sequence[Convention], *, full: bool = False
-) -> list[Measurement]:
+) -> list[CostRecord]:
     """Records of each workload: its parameters and elementwise results, then its cost under each convention.
 
     The closed form is compared with the traced count, and a tool's figure with its rule for the same operations, both
@@ -55,7 +56,7 @@ def measure(
     from harness.cost.extension import Counts
 
     counts = Counts(full)
-    records: list[Measurement] = []
+    records: list[CostRecord] = []
     collecting = gc.isenabled()
     gc.disable()  # building modules would set the collector walking all that torch has imported
     try:
@@ -67,7 +68,7 @@ def measure(
     return records
 
 
-def _measured(workload: Workload, conventions: Sequence[Convention], counts: Counts) -> Iterator[Measurement]:
+def _measured(workload: Workload, conventions: Sequence[Convention], counts: Counts) -> Iterator[CostRecord]:
     cost = analytic(workload.spec, workload.resolution, workload.batch)
     traced = counts.trace(workload.spec, workload.resolution, workload.batch)
     seen = traced.cost
@@ -82,7 +83,7 @@ def _measured(workload: Workload, conventions: Sequence[Convention], counts: Cou
         yield from _under(convention, workload, method, counts)
 
 
-def _under(convention: Convention, workload: Workload, method: str, counts: Counts) -> Iterator[Measurement]:
+def _under(convention: Convention, workload: Workload, method: str, counts: Counts) -> Iterator[CostRecord]:
     from harness.cost import tools
 
     here = Provenance.here("meta")
@@ -104,7 +105,7 @@ def _under(convention: Convention, workload: Workload, method: str, counts: Coun
 
 def measure_module(
     name: str, model: nn.Module, inputs: Sequence[Tensor], conventions: Sequence[Convention]
-) -> list[Measurement]:
+) -> list[CostRecord]:
     """Records of any module on given inputs: traced, and by each tool; what has no rule is named in a note.
 
     Raises ValueError as `count` does, and for a tool that cannot count the module.
@@ -139,15 +140,15 @@ def require_own_batch(conventions: Sequence[Convention]) -> None:
 
 def _params(
     value: int, method: str, key: dict[str, object], here: Provenance, parts: dict[str, float] | None = None
-) -> Measurement:
-    return Measurement(
+) -> CostRecord:
+    return CostRecord(
         quantity="params", value=value, unit="parameter", method=method, workload=key, parts=parts or {},
         provenance=here,
     )  # fmt: skip
 
 
-def _elementwise(cost: Cost, method: str, key: dict[str, object], here: Provenance) -> Measurement:
-    return Measurement(
+def _elementwise(cost: Cost, method: str, key: dict[str, object], here: Provenance) -> CostRecord:
+    return CostRecord(
         quantity="elementwise", value=cost.elementwise, unit="result", method=method, workload=key,
         parts={kind: float(n) for kind, n in cost.elementwise_by_kind().items()}, provenance=here,
     )  # fmt: skip
@@ -162,11 +163,11 @@ def _cost(
     *,
     value: int | None = None,
     verdict: str = "ok",
-) -> Measurement:
+) -> CostRecord:
     """The cost under a convention; `value` where a tool of its own says another than its rule makes of the cost."""
     is_exact = convention.name == "exact"
     uncounted = ", ".join(f"{name} ({calls} calls)" for name, calls in cost.uncounted.items())
-    return Measurement(
+    return CostRecord(
         quantity="cost", value=convention.total(cost) if value is None else value, unit=convention.unit,
         method=method, verdict=verdict, workload=key,
         parts={kind: float(n) for kind, n in cost.by_kind().items()} if is_exact else {},
@@ -175,11 +176,11 @@ def _cost(
     )  # fmt: skip
 
 
-def crossovers(specs: Iterable[ModelSpec]) -> list[Measurement]:
+def crossovers(specs: Iterable[ModelSpec]) -> list[CostRecord]:
     """For each DiM beside its rival: the resolution above which it costs less (None: nowhere)."""
     chosen = list(dict.fromkeys(specs))
     return [
-        Measurement(
+        CostRecord(
             quantity="crossover",
             value=crossover(dim, dit),
             unit="px",
