@@ -1,7 +1,7 @@
-"""The results store: append-only JSON lines, one record a line.
+"""The results store: append-only JSON lines, one record a line, each with a checksum of its own.
 
 Schema history (every column is explained in results/README.md):
-  1  first.
+  1  first; lines may end with `crc32`, the checksum of the line without it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import warnings
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -20,6 +22,8 @@ from harness.core.records import Record, of_fields
 
 if TYPE_CHECKING:
     import pandas as pd
+
+CHECKSUM = re.compile(rb', "crc32": "([0-9a-f]{8})"}\s*$')
 
 
 def append(path: Path, records: Iterable[Record], *, repeat: bool = True) -> int:
@@ -39,13 +43,12 @@ def append(path: Path, records: Iterable[Record], *, repeat: bool = True) -> int
         known = set() if repeat else {record.identity() for record in _records(file, path)}
         new = [record for record in records if record.identity() not in known]
         if new:
-            lines = [json.dumps(dataclasses.asdict(one), ensure_ascii=False, allow_nan=False) for one in new]
+            text = b"".join(_line(record) for record in new)
             end = file.seek(0, os.SEEK_END)
-            text = "\n".join(lines) + "\n"
             if end and not _ends_with_newline(file):
-                text = "\n" + text
+                text = b"\n" + text
             try:
-                file.write(text.encode())
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             except OSError as error:
@@ -81,7 +84,7 @@ def _records(file: IO[bytes], path: Path) -> list[Record]:
         if not line.strip():
             continue
         try:
-            fields = json.loads(line)
+            fields = json.loads(_verified(line))
             if not isinstance(fields, dict):
                 raise ValueError(f"it is a {type(fields).__name__}")
             records.append(of_fields(fields))
@@ -89,6 +92,25 @@ def _records(file: IO[bytes], path: Path) -> list[Record]:
             reason = "it is not whole" if isinstance(error, json.JSONDecodeError) else str(error).splitlines()[0]
             warnings.warn(f"{path}:{number} is not a valid record ({reason}); skipped", stacklevel=3)
     return records
+
+
+def _line(record: Record) -> bytes:
+    """A record as it stands in a file, its checksum last."""
+    text = json.dumps(dataclasses.asdict(record), ensure_ascii=False, allow_nan=False).encode()
+    return text[:-1] + b', "crc32": "%08x"}\n' % zlib.crc32(text)
+
+
+def _verified(line: bytes) -> bytes:
+    """A line without its checksum. Raises ValueError where the two do not agree; lines of older files have none."""
+    match = CHECKSUM.search(line)
+    if match is None:
+        if b"crc32" in line:
+            raise ValueError("its checksum is damaged")
+        return line
+    text = line[: match.start()] + b"}"
+    if zlib.crc32(text) != int(match[1], 16):
+        raise ValueError("its checksum does not agree: the line is damaged")
+    return text
 
 
 def _ends_with_newline(file: IO[bytes]) -> bool:
