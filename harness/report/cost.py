@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from harness.core.records import CostRecord, Key, Record, latest, of_kind
 from harness.cost import CONVENTIONS
 from harness.cost.published import agrees, published_costs
 from harness.report.layout import Table, as_block
 from models import spec
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COST_TABLES = {
     4: "Table 4: Gflops by resolution",
@@ -89,6 +90,8 @@ def table(number: int, records: Iterable[Record]) -> pd.DataFrame:
     `vs_dit` columns divide by the exact figure of the DiT of the same size, patch and resolution. Raises ValueError for
     another table, and for records that lack a cell, naming it.
     """
+    import pandas as pd
+
     if number not in COST_TABLES:
         raise ValueError(f"table {number} has no costs; choose from {', '.join(map(str, COST_TABLES))}")
     known = single_images(records)
