@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from harness.cost.analytic import analytic, crossover, equal_macs_depth, rivals
 from harness.cost.conventions import CONVENTIONS, FORMULAS, Convention
 from harness.cost.operations import MAC_KINDS, Cost, Op
-from harness.cost.records import crossovers, exact, measure, measure_module, workloads_of_tables
+from harness.cost.records import closed_form, crossovers, measure, measure_module, workloads_of_tables
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,11 +31,12 @@ __all__ = [
     "Cost",
     "Op",
     "analytic",
+    "build",
+    "closed_form",
     "count",
     "crossover",
     "crossovers",
     "equal_macs_depth",
-    "exact",
     "measure",
     "measure_module",
     "rivals",
@@ -51,3 +52,13 @@ def count(model: nn.Module, *inputs: Tensor) -> Cost:
     from harness.cost.trace import count as traced
 
     return traced(model, *inputs)
+
+
+def build(name: str) -> nn.Module:
+    """The module that `package.module:factory` makes, in eval mode; modules of the working directory come first.
+
+    Raises ValueError, in one line, for what cannot be imported, is not there, cannot be called so, or is no module.
+    """
+    from harness.cost.factory import build as built
+
+    return built(name)

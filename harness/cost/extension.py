@@ -16,6 +16,7 @@ from typing import TypeVar
 from torch import nn
 
 from harness.cost import tools
+from harness.cost.conventions import EXECUTING
 from harness.cost.inputs import inputs_of
 from harness.cost.operations import Cost, Op
 from harness.cost.trace import count
@@ -47,7 +48,7 @@ class Extension:
 
     def __str__(self) -> str:
         """How it was done, to stand behind the name of a method: empty where the whole model was built."""
-        return "" if len(self.built) == 1 else f" of {' and '.join(map(str, self.built))} blocks, extended"
+        return "" if len(self.built) == 1 else f" on {' and '.join(map(str, self.built))} blocks, extended"
 
 
 def extension_of(spec: ModelSpec, full: bool = False) -> Extension:
@@ -112,7 +113,7 @@ class Counts:
         return cost, sum(buffer.numel() for buffer in model.buffers())
 
     def _read_one(self, tool: str, spec: ModelSpec, resolution: int, batch: int) -> tools.Reading:
-        device = "cpu" if tool in tools.EXECUTING else "meta"
+        device = "cpu" if tool in EXECUTING else "meta"
         return tools.run(tool, self._built(spec, resolution, device), *inputs_of(spec, resolution, batch, device))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,15 +33,7 @@ class Shape:
     """One input as it is written: `1x3x224x224`, `1x3x224x224:bfloat16`, `16:int64`."""
 
     sizes: tuple[int, ...]
-    dtype: str = "float32"
-
-    @classmethod
-    def parse(cls, text: str) -> Shape:
-        """Raises ValueError, with the form, for what is no shape."""
-        match = re.fullmatch(r"([1-9][0-9]{0,11}(?:x[1-9][0-9]{0,11})*)(?::(\w+))?", text)
-        if match is None or (match[2] or "float32") not in DTYPES:
-            raise ValueError(f"--input {text!r} is not SHAPE[:DTYPE], as 1x3x224x224 or 16:int64 ({', '.join(DTYPES)})")
-        return cls(tuple(int(n) for n in match[1].split("x")), match[2] or "float32")
+    dtype: str
 
     def tensor(self) -> Tensor:
         """A tensor of that shape and type on the meta device. Raises ValueError for more elements than torch counts."""
@@ -50,3 +43,14 @@ class Shape:
             return torch.zeros(self.sizes, dtype=getattr(torch, self.dtype), device="meta")
         except RuntimeError as error:
             raise ValueError(f"an input of {'x'.join(map(str, self.sizes))} is too large") from error
+
+
+def parse_shapes(texts: Iterable[str]) -> list[Shape]:
+    """Raises ValueError, with the form, for what is no shape."""
+    shapes = []
+    for text in texts:
+        match = re.fullmatch(r"([1-9][0-9]{0,11}(?:x[1-9][0-9]{0,11})*)(?::(\w+))?", text)
+        if match is None or (match[2] or DTYPES[0]) not in DTYPES:
+            raise ValueError(f"--input {text!r} is not SHAPE[:DTYPE], as 1x3x224x224 or 16:int64 ({', '.join(DTYPES)})")
+        shapes.append(Shape(tuple(int(n) for n in match[1].split("x")), match[2] or DTYPES[0]))
+    return shapes

@@ -11,7 +11,7 @@ from harness.core.provenance import Provenance
 from harness.core.records import CostRecord
 from harness.core.workload import Workload
 from harness.cost.analytic import analytic, crossover, rivals
-from harness.cost.conventions import CONVENTIONS, Convention, thop_params
+from harness.cost.conventions import EXECUTING, Convention, thop_params
 from harness.cost.operations import Cost
 from harness.cost.published import published_costs
 from models import ModelSpec, spec
@@ -26,18 +26,19 @@ CHECKED = f"{CLOSED_FORM} = traced"
 """Methods of exact figures; behind the second stands what was traced, where that was not the whole model."""
 
 
-def exact(workload: Workload, method: str = CLOSED_FORM, frozen: int | None = None) -> list[CostRecord]:
-    """Parameters, elementwise results and multiply-adds by the closed form; imports no torch.
+def closed_form(
+    workload: Workload, conventions: Sequence[Convention], method: str = CLOSED_FORM, buffers: int | None = None
+) -> list[CostRecord]:
+    """Parameters, elementwise results, and the cost under those conventions that are no tool's; needs no torch.
 
-    `frozen` is the number of values in buffers, which the closed form does not know.
+    `buffers`, the number of values that are not trained, is known of a model that has been built.
     """
     cost, here = analytic(workload.spec, workload.resolution, workload.batch), Provenance.here("meta")
-    key = {**workload.key(), "convention": "exact"}
-    parts: dict[str, float] = {} if frozen is None else {"trainable": cost.params, "frozen": frozen}
+    key = workload.key()
+    parts: dict[str, float] = {} if buffers is None else {"trainable": cost.params, "frozen": buffers}
     return [
-        _params(cost.params, method, key, here, parts),
-        _elementwise(cost, method, key, here),
-        _cost(cost, CONVENTIONS["exact"], method, key, here),
+        *_sizes(cost, method, {**key, "convention": "exact"}, here, parts),
+        *(_cost(cost, convention, method, key, here) for convention in conventions if not convention.tool),
     ]
 
 
@@ -49,18 +50,21 @@ def measure(
     The closed form is compared with the traced count, and a tool's figure with its rule for the same operations, both
     to the last unit; a difference is an AssertionError. Traces and tools see models of few blocks, and their totals
     are extended exactly (harness.cost.extension); with `full` they see the whole model.
-    Shows a progress bar on a terminal.
+    Shows a progress bar on a terminal. Raises ValueError for a workload that is more than a forward pass.
     """
     from tqdm import tqdm
 
     from harness.cost.extension import Counts
 
-    counts = Counts(full)
+    workloads, counts = list(workloads), Counts(full)
+    for workload in workloads:
+        if workload.action != "forward":
+            raise ValueError(f"a forward pass is counted, not the action {workload.action!r}")
     records: list[CostRecord] = []
     collecting = gc.isenabled()
     gc.disable()  # building modules would set the collector walking all that torch has imported
     try:
-        for workload in tqdm(list(workloads), desc="counting", unit="model", disable=None, leave=False):
+        for workload in tqdm(workloads, desc="counting", unit="model", disable=None, leave=False):
             records += _measured(workload, conventions, counts)
     finally:
         if collecting:
@@ -77,30 +81,29 @@ def _measured(workload: Workload, conventions: Sequence[Convention], counts: Cou
     )  # fmt: skip
     assert same, f"the closed form of {workload.spec.name} differs from its traced count"
     assert not seen.uncounted, f"{workload.spec.name} has operators without a rule: {', '.join(seen.uncounted)}"
-    method = f"{CHECKED}{traced.extension}"
-    yield from exact(workload, method, traced.buffers)[:2]
+    yield from closed_form(workload, conventions, f"{CHECKED}{traced.extension}", traced.buffers)
     for convention in conventions:
-        yield from _under(convention, workload, method, counts)
+        if convention.tool:
+            yield from _by_tool(convention, convention.tool, workload, counts)
 
 
-def _under(convention: Convention, workload: Workload, method: str, counts: Counts) -> Iterator[CostRecord]:
+def _by_tool(convention: Convention, tool: str, workload: Workload, counts: Counts) -> Iterator[CostRecord]:
     from harness.cost import tools
 
     here = Provenance.here("meta")
     batch = convention.batch or workload.batch
     cost = analytic(workload.spec, workload.resolution, batch)
-    key = {**workload.key(), "batch": batch, "convention": convention.name}
-    verdict, reading = "ok", None
-    if convention.tool in tools.EXECUTING and cost.macs > tools.EXECUTION_LIMIT_MACS:
-        method, verdict = f"{convention.tool}'s rule, predicted (it would have to run the model)", "estimated"
-    elif convention.tool:
-        reading = counts.read(convention.tool, workload.spec, workload.resolution, batch)
-        method, predicted = reading.tool, convention.total(cost)
-        assert reading.count == predicted, f"{method}: {reading.count} of {workload.spec.name}, not {predicted}"
-    yield _cost(cost, convention, method, key, here, verdict=verdict)
-    if reading and reading.params is not None:
-        assert reading.params == thop_params(cost), f"{method}: {reading.params} parameters of {workload.spec.name}"
-        yield _params(reading.params, method, key, here)
+    key = {**workload.key(), "batch": batch}
+    if tool in EXECUTING and cost.macs > tools.EXECUTION_LIMIT_MACS:
+        method = f"{tool}'s rule, predicted (it would have to run the model)"
+        yield _cost(cost, convention, method, key, here, verdict="estimated")
+        return
+    reading = counts.read(tool, workload.spec, workload.resolution, batch)
+    of_rule = (convention.total(cost), reading.params and thop_params(cost))
+    assert (reading.count, reading.params) == of_rule, f"{reading} of {workload.spec.name}: its rule gives {of_rule}"
+    yield _cost(cost, convention, reading.tool, key, here)
+    if reading.params is not None:
+        yield _params(reading.params, reading.tool, {**key, "convention": convention.name}, here)
 
 
 def measure_module(
@@ -108,34 +111,37 @@ def measure_module(
 ) -> list[CostRecord]:
     """Records of any module on given inputs: traced, and by each tool; what has no rule is named in a note.
 
-    Raises ValueError as `count` does, and for a tool that cannot count the module.
+    `conventions` are those of `conventions_of_module`. Raises ValueError as `count` does, and for a tool that fails.
     """
     from harness.cost import tools
     from harness.cost.trace import count
 
-    require_own_batch(conventions)
     here, cost = Provenance.here("meta"), count(model, *inputs)
     shapes = " ".join("x".join(map(str, x.shape)) for x in inputs)
-    question: dict[str, object] = {"model": name, "input": shapes, "action": "forward"}
-    key = {**question, "convention": "exact"}
-    records = [_params(cost.params, "traced", key, here), _elementwise(cost, "traced", key, here)]
+    key: dict[str, object] = {"model": name, "input": shapes, "action": "forward"}
+    records = _sizes(cost, "traced", {**key, "convention": "exact"}, here)
     for convention in conventions:
-        key = {**question, "convention": convention.name}
+        value, method = convention.total(cost), "traced"
         if convention.tool:
-            reading = tools.run(convention.tool, model, *inputs)
-            records.append(_cost(cost, convention, reading.tool, key, here, value=reading.count))
-        else:
-            records.append(_cost(cost, convention, "traced", key, here))
+            try:
+                reading = tools.run(convention.tool, model, *inputs)
+            except Exception as error:  # whatever the tool, or the module under it, raises
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise ValueError(f"{convention.tool} cannot count {name}: {reason}") from error
+            value, method = reading.count, reading.tool
+        records.append(_cost(cost, convention, method, key, here, value=value))
     return records
 
 
-def require_own_batch(conventions: Sequence[Convention]) -> None:
-    """Raise ValueError for a convention that fixes a batch, where given inputs have theirs."""
-    for convention in conventions:
-        if convention.batch:
-            raise ValueError(
-                f"the {convention.name} convention fixes a batch, which your inputs already have: ask for thop"
-            )
+def _sizes(
+    cost: Cost, method: str, key: dict[str, object], here: Provenance, parts: dict[str, float] | None = None
+) -> list[CostRecord]:
+    """Parameters and elementwise results."""
+    elementwise = CostRecord(
+        quantity="elementwise", value=cost.elementwise, unit="result", method=method, workload=key,
+        parts={kind: float(n) for kind, n in cost.elementwise_by_kind().items()}, provenance=here,
+    )  # fmt: skip
+    return [_params(cost.params, method, key, here, parts), elementwise]
 
 
 def _params(
@@ -144,13 +150,6 @@ def _params(
     return CostRecord(
         quantity="params", value=value, unit="parameter", method=method, workload=key, parts=parts or {},
         provenance=here,
-    )  # fmt: skip
-
-
-def _elementwise(cost: Cost, method: str, key: dict[str, object], here: Provenance) -> CostRecord:
-    return CostRecord(
-        quantity="elementwise", value=cost.elementwise, unit="result", method=method, workload=key,
-        parts={kind: float(n) for kind, n in cost.elementwise_by_kind().items()}, provenance=here,
     )  # fmt: skip
 
 
@@ -164,15 +163,15 @@ def _cost(
     value: int | None = None,
     verdict: str = "ok",
 ) -> CostRecord:
-    """The cost under a convention; `value` where a tool of its own says another than its rule makes of the cost."""
-    is_exact = convention.name == "exact"
+    """A cost under a convention. `value` is given for a module of which nothing but its operators is known."""
+    exact = convention.name == "exact"
     uncounted = ", ".join(f"{name} ({calls} calls)" for name, calls in cost.uncounted.items())
     return CostRecord(
         quantity="cost", value=convention.total(cost) if value is None else value, unit=convention.unit,
-        method=method, verdict=verdict, workload=key,
-        parts={kind: float(n) for kind, n in cost.by_kind().items()} if is_exact else {},
-        omitted=convention.omitted(cost) if cost.method != "traced" else {},
-        note=f"NOT counted, no rule: {uncounted}" if is_exact and uncounted else "", provenance=here,
+        method=method, verdict=verdict, workload={**key, "convention": convention.name},
+        parts={kind: float(n) for kind, n in cost.by_kind().items()} if exact else {},
+        omitted=convention.omitted(cost) if value is None else {},
+        note=f"NOT counted, no rule: {uncounted}" if exact and uncounted else "", provenance=here,
     )  # fmt: skip
 
 

@@ -15,9 +15,6 @@ from harness.cost.kernels import traceable_kernels
 from harness.cost.trace import to_meta
 
 TOOLS = ("thop", "fvcore", "torch")
-EXECUTING = ("fvcore",)
-"""Those that compute the model on real tensors; the others see it on the meta device."""
-
 EXECUTION_LIMIT_MACS = 1_000_000_000
 """For a model of the catalogue that needs more multiply-adds, the figure of a tool that computes is predicted."""
 
