@@ -65,7 +65,7 @@ def working_directory_first(path: str) -> Iterator[None]:
     user's modules also find each other when they are imported late, inside the factory. Then all is put back.
     """
     importlib.invalidate_caches()
-    here, search_path = os.getcwd(), list(sys.path)
+    here = os.getcwd()
     theirs = {name: spec for name in OUR_PACKAGES if (spec := _spec_of(name, path, here)) is not None}
     ours = _take(theirs)
     sys.path.insert(0, here)
@@ -75,7 +75,8 @@ def working_directory_first(path: str) -> Iterator[None]:
                 sys.modules[name] = importlib.util.module_from_spec(spec)
         yield
     finally:
-        sys.path[:] = search_path
+        if here in sys.path:
+            sys.path.remove(here)
         _take(theirs)
         sys.modules.update(ours)
 

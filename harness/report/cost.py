@@ -19,6 +19,9 @@ COST_TABLES = {
     5: "Table 5: parameters and Gflops by patch size",
     6: "Table 6: parameters and Gflops by model size",
 }
+RECOUNTED = {"published_params_m": "paper_params_m", "published_gflops": "paper_gmacs"}
+"""Columns of the paper, and those that count the same under its convention."""
+
 Row = dict[str, Any]
 
 
@@ -98,12 +101,15 @@ def table(number: int, records: Iterable[Record]) -> pd.DataFrame:
     rows = []
     for (model, resolution), cell in published_costs(number).items():
         rival = spec(model.replace("DiM", "DiT")).name
-        for needed in (model, rival):
-            if (needed, resolution) not in known:
-                raise ValueError(f"table {number}: no record of {needed} at {resolution} px")
+        needed = {rival: ["params_m", "exact_gmacs"]}
+        needed[model] = ["params_m", "exact_gmacs", "flops_gflops", *(RECOUNTED[theirs] for theirs in cell)]
+        for name, columns in needed.items():
+            lacking = [column for column in columns if column not in known.get((name, resolution), {})]
+            if lacking:
+                raise ValueError(f"table {number}: no record of {name} at {resolution} px ({', '.join(lacking)})")
         ours, dit = known[model, resolution], known[rival, resolution]
         row: Row = {"model": model, "resolution": resolution}
-        for theirs, under_paper in (("published_params_m", "paper_params_m"), ("published_gflops", "paper_gmacs")):
+        for theirs, under_paper in RECOUNTED.items():
             if theirs in cell:
                 match = agrees(ours[under_paper], str(cell[theirs]))
                 mark = "-" if match is None else "yes" if match else "NO"

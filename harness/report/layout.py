@@ -129,7 +129,7 @@ def _grid(block: Block) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
 
 
-NUMERIC = re.compile(r"(≈ )?-?\d[\d.]*($| [±(\[])|OOM|missing|unsupported|error|–?$|-$")
+NUMERIC = re.compile(r"(≈ )?-?\d[\d.]*(e-?\d+)?($| [±(\[])|OOM|missing|unsupported|error|–?$|-$")
 """A cell of a column to be set flush right."""
 
 
