@@ -17,9 +17,8 @@ from harness.cost.analytic import at_tokens
 from harness.cost.conventions import thop_params
 from harness.cost.measure import crossovers, inputs_of, measure
 from harness.report import agrees, published_costs
-from models import catalogue, create_model, spec
-from models.dim import DiMBlock
-from models.spec import SIZES
+from models import catalogue, counterpart, create_model, spec
+from models.families.dim.block import DiMBlock
 
 RESOLUTIONS = (256, 512, 1024, 2048)
 TINY = [name for name in catalogue() if "-N/" in name]
@@ -173,7 +172,7 @@ READINGS = {
     "a class token in the sequence": lambda s, L: at_tokens(s, L + 1, 3),
     "no learned variance": lambda s, L: at_tokens(dataclasses.replace(s, learn_sigma=False), L, 3),
     "blocks without an MLP": lambda s, L: at_tokens(dataclasses.replace(s, mlp=False), L, 3),
-    "the depth of DiT": lambda s, L: at_tokens(dataclasses.replace(s, depth=SIZES[s.size].dit), L, 3),
+    "the depth of DiT": lambda s, L: at_tokens(dataclasses.replace(s, depth=counterpart(s).depth), L, 3),
 }
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from models.families import implementations
+
 RESAMPLES = 10_000
 CONFIDENCE = 0.99
 SETTINGS = ("device", "rounds", "warmup")
-QUESTION = ("model", "resolution", "frames", "batch", "action", "dtype", "attention", "scan", "checkpointing")
+QUESTION = ("model", "resolution", "frames", "batch", "action", "dtype", "checkpointing")
+"""The fields that a latency is of, beside the implementation of each family's mixer."""
 
 
 def ratio_interval(before: list[float], after: list[float], seed: int = 0) -> tuple[float, float, float]:
@@ -32,12 +35,13 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     if not common:
         raise ValueError("the two files have no workload in common")
     rows = []
+    fields = _fields()
     for key in common:
         a, b = old[key], new[key]
         for setting in SETTINGS:
             if a[setting] != b[setting]:
                 raise ValueError(f"not comparable: {setting} is {a[setting]!r} in one and {b[setting]!r} in the other")
-        row = {name: value for name, value in zip(QUESTION, key, strict=True) if value == value and value is not None}
+        row = {name: value for name, value in zip(fields, key, strict=True) if value == value and value is not None}
         if a["verdict"] != "ok" or b["verdict"] != "ok":
             rows.append(row | {"change": f"{a['verdict']} -> {b['verdict']}"})
             continue
@@ -51,7 +55,12 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 def _latencies(frame: pd.DataFrame) -> dict[tuple, dict]:
     """The last latency of each workload."""
     rows = frame[frame["quantity"] == "latency"].to_dict("records") if len(frame) else []
-    return {tuple(_plain(row.get(name)) for name in QUESTION): row for row in rows}
+    fields = _fields()
+    return {tuple(_plain(row.get(name)) for name in fields): row for row in rows}
+
+
+def _fields() -> list[str]:
+    return [*QUESTION[:-1], *implementations(), QUESTION[-1]]
 
 
 def _plain(value: object) -> object:
