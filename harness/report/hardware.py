@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.core.workload import Workload, preset
 from harness.report.layout import Block
+from models.families import implementations
 
 SWEEP = "gpu-sweep"
 SWEEP_COMMAND = f"python -m harness.bench --preset {SWEEP}"
@@ -19,8 +20,9 @@ Row = dict[str, Any]
 
 def key_of(record: Row) -> Row:
     """What was run, of a record of `latency` or `peak_memory`, of `Workload.settings()`, or of a row made by this."""
-    attention, scan = record.get("attention"), record.get("scan")
-    mixer = record.get("mixer") or (f"{attention} attention" if isinstance(attention, str) else f"{scan} scan")
+    run = ((ways, record.get(field)) for field, ways in implementations().items())
+    named = (ways.words(name) for ways, name in run if isinstance(name, str))  # a frame with gaps has NaN
+    mixer = record["mixer"] if isinstance(record.get("mixer"), str) else next(named, "")
     counts = {"resolution": int(record["resolution"]), "batch": int(record["batch"])}  # a frame with gaps has floats
     how = {"action": record["action"], "dtype": record["dtype"], "mixer": mixer}
     frames = record.get("frames", 0)
@@ -76,7 +78,7 @@ def by_resolution(rows: list[tuple[Row, str]], caption: str) -> Block:
     columns = sorted({key["resolution"] for key, _ in rows})
     lines: dict[tuple[str, ...], dict[int, str]] = {}
     for key, cell in rows:
-        how = f"{key['mixer']}{', checkpointing' if key['checkpointing'] else ''}"
+        how = ", ".join(filter(None, (key["mixer"], "checkpointing" if key["checkpointing"] else "")))
         batch = f"{key['batch']} of {key['frames']} frames" if key["frames"] else str(key["batch"])
         line = (str(key["model"]), batch, key["action"], key["dtype"], how)
         lines.setdefault(line, {})[key["resolution"]] = cell
