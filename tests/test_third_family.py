@@ -209,7 +209,7 @@ def test_it_is_trained_sampled_and_scored_on_digits(capsys, tmp_path):
     assert score["value"] >= 1
 
 
-# ---------------------------------------------------------------------------------------------------- other shapes of it
+# --------------------------------------------------------------------------------------------------- other shapes of it
 
 
 class Pooling(Block):
