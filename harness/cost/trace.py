@@ -18,7 +18,8 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from harness.cost.kernels import traceable_kernels
-from harness.cost.operations import Cost, Op
+from harness.cost.operations import Cost
+from models.operations import Op
 
 KIND_OF = {
     "mm": "linear", "addmm": "linear", "convolution": "conv", "_convolution": "conv",
