@@ -19,8 +19,8 @@ from models.scan.operands import ScanOperands
 from models.scan.portable import reference
 
 FORWARD_MACS = 3 + 1
-"""Multiply-adds for each token, channel, state and direction, an exponential aside: dt A, x B and a h + x B, the 3 LEN
-of the paper's section 3.4; then y += C h, its LEN."""
+"""Multiply-adds for each token, channel, state and direction, an exponential aside: dt A, x B and a h + x B, then
+y += C h: the 3LEN + LEN of DiM's section 3.4 (Mo and Tian, arXiv 2405.15881)."""
 
 BACKWARD_MACS = FORWARD_MACS + 8
 """The forward again, for the states and, with a gate, y; then, with g = dL/dh and a = exp(dt A): g + dy C, dC += dy h,
@@ -92,8 +92,8 @@ def bidirectional_scan(
         )
         for d in (0, 1)
     )
-    # Without a fused launch, two calls: the first direction's states are freed before the other's gradients are made.
-    # A compiler cannot look into the choice, and two calls are as right.
+    # Without a fused launch, each direction is a call: one call for both would hold the states of both until both
+    # gradients are there. A compiler cannot look into the choice, and two calls are as right.
     if not torch.compiler.is_compiling() and resolve(backend, u[0].device, u[0].dtype) in FUSED:
         return _call([forwards, backwards], backend)
     return _call([forwards], backend) + _call([backwards], backend)
@@ -117,7 +117,7 @@ def _call(scans: Sequence[ScanOperands], backend: str) -> Tensor:
 # ---- The operator ----------------------------------------------------------------------------------------------------
 
 # The second direction has operands of its own but for z, and runs against the first; without one, all are None.
-# They are single arguments, not lists of one or two, since torch's autograd of lists costs 80 microseconds a call.
+# They are single arguments, not lists of one or two, since torch's autograd of lists adds some 80 microseconds a call.
 TENSORS = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, "
     "Tensor? u2, Tensor? delta2, Tensor? A2, Tensor? B2, Tensor? C2, Tensor? D2, Tensor? delta_bias2"
