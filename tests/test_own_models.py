@@ -95,7 +95,7 @@ def test_a_folder_of_checkpoints_does_not_hide_our_models(directory, capsys):
 def test_our_own_models_can_be_named_from_the_checkout(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(ROOT)
     records = ["--records", str(tmp_path / "records.jsonl")]
-    assert row(capsys, "--model", "models.layers:GELUTanh", "--input", "3", *records)["exact_gmacs"] == 0
+    assert row(capsys, "--model", "models.block:GELUTanh", "--input", "3", *records)["exact_gmacs"] == 0
     assert sys.modules["models"] is models
 
 

@@ -18,9 +18,10 @@ from torch import nn
 from harness.cost import tools
 from harness.cost.conventions import EXECUTING
 from harness.cost.inputs import inputs_of
-from harness.cost.operations import Cost, Op
+from harness.cost.operations import Cost
 from harness.cost.trace import count
 from models import ModelSpec, create_model
+from models.operations import Op
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -91,7 +92,7 @@ class Counts:
         cost = Cost(
             ops=tuple(Op(kind, macs[where, kind], elementwise[where, kind], where) for where, kind in macs),
             params=extension.total([cost.params for cost in costs]),
-            method=f"traced{extension}",
+            method="traced",
             uncounted=extension.totals([cost.uncounted for cost in costs]),
         )
         return Traced(cost, extension.total([buffers for _, buffers in found]), extension)

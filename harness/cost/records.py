@@ -12,9 +12,9 @@ from harness.core.records import CostRecord
 from harness.core.workload import Workload
 from harness.cost.analytic import analytic, crossover, rivals
 from harness.cost.conventions import EXECUTING, Convention, thop_params
-from harness.cost.operations import Cost
+from harness.cost.operations import Cost, differences
 from harness.cost.published import published_costs
-from models import ModelSpec, spec
+from models import ModelSpec, counterpart, spec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -47,10 +47,11 @@ def measure(
 ) -> list[CostRecord]:
     """Records of each workload: its parameters and elementwise results, then its cost under each convention.
 
-    The closed form is compared with the traced count, and a tool's figure with its rule for the same operations, both
-    to the last unit; a difference is an AssertionError. Traces and tools see models of few blocks, and their totals
-    are extended exactly (harness.cost.extension); with `full` they see the whole model.
-    Shows a progress bar on a terminal. Raises ValueError for a workload that is more than a forward pass.
+    The closed form must equal the traced count, and a tool's figure its rule for the same operations, both to the last
+    unit. Traces and tools see models of few blocks, and their totals are extended exactly (harness.cost.extension);
+    with `full` they see the whole model. Shows a progress bar on a terminal.
+    Raises ValueError that names the operations in which the two counts differ, and for a workload that is more than a
+    forward pass.
     """
     from tqdm import tqdm
 
@@ -75,12 +76,8 @@ def measure(
 def _measured(workload: Workload, conventions: Sequence[Convention], counts: Counts) -> Iterator[CostRecord]:
     cost = analytic(workload.spec, workload.resolution, workload.batch)
     traced = counts.trace(workload.spec, workload.resolution, workload.batch)
-    seen = traced.cost
-    same = (cost.by_module(), cost.elementwise_by_kind(), cost.params) == (
-        seen.by_module(), seen.elementwise_by_kind(), seen.params
-    )  # fmt: skip
-    assert same, f"the closed form of {workload.spec.name} differs from its traced count"
-    assert not seen.uncounted, f"{workload.spec.name} has operators without a rule: {', '.join(seen.uncounted)}"
+    if found := differences(cost, traced.cost):
+        raise ValueError(f"the two counts of {workload.spec.name} differ: {'; '.join(found)}")
     yield from closed_form(workload, conventions, f"{CHECKED}{traced.extension}", traced.buffers)
     for convention in conventions:
         if convention.tool:
@@ -176,24 +173,24 @@ def _cost(
 
 
 def crossovers(specs: Iterable[ModelSpec]) -> list[CostRecord]:
-    """For each DiM beside its rival: the resolution above which it costs less (None: nowhere)."""
+    """For each model beside one of its counterpart's: the resolution above which it costs less (None: nowhere)."""
     chosen = list(dict.fromkeys(specs))
     return [
         CostRecord(
             quantity="crossover",
-            value=crossover(dim, dit),
+            value=crossover(one, other),
             unit="px",
-            method="analytic",
-            workload={"model": dim.name, "against": dit.name},
+            method=CLOSED_FORM,
+            workload={"model": one.name, "against": other.name},
             provenance=Provenance.here("none"),
         )
-        for dim, dit in itertools.product(chosen, chosen)
-        if rivals(dim, dit)
+        for one, other in itertools.product(chosen, chosen)
+        if rivals(one, other)
     ]
 
 
 def workloads_of_tables(tables: Iterable[int]) -> list[Workload]:
-    """The cells of the paper's efficiency tables, and of the DiT of the same size and patch beside each DiM."""
-    cells = published_costs(*tables)
-    names = [(name, resolution) for model, resolution in cells for name in (model.replace("DiM", "DiT"), model)]
-    return [Workload(spec=spec(name), resolution=resolution) for name, resolution in dict.fromkeys(names)]
+    """The cells of the paper's efficiency tables, and of its counterpart beside each DiM."""
+    cells = [(spec(name), resolution) for name, resolution in published_costs(*tables)]
+    beside = [(s, resolution) for one, resolution in cells for s in (counterpart(one) or one, one)]
+    return [Workload(spec=s, resolution=resolution) for s, resolution in dict.fromkeys(beside)]

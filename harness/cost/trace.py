@@ -7,6 +7,7 @@ there, as the selective scan does. What has no formula is elementwise work (coun
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +21,9 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from harness.cost.kernels import traceable_kernels
-from harness.cost.operations import Cost, Op
+from harness.cost.operations import Cost
+from models.operations import Op
+from models.scan.custom_op import scans_of
 
 KIND_OF = {
     "mm": "linear", "addmm": "linear", "convolution": "conv", "_convolution": "conv",
@@ -79,7 +82,7 @@ def to_meta(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Counter(TorchDispatchMode):
     """Records one Op a dispatched operator."""
 
     def __init__(self) -> None:
@@ -139,7 +142,7 @@ def _is_composite(func: Any) -> bool:
 def _inside(name: str, args: tuple[Any, ...]) -> int:
     """Exponentials inside a fused operator: the scan's decay per state, attention's softmax."""
     if name == "selective_scan":
-        return int(args[0].numel() * args[2].shape[1])
+        return sum(math.prod(scan.sizes) for scan in scans_of(name, args))
     if "attention" in name:
         q, k = args[0], args[1]
         return int(q.numel() // q.shape[-1] * k.shape[-2])

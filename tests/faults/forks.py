@@ -103,8 +103,8 @@ def warm() -> None:
     for name in ("flops", "bench", "train", "sample", "eval", "tables", "plots", "reproduce", "data"):
         importlib.import_module(MODULES.get(name, f"harness.{name}"))
     for module in (
-        "harness.diffusion.fit", "harness.diffusion.generate", "harness.diffusion.album", "harness.cost.measure",
-        "harness.cost.memory", "models.dim", "models.video",
+        "harness.diffusion.fit", "harness.diffusion.generate", "harness.diffusion.album", "harness.cost.extension",
+        "harness.cost.memory", "models.families.dim.block", "models.video",
     ):  # fmt: skip
         try:
             importlib.import_module(module)
