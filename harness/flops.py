@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from harness.core import paths, store
 from harness.core.command import Parser, add_model_flags, run, sweep, writable
 from harness.cost import analytic, build, closed_form, count, crossovers, measure, measure_module, workloads_of_tables
-from harness.cost.conventions import NAMES, conventions_of, conventions_of_module
+from harness.cost.conventions import NAMES, conventions_of, conventions_of_module, executing
 from harness.cost.inputs import parse_shapes
 from harness.cost.published import EFFICIENCY
 from harness.report import cost_text
@@ -67,7 +67,7 @@ def _own_model(args: argparse.Namespace) -> str:
     if len(args.model) > 1 or not args.input:
         raise ValueError("a model of your own is counted alone: --model package.module:factory --input SHAPE[:DTYPE]")
     name, conventions, shapes = args.model[0], conventions_of_module(args.convention), parse_shapes(args.input)
-    model, inputs = build(name), [shape.tensor() for shape in shapes]
+    model, inputs = build(name, meta=not executing(conventions)), [shape.tensor() for shape in shapes]
     if args.by_op:
         return cost_text.operations({name: count(model, *inputs)}, args.format)
     records = measure_module(name, model, inputs, conventions)

@@ -63,6 +63,11 @@ def test_a_models_py_is_counted_and_ours_is_put_back(directory, capsys):
     assert sys.modules["models"] is models
 
 
+def test_a_tool_that_computes_the_model_is_given_one_with_values(directory, capsys):
+    found = row(capsys, "--model", "models:net", *INPUT, "--convention", "fvcore")
+    assert found["fvcore_gmacs"] == pytest.approx(GMACS)
+
+
 def test_a_harness_py_beside_it_is_theirs_too(directory, capsys):
     write(directory / "harness.py", "CLASSES = 10")
     write(directory / "siblings_of_net.py", "from harness import CLASSES")

@@ -55,11 +55,12 @@ def count(model: nn.Module, *inputs: Tensor) -> Cost:
     return traced(model, *inputs)
 
 
-def build(name: str) -> nn.Module:
+def build(name: str, meta: bool = True) -> nn.Module:
     """The module that `package.module:factory` makes, in eval mode; modules of the working directory come first.
 
+    It has no values (`meta`) where that works, which a tool that computes the model needs.
     Raises ValueError, in one line, for what cannot be imported, is not there, cannot be called so, or is no module.
     """
     from harness.cost.factory import build as built
 
-    return built(name)
+    return built(name, meta)

@@ -119,6 +119,11 @@ EXECUTING = ("fvcore",)
 """Tools that compute the model on real tensors; the others see it on the meta device."""
 
 
+def executing(conventions: Sequence[Convention]) -> bool:
+    """Whether the tool of any of them computes the model."""
+    return any(convention.tool in EXECUTING for convention in conventions)
+
+
 def conventions_of_module(names: Sequence[str] | None = None) -> list[Convention]:
     """Those for a module on given inputs: of these names, or all that neither compute it nor fix the batch.
 

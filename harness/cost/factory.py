@@ -18,9 +18,10 @@ from torch import nn
 OUR_PACKAGES = ("models", "harness")
 
 
-def build(name: str) -> nn.Module:
-    """Call `package.module:factory` without arguments, on the meta device where that works, and set it to eval mode.
+def build(name: str, meta: bool = True) -> nn.Module:
+    """Call `package.module:factory` without arguments and set what it makes to eval mode.
 
+    With `meta` it is made on the meta device where that works, else, and otherwise, in memory.
     Modules of the working directory come first, those of our own names (`models.py`) included. Raises ValueError, in
     one line, for what cannot be imported, is not there, cannot be called so, or gives no module.
     """
@@ -32,7 +33,7 @@ def build(name: str) -> nn.Module:
         except AttributeError as error:
             raise ValueError(f"module {path!r} has no {attribute!r} (--model {name})") from error
         try:
-            model = _call(factory)
+            model = _call(factory) if meta else factory()
         except (Exception, SystemExit) as error:  # whatever the user's code raises
             raise ValueError(f"{name}() failed: {_one_line(error)}") from error
     if not isinstance(model, nn.Module):

@@ -108,7 +108,8 @@ def measure_module(
 ) -> list[CostRecord]:
     """Records of any module on given inputs: traced, and by each tool; what has no rule is named in a note.
 
-    `conventions` are those of `conventions_of_module`. Raises ValueError as `count` does, and for a tool that fails.
+    A tool that computes the module takes zeros for inputs on the meta device. `conventions` are those of
+    `conventions_of_module`. Raises ValueError as `count` does, and for a tool that fails.
     """
     from harness.cost import tools
     from harness.cost.trace import count
@@ -120,14 +121,19 @@ def measure_module(
     for convention in conventions:
         value, method = convention.total(cost), "traced"
         if convention.tool:
+            given = _with_values(inputs) if convention.tool in EXECUTING else inputs
             try:
-                reading = tools.run(convention.tool, model, *inputs)
+                reading = tools.run(convention.tool, model, *given)
             except Exception as error:  # whatever the tool, or the module under it, raises
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise ValueError(f"{convention.tool} cannot count {name}: {reason}") from error
             value, method = reading.count, reading.tool
         records.append(_cost(cost, convention, method, key, here, value=value))
     return records
+
+
+def _with_values(inputs: Sequence[Tensor]) -> list[Tensor]:
+    return [x.new_zeros(x.shape, device="cpu") if x.is_meta else x for x in inputs]
 
 
 def _sizes(
