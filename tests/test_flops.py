@@ -1,4 +1,4 @@
-"""The cost doors: what they print, record and write; a mistake is one line, exit code 2 and nothing written."""
+"""The cost commands: what they print, record and write; a mistake is one line, exit code 2 and nothing written."""
 
 import json
 import subprocess
@@ -205,7 +205,7 @@ def test_by_op_splits_the_whole_cost(capsys, records):
     assert not records.exists()
 
 
-def test_departures_from_the_paper_can_be_asked_for(capsys, records):
+def test_departures_from_the_paper_can_be_requested(capsys, records):
     arguments = ["--model", "DiM-XL/4", "--res", "256", "--convention", "exact", "--format", "json"]
     row = json.loads(run(capsys, records, *arguments, "--depth", "24", "--merge", "sum", "--no-mlp"))[0]
     assert row["model"] == "DiM-XL/4(depth=24,mlp=False,merge=sum)"
@@ -256,7 +256,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, records, arguments, compl
     assert not records.exists()
 
 
-def test_tables_door_writes_the_published_cells_beside_the_counted(tmp_path):
+def test_the_tables_command_writes_the_published_cells_beside_the_counted(tmp_path):
     tables.main(["--table", "5", "6", "--output", str(tmp_path), "--measurements", str(tmp_path)])
     for number in (5, 6):
         frame = pd.read_csv(tmp_path / f"table{number}_cost.csv", dtype={"published_gflops": str})
