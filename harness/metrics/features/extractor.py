@@ -1,4 +1,4 @@
-"""What turns images or clips into features: one pass gives every stream that the metrics of a recipe read.
+"""What turns images or clips into features: one pass gives every stream that the metrics of a space read.
 
 Letters: B batch, T frames, H height, W width, C channels (1 or 3), D features.
 """
@@ -17,12 +17,10 @@ from torch import Tensor
 class Extractor:
     """`extract` maps uint8 (B, H, W, C), or clips (B, T, H, W, C), to float32 streams (B, D) by name.
 
-    `identity` says all that the features depend on: network, weights' sha256, resize, precision. `batch` is fixed and
+    `identity` holds all that the features depend on: network, weights' sha256, resize, precision. `batch` is fixed and
     the last one padded, because float32 features depend in their last bits on the batch.
     """
 
-    name: str
-    streams: tuple[str, ...]
     identity: dict[str, object]
     extract: Callable[[Tensor], dict[str, Tensor]]
     batch: int = 64  # as ADM and torch-fidelity
