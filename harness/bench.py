@@ -20,16 +20,18 @@ import pandas as pd
 from tqdm import tqdm
 
 from harness import report
-from harness.core import store
+from harness.core import paths, store
 from harness.core.command import Parser, add_model_flags, positive, sweep, writable
+from harness.core.provenance import Provenance
+from harness.core.records import LatencyRecord, MemoryRecord, Record, of_kind
 from harness.core.workload import CHOICES, PRESETS, Workload, runs
 from harness.cost import equal_macs_depth, rivals
 
 MODELS = ["DiT-XL/2", "DiM-XL/2"]
 RESOLUTIONS = [256, 512, 1024, 2048]
 CARDS = ["24GiB", "40GiB", "80GiB", "141GiB"]
-PREDICTIONS = store.RESULTS / "measurements" / "memory.jsonl"
-RECORDS = store.RESULTS / "measurements" / "bench.jsonl"
+PREDICTIONS = paths.measurements() / "memory.jsonl"
+RECORDS = paths.measurements() / "bench.jsonl"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -135,11 +137,11 @@ def _predict(args: argparse.Namespace, workloads: list[Workload]) -> str:
                 row["broken by"] = f"{name}: {broken}"  # of the largest card that does not suffice
         rows.append(row)
         records.append(
-            store.Measurement(
+            MemoryRecord(
                 quantity="peak_memory", value=peak.nbytes, unit="byte", verdict="estimated",
                 method="allocations of the real model on fake tensors", workload=w.settings(),
                 parts={k: float(n) for k, n in peak.parts.items()}, note=f"largest activation: {peak.largest}",
-                provenance=store.Provenance.here("none"),
+                provenance=Provenance.here("none"),
             )
         )  # fmt: skip
     store.append(args.records or PREDICTIONS, records, repeat=False)
@@ -160,33 +162,39 @@ def _measure(args: argparse.Namespace, workloads: list[Workload]) -> str:
     path = args.records or RECORDS
     device = clock.device_name(args.device)
     settings = {"device": device, "rounds": args.rounds, "warmup": args.warmup}
-    known = store.load(path).to_dict("records") if path.exists() else []
-    todo = [w for w in workloads if not any(_answers(record, w, settings) for record in known)]
+    known = store.load(path) if path.exists() else []
+    todo = [w for w in workloads if not _answers(known, w, settings)]
     try:
         for w in tqdm(todo, desc="measuring", unit="workload", disable=None):
             found = clock.measure(w, args.device, args.rounds, args.warmup, args.timeout, args.memory_limit)
             store.append(path, [clock.record(w, found, settings)])
     except KeyboardInterrupt:
         print(f"stopped: what is measured is in {path}, and the same command continues")
-    records = store.load(path).to_dict("records") if path.exists() else []
-    latest = [[r for r in records if _answers(r, w, settings)][-1:] for w in workloads]
+    records = store.load(path) if path.exists() else []
+    latest = [_answers(records, w, settings)[-1:] for w in workloads]
     rows = [_shown(w, found[0], args.steps) for w, found in zip(workloads, latest, strict=True) if found]
     return f"{device}\n\n{report.render(pd.DataFrame(rows), args.format)}"
 
 
-def _answers(record: report.Row, w: Workload, settings: report.Row) -> bool:
-    """Whether a record is of this workload, on this device, with these settings; an error is no answer."""
-    asked = {**w.settings(), **settings, "quantity": "latency"}
-    return record["verdict"] != "error" and all(record.get(field) == value for field, value in asked.items())
+def _answers(records: list[Record], w: Workload, settings: report.Row) -> list[LatencyRecord]:
+    """The records of this workload, on this device, with these settings; an error is no answer."""
+    question = {**w.settings(), **settings}
+    return [
+        record
+        for record in of_kind(records, LatencyRecord)
+        if record.verdict != "error"
+        and record.answers(question)
+        and all(record.get(name) == question[name] for name in record.PROTOCOL)
+    ]
 
 
-def _shown(w: Workload, record: report.Row, steps: int) -> report.Row:
+def _shown(w: Workload, record: LatencyRecord, steps: int) -> report.Row:
     """A measured workload in a row: median and spread, throughput, achieved FLOP/s, memory beside its prediction."""
-    row = _label(w) | {"verdict": record["verdict"]}
-    parts = record["parts"]
-    if record["verdict"] != "ok":
-        return row | {"note": record["note"]}
-    quarter, median, three_quarters = pd.Series(record["samples"]).quantile([0.25, 0.5, 0.75])
+    row = _label(w) | {"verdict": record.verdict}
+    parts = record.parts
+    if record.verdict != "ok":
+        return row | {"note": record.note}
+    quarter, median, three_quarters = pd.Series(record.samples).quantile([0.25, 0.5, 0.75])
     row |= {"ms": 1e3 * median, "IQR ms": 1e3 * (three_quarters - quarter)}
     row[f"{w.unit}s/s"] = w.batch / median
     if w.action == "sample":
@@ -205,7 +213,7 @@ def _compare(before: Path, after: Path) -> str:
     for path in (before, after):
         if not path.is_file():
             raise ValueError(f"no records at {path}")
-    return report.render(compare(store.load(before), store.load(after)), "table")
+    return report.render(pd.DataFrame(compare(store.load(before), store.load(after))), "table")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from harness.core import store
+from harness.core import paths, store
 from harness.core.command import Parser, positive
 from harness.core.distributed import Ranks, barrier, choose_device, ranks
+from harness.core.records import ScoreRecord
 from harness.data.clips import ClipProtocol, open_clips
 from harness.data.sources import DATASETS, Source, open_images
 from harness.diffusion.album import Album
@@ -45,8 +46,8 @@ from harness.metrics.shards import extract
 from harness.metrics.suite import Scored, Setup, open_extractor, score_clips, score_items
 from harness.report.scores import FORMATS, show
 
-RECORDS = store.RESULTS / "measurements" / "eval.jsonl"
-WORK = store.RESULTS / "runs" / "eval"
+RECORDS = paths.measurements() / "eval.jsonl"
+WORK = paths.runs() / "eval"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -184,7 +185,7 @@ def score_all(asked: argparse.Namespace, here: Ranks) -> None:
     """Each checkpoint, or the one set of samples; the first process prints and records."""
     wanted = recipes.parse(asked.metric)
     check(asked, wanted)
-    everything: list[store.Measurement] = []
+    everything: list[ScoreRecord] = []
     for ckpt in asked.ckpt or [None]:
         records = score(argparse.Namespace(**{**vars(asked), "ckpt": ckpt}), wanted, here)
         everything += records
@@ -194,7 +195,7 @@ def score_all(asked: argparse.Namespace, here: Ranks) -> None:
         print(show(everything, asked.format))
 
 
-def score(asked: argparse.Namespace, wanted: list[Recipe], here: Ranks) -> list[store.Measurement]:
+def score(asked: argparse.Namespace, wanted: list[Recipe], here: Ranks) -> list[ScoreRecord]:
     """Every recipe, recorded; only the first process gets an answer. Raises ValueError for bad input."""
     on_i3d = [recipe for recipe in wanted if recipe.features == "i3d"]
     others = [recipe for recipe in wanted if recipe.features != "i3d"]
@@ -216,7 +217,7 @@ def score(asked: argparse.Namespace, wanted: list[Recipe], here: Ranks) -> list[
         )
         samples = sampler or open_clips(asked.samples, recipe.frames, recipe.count, stride=protocol.stride_fake)
         scored += score_clips(recipe, samples, asked.ref, protocol, setup(asked, here, asked.covariance), here)
-    records: list[store.Measurement] = []
+    records: list[ScoreRecord] = []
     if here.first:
         seed = asked.seed if asked.ckpt else None
         origin = sampler.origin if sampler else {}

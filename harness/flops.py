@@ -13,14 +13,15 @@ import itertools
 import pandas as pd
 
 from harness import report
-from harness.core import store
+from harness.core import paths, store
 from harness.core.command import Parser, add_model_flags, sweep, writable
+from harness.core.records import CostRecord
 from harness.core.workload import Workload
 from harness.cost import CONVENTIONS, FORMULAS, MAC_KINDS, Convention, Cost, analytic, equal_macs_depth
 
 MODELS = ["DiT-XL/2", "DiM-XL/2", "DiM-XL/2-matched"]
 RESOLUTIONS = [256, 512, 1024, 2048]
-RECORDS = store.RESULTS / "measurements" / "flops.jsonl"
+RECORDS = paths.measurements() / "flops.jsonl"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -68,13 +69,13 @@ def _conventions(names: list[str] | None) -> list[Convention]:
     return [CONVENTIONS[name] for name in CONVENTIONS if not names or name in names or name == "exact"]
 
 
-def _catalogue(args: argparse.Namespace, conventions: list[Convention]) -> tuple[list[store.Measurement], str]:
+def _catalogue(args: argparse.Namespace, conventions: list[Convention]) -> tuple[list[CostRecord], str]:
     """Records and text for models of the catalogue."""
     from harness.cost.measure import crossovers, measure_all, workloads_of_tables
 
     if args.table:
         records = measure_all(workloads_of_tables([args.table]), list(CONVENTIONS.values()))
-        return records, report.render(report.table(args.table, store.frame(records)), args.format)
+        return records, report.render(report.table(args.table, records), args.format)
     workloads = sweep(args)
     if args.by_op:
         return [], report.render(_by_op(workloads), args.format)
@@ -86,7 +87,7 @@ def _catalogue(args: argparse.Namespace, conventions: list[Convention]) -> tuple
     return records, _text(args, records, conventions, f"a forward pass of {units}", sections)
 
 
-def _foreign(args: argparse.Namespace, conventions: list[Convention]) -> tuple[list[store.Measurement], str]:
+def _foreign(args: argparse.Namespace, conventions: list[Convention]) -> tuple[list[CostRecord], str]:
     """Records and text for a model of the user's own."""
     from harness.cost.factory import build, parse_input
     from harness.cost.measure import measure_module
@@ -109,13 +110,13 @@ def _foreign(args: argparse.Namespace, conventions: list[Convention]) -> tuple[l
 
 def _text(
     args: argparse.Namespace,
-    records: list[store.Measurement],
+    records: list[CostRecord],
     conventions: list[Convention],
     what: str,
     more: list[str],
 ) -> str:
     """The records in the format asked for; the sections of prose belong to the terminal's."""
-    rows = report.costs(store.frame(records))
+    rows = report.costs(records)
     if args.format != "table":
         return report.render(pd.DataFrame(rows), args.format)
     sections = [_exact_section(rows, what), _convention_section(rows, conventions), *more]
@@ -204,7 +205,7 @@ def _omissions(rows: list[report.Row], convention: Convention) -> list[str]:
     return lines
 
 
-def _comparison_section(records: list[store.Measurement], workloads: list[Workload]) -> str:
+def _comparison_section(records: list[CostRecord], workloads: list[Workload]) -> str:
     """Where each DiM becomes cheaper than the DiT of its size, and its depth at equal cost."""
     lines = []
     resolutions = list(dict.fromkeys(w.resolution for w in workloads))

@@ -13,18 +13,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import pandas as pd
-
 from harness import report, suites
-from harness.core import store
+from harness.core import paths, store
 from harness.core.command import Parser
+from harness.core.records import LatencyRecord, Record, of_kind
 from harness.core.workload import Workload
 from harness.cost import CONVENTIONS
 from models import spec
 from models.spec import catalogue
 
-OUTPUT = store.RESULTS / "figures"
-MEASUREMENTS = store.RESULTS / "measurements"
+OUTPUT = paths.home() / "figures"
+MEASUREMENTS = paths.measurements()
 RESOLUTIONS = (256, 384, 512, 768, 1024, 1536, 2048)
 
 
@@ -53,10 +52,9 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"cannot write {error.filename}: {error.strerror}")
 
 
-def _records(args: argparse.Namespace) -> pd.DataFrame:
+def _records(args: argparse.Namespace) -> list[Record]:
     """What is recorded, and the counts that figures need, made anew."""
     from harness.cost.measure import crossovers, measure_all
-    from harness.suites.costs import exact_costs
 
     chosen = args.figure or list(report.FIGURES)
     specs = [spec(name) for name in report.COST_MODELS]
@@ -64,14 +62,9 @@ def _records(args: argparse.Namespace) -> pd.DataFrame:
         workloads = [Workload(spec=s, resolution=r) for s in specs for r in RESOLUTIONS]
         counts = measure_all(workloads, [CONVENTIONS["exact"], CONVENTIONS["paper"]]) + crossovers(specs)
         store.append(args.measurements / "flops.jsonl", counts, repeat=False)
-    if any(name.startswith("quality-vs-") for name in chosen):
-        store.append(args.measurements / "flops.jsonl", exact_costs(suites.suite(args.suite)), repeat=False)
     records = store.load(args.measurements)
-    if "latency" in chosen and len(records):
-        timed = set(records.loc[records["quantity"] == "latency", "model"])
-        extra = crossovers([spec(name) for name in catalogue() if name in timed])
-        records = pd.concat([records, store.frame(extra)], ignore_index=True)
-    return records
+    timed = {record.get("model") for record in of_kind(records, LatencyRecord)}
+    return [*records, *crossovers([spec(name) for name in catalogue() if name in timed])]
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from harness.core import store
+from harness.core import paths, store
 from harness.core.command import Parser, positive
 from harness.data import EMBEDDED
 from harness.suites.budget import fitted, macs_per_item, scoring_macs, training_macs
@@ -58,8 +58,8 @@ def parser() -> Parser:
     door.add_argument("--device-flops", type=float, default=1e14, help="FLOP/s for the plan (default: %(default).0e)")
     door.add_argument("--data", nargs="+", type=_pair, default=[], metavar="PRESET=WHERE", help="where its data is")
     door.add_argument("--ref", nargs="+", type=_pair, default=[], metavar="PRESET=WHERE", help="its reference for FID")
-    door.add_argument("--runs", type=Path, default=store.RESULTS / "runs", metavar="DIR", help="default: results/runs")
-    door.add_argument("--results", type=Path, default=store.RESULTS, metavar="DIR", help="default: results")
+    door.add_argument("--runs", type=Path, default=paths.runs(), metavar="DIR", help="default: %(default)s")
+    door.add_argument("--results", type=Path, default=paths.home(), metavar="DIR", help="default: %(default)s")
     return door
 
 
@@ -74,7 +74,7 @@ def _pair(text: str) -> tuple[str, str]:
 def _shown(path: Path) -> str:
     """As commands and records name it: relative to the checkout, where commands run, if it lies inside."""
     path = path.absolute()
-    return str(path.relative_to(store.ROOT) if path.is_relative_to(store.ROOT) else path)
+    return str(path.relative_to(paths.CHECKOUT) if path.is_relative_to(paths.CHECKOUT) else path)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Plan:
 
     def missing(self) -> list[tuple[Run, bool, list[Score]]]:
         """Runs with something left to do: whether to train, and which scores; in order of need."""
-        records = store.load(self.records).to_dict("records") if self.records.exists() else []
+        records = store.load(self.records) if self.records.exists() else []
         todo = []
         for run, scores in self.suite.runs(self.tables).items():
             left = [score for score in scores if score.missing(records)]

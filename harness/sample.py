@@ -19,7 +19,7 @@ import torch
 
 from harness.core.command import Parser, positive
 from harness.core.distributed import barrier, choose_device, ranks
-from harness.core.store import Provenance
+from harness.core.provenance import Provenance
 from harness.diffusion import sheets
 from harness.diffusion.album import Album
 from harness.diffusion.fit import scan_backend

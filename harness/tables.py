@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness import report, suites
-from harness.core import store
+from harness.core import paths, store
 from harness.core.command import Parser
 from harness.cost import CONVENTIONS
 
-OUTPUT = store.RESULTS / "tables"
-MEASUREMENTS = store.RESULTS / "measurements"
+OUTPUT = paths.home() / "tables"
+MEASUREMENTS = paths.measurements()
 SUITES = {3: "moving-digits"}  # of the tables that are not of `digits`
 HARDWARE = {"memory": report.memory_table, "latency": report.latency_table}
 TABLES = (*map(str, sorted({*report.QUALITY_TABLES, *report.COST_TABLES})), *HARDWARE)
@@ -50,12 +50,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _tables(args: argparse.Namespace) -> Iterator[report.Table]:
     """The tables asked for. Whatever is refused is refused before the first."""
-    from harness.suites.costs import exact_costs
-
     chosen = {number: suites.suite(args.suite or SUITES.get(number, "digits")) for number in report.QUALITY_TABLES}
     chosen = {number: suite for number, suite in chosen.items() if str(number) in args.table}
-    for suite in {suite.name: suite for suite in chosen.values()}.values():
-        store.append(args.measurements / "flops.jsonl", exact_costs(suite), repeat=False)
     records = store.load(args.measurements)
     own = report.included(args.include, records)
     made = [report.quality_table(number, suite, records, own) for number, suite in chosen.items()]
@@ -67,7 +63,7 @@ def _tables(args: argparse.Namespace) -> Iterator[report.Table]:
 
         counts = measure_all(workloads_of_tables(numbers), list(CONVENTIONS.values()))
         store.append(args.measurements / "flops.jsonl", counts, repeat=False)
-        yield from (report.cost_table(number, store.frame(counts)) for number in numbers)
+        yield from (report.cost_table(number, counts) for number in numbers)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from typing import Any
 
 import torch
 
+from harness.core import paths
 from harness.core.command import Parser, positive
 from harness.core.distributed import Ranks, choose_device, ranks
-from harness.core.store import RESULTS, Provenance
+from harness.core.provenance import Provenance
 from harness.data.autoencoder import Autoencoder, Cached, Identity, StableDiffusion
 from harness.data.datasets import Dataset, VideoDataset, open_dataset, open_videos
 from harness.data.images import ImageFolder
@@ -141,7 +142,7 @@ def describe(
 
 
 def default_run(config: TrainConfig, preset: str) -> Path:
-    return RESULTS / "runs" / f"{preset}-{config.model.replace('/', '-')}-seed{config.seed}"
+    return paths.runs() / f"{preset}-{config.model.replace('/', '-')}-seed{config.seed}"
 
 
 @contextmanager

@@ -11,6 +11,8 @@ import pytest
 
 from harness import bench
 from harness.core import store
+from harness.core.provenance import Provenance
+from harness.core.records import LatencyRecord
 from harness.core.workload import Workload
 from harness.cost import clock
 from harness.cost.compare import compare, ratio_interval
@@ -27,7 +29,7 @@ def measured(capsys, path, *arguments: str) -> str:
 def test_a_sweep_keeps_raw_samples_and_memory_beside_its_prediction_and_measures_nothing_twice(capsys, tmp_path):
     path = tmp_path / "bench.jsonl"
     out = measured(capsys, path, "--attention", "sdpa", "--action", "train")
-    records = store.load(path).to_dict("records")
+    records = [record.row() for record in store.load(path)]
     assert [(r["model"], r["action"], r["verdict"]) for r in records] == [
         ("DiT-N/4", "train", "ok"),
         ("DiM-N/4", "train", "ok"),
@@ -58,7 +60,7 @@ def test_clips_are_measured_by_the_clip(capsys, tmp_path):
     header, row = capsys.readouterr().out.splitlines()[-2:]
     assert "clips/s" in header.split(",")
     assert row.startswith("DiM-N/4-video(frames=2),64,1,")
-    assert store.load(records)["frames"].tolist() == [2]
+    assert [record.row()["frames"] for record in store.load(records)] == [2]
 
 
 def test_a_sweep_stopped_in_the_middle_continues(tmp_path):
@@ -85,7 +87,7 @@ def test_out_of_memory_is_a_row_and_the_sweep_goes_on(capsys, tmp_path):
     path = tmp_path / "bench.jsonl"
     arguments = ["--model", "DiT-S/2", "DiT-N/8", "--res", "2048", "--attention", "naive", "--rounds", "1"]
     bench.main([*arguments, "--warmup", "1", "--memory-limit", "2GiB", "--records", str(path)])
-    verdicts = {r["model"]: r["verdict"] for r in store.load(path).to_dict("records")}
+    verdicts = {r["model"]: r["verdict"] for r in [record.row() for record in store.load(path)]}
     assert verdicts == {"DiT-S/2": "oom", "DiT-N/8": "ok"}
     assert "oom" in capsys.readouterr().out
 
@@ -105,7 +107,10 @@ def test_any_other_failure_is_a_row_with_its_text():
 def test_throughput_and_flops_follow_from_latency():
     workload = Workload(spec=spec("DiT-XL/2"), resolution=256, batch=4, action="sample")
     parts = {"peak_bytes": 2**30, "predicted_bytes": 2**30, "flops": 4 * 2 * 2 * 118.62e9}
-    record = {"verdict": "ok", "parts": parts, "samples": [0.5, 0.5, 0.5], "note": ""}
+    record = LatencyRecord(
+        quantity="latency", value=0.5, unit="s", method="", workload=workload.settings(), parts=parts,
+        samples=[0.5, 0.5, 0.5], provenance=Provenance.here(),
+    )  # fmt: skip
     row = bench._shown(workload, record, steps=250)
     assert row["images/s"] == 8
     assert row["full samples/s"] == pytest.approx(4 / 125)
@@ -144,7 +149,7 @@ def test_the_gpu_preset_is_the_sweep_of_both_families_and_runs_at_a_tiny_size(ca
     path = tmp_path / "bench.jsonl"
     tiny = ["--device", "cpu", "--rounds", "1", "--warmup", "1", "--dtype", "bfloat16", "--action", "train"]
     measured(capsys, path, "--preset", "gpu-sweep", *tiny, "--attention", "sdpa")
-    assert store.load(path)["verdict"].tolist() == ["ok", "ok"]
+    assert [record.row()["verdict"] for record in store.load(path)] == ["ok", "ok"]
 
 
 # ---------------------------------------------------------------------------------------------------------- comparing
@@ -161,7 +166,7 @@ def records(path, median: float, device: str = "cpu: one", n: int = 30, model: s
 @pytest.mark.parametrize(("factor", "change"), [(1.2, "slower"), (0.8, "faster"), (1.001, "within the noise")])
 def test_compare_tells_a_change_from_noise(tmp_path, factor, change):
     a, b = records(tmp_path / "a", 1.0), records(tmp_path / "b", factor)
-    assert compare(store.load(a), store.load(b))["change"].tolist() == [change]
+    assert [row["change"] for row in compare(store.load(a), store.load(b))] == [change]
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from harness import flops, plots, report, tables
-from harness.core import store
+from harness.core import paths, store
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_clips_are_counted_with_their_frames(capsys, records):
     assert "DiM-XL/2-video (36 blocks) costs less than DiT-XL/2-video above" in out
     assert "8NLD" not in out  # the paper gives no expression for clips
     run(capsys, records, *arguments, "--frames", "8")
-    frame = store.load(records)
+    frame = store.frame(store.load(records))
     counted = frame[frame["quantity"] == "cost"].set_index(["model", "frames"])["value"]
     assert list(counted.index) == [
         ("DiM-XL/2-video", 16), ("DiT-XL/2-video", 16),
@@ -51,7 +51,7 @@ def test_clips_are_counted_with_their_frames(capsys, records):
 
 def test_records_hold_every_convention_with_unit_method_and_omissions(capsys, records):
     run(capsys, records, "--model", "DiM-S/4", "--res", "256")
-    frame = store.load(records)
+    frame = store.frame(store.load(records))
     cost = frame[frame["quantity"] == "cost"].set_index("convention")
     assert cost.loc["exact", "unit"] == "MAC"
     assert cost.loc["flops", "unit"] == "FLOP"
@@ -70,7 +70,7 @@ def test_a_second_run_adds_no_records(capsys, records):
     for _ in range(2):
         run(capsys, records, "--model", "DiT-N/2", "--res", "256", "--convention", "exact", "thop")
     assert len(records.read_text().splitlines()) == 5  # parameters, elementwise, exact; thop's count and parameters
-    assert store.load(records)["quantity"].tolist().count("cost") == 2
+    assert [record.row()["quantity"] for record in store.load(records)].count("cost") == 2
 
 
 @pytest.mark.parametrize("style", ["csv", "json", "markdown"])
@@ -162,8 +162,8 @@ def test_tables_door_writes_the_published_cells_beside_the_counted(tmp_path):
 
 def test_committed_tables_are_those_that_the_code_makes():
     for number in report.COST_TABLES:
-        committed = (store.RESULTS / "tables" / f"table{number}_cost.csv").read_text()
-        made = report.table(number, store.load(store.RESULTS / "measurements" / "flops.jsonl"))
+        committed = (paths.PROJECT / "tables" / f"table{number}_cost.csv").read_text()
+        made = report.table(number, store.load(paths.PROJECT / "measurements" / "flops.jsonl"))
         assert report.render(made, "csv") + "\n" == committed
 
 
@@ -188,8 +188,8 @@ def test_agreement_is_to_the_printed_precision(value, printed, verdict):
 
 def test_report_names_what_it_lacks():
     with pytest.raises(ValueError, match="no record of DiT-XL/2 at 256 px"):
-        report.table(4, store.frame([]))
+        report.table(4, [])
     with pytest.raises(ValueError, match="has no costs; choose from 4, 5, 6"):
-        report.table(7, store.frame([]))
+        report.table(7, [])
     with pytest.raises(ValueError, match="unknown figure"):
-        report.figure("speed", store.frame([]))
+        report.figure("speed", [])

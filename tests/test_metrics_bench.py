@@ -26,7 +26,7 @@ from networks import random_inception
 from threadpoolctl import threadpool_limits
 
 from harness.core.distributed import Ranks
-from harness.core.store import Provenance
+from harness.core.provenance import Provenance
 from harness.data.sources import ArraySource
 from harness.metrics.distances.frechet import frechet_distance
 from harness.metrics.distances.precision_recall import precision_recall

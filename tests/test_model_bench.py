@@ -17,7 +17,7 @@ from timm.layers import Attention, Mlp
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.core.store import Provenance
+from harness.core.provenance import Provenance
 from harness.cost import analytic, count
 from harness.cost.measure import inputs_of
 from models import create_model, spec

@@ -8,6 +8,8 @@ from scipy import stats
 
 from harness import report
 from harness.core import store
+from harness.core.provenance import Provenance
+from harness.core.records import ScoreRecord
 from harness.report.cells import Cell, with_error
 from harness.report.claims import Claim, Tally, holm, tally, welch
 from harness.report.layout import Block, Bold, Table, escape
@@ -40,7 +42,7 @@ SUITE = Suite("digits", "embedded digits", (
 ), seeds=3)  # fmt: skip
 
 
-def record(model, seed, value, quantity="fd", cfg=1.5, step=500, **changes) -> store.Measurement:
+def record(model, seed, value, quantity="fd", cfg=1.5, step=500, **changes) -> ScoreRecord:
     metric = {"fd": "fd1k@digits", "inception_score": "is1k@digits"}.get(quantity, "pr1k@digits")
     workload = {
         "metric": metric, "model": model, "step": step, "source": f"runs/{model}-{seed}",
@@ -53,21 +55,22 @@ def record(model, seed, value, quantity="fd", cfg=1.5, step=500, **changes) -> s
     }  # fmt: skip
     for name, change in changes.items():
         workload[name] = {**workload[name], **change} if isinstance(change, dict) else change
-    return store.Measurement(
+    return ScoreRecord(
         quantity=quantity, value=value, unit="1", method=metric, workload=workload, parts={"standard_error": 0.25},
-        provenance=store.Provenance.here("cpu"),
+        provenance=Provenance.here("cpu"),
     )  # fmt: skip
 
 
-def seeds(model, values, **how) -> list[store.Measurement]:
+def seeds(model, values, **how) -> list[ScoreRecord]:
     return [record(model, seed, value, **how) for seed, value in zip(SEEDS, values, strict=False)]
 
 
 def cells(table: report.Table) -> dict[str, list[str]]:
     """Measured cells by the label of their row; rows of one label share theirs."""
     (block,) = table.blocks
-    middle = len(block.header) // 2
-    return {line[middle] + (f" [{line[0]}]" if line[0] else ""): line[middle + 1 :] for line in block.rows}
+    middle = block.header.index("model", 1)
+    first = middle + 3  # behind parameters and multiply-adds
+    return {line[middle] + (f" [{line[0]}]" if line[0] else ""): line[first:] for line in block.rows}
 
 
 # ---------------------------------------------------------------------------------------------------------- statistics
@@ -139,12 +142,12 @@ def test_a_cell_is_the_mean_over_seeds_with_its_deviation_or_one_seed_marked():
 
 def test_without_records_every_table_is_there_with_its_marks():
     for number in report.QUALITY_TABLES:
-        table = report.quality_table(number, SUITE, store.frame([]))
+        table = report.quality_table(number, SUITE, [])
         text = table.markdown()
         assert "python -m harness.reproduce --suite digits" in text
         for printed in report.published(number).iloc[:, 0]:
             assert printed in text
-    shown = cells(report.quality_table(7, SUITE, store.frame([])))
+    shown = cells(report.quality_table(7, SUITE, []))
     # FD, sFID (which these features do not have), IS, precision, recall
     assert shown["DiT-N/2 at 500 steps [DiT-B/4, 400K steps, guidance 1.0]"] == [
         "missing", "unsupported", "missing", "missing", "missing"
@@ -158,17 +161,17 @@ def test_cells_take_the_latest_answer_of_each_seed_and_bold_only_what_exceeds_th
         *seeds("DiM-N/2", [0.52, 0.6, 0.4], quantity="precision"),
         *seeds("DiM-N/2-matched", [4.0], quantity="fd"), record("DiM-N/2", 0, None, cfg=1.0),
     ]  # fmt: skip
-    (block,) = report.quality_table(7, SUITE, store.frame(records)).blocks
+    (block,) = report.quality_table(7, SUITE, records).blocks
     dit, dim, matched = block.rows[2:5]
-    assert (dit[7], dim[7], matched[7]) == ("11.0 ± 1.0 (3)", "5.0 ± 1.0 (3)", "4.00 ± 0.25†")
-    assert isinstance(dim[7], Bold)
-    assert not any(isinstance(cell, Bold) for cell in (*dit, *matched, dit[10], dim[10]))
+    assert (dit[9], dim[9], matched[9]) == ("11.0 ± 1.0 (3)", "5.0 ± 1.0 (3)", "4.00 ± 0.25†")
+    assert isinstance(dim[9], Bold)
+    assert not any(isinstance(cell, Bold) for cell in (*dit, *matched, dit[12], dim[12]))
 
 
 def test_marks_are_words_where_there_is_no_number():
     oom, unsupported = (dataclasses.replace(record("DiT-N/2", 0, None), verdict=v) for v in ("oom", "unsupported"))
     for one, mark in ((oom, "OOM"), (unsupported, "unsupported"), (record("DiT-N/2", 0, 1.0, cfg=3.0), "missing")):
-        shown = cells(report.quality_table(7, SUITE, store.frame([one])))
+        shown = cells(report.quality_table(7, SUITE, [one]))
         assert shown["DiT-N/2 at 500 steps [DiT-B/4, 400K steps, guidance 1.5]"][0] == mark
 
 
@@ -184,13 +187,13 @@ def test_marks_are_words_where_there_is_no_number():
 def test_cells_of_different_protocols_are_refused_by_name(change, named):
     records = [record("DiT-N/2", 0, 1.0), record("DiM-N/2", 1, 2.0, **change)]
     with pytest.raises(ValueError, match=named) as refused:
-        report.quality_table(7, SUITE, store.frame(records))
+        report.quality_table(7, SUITE, records)
     assert "DiT-N/2 at 500 steps and DiM-N/2 at 500 steps" in str(refused.value)
 
 
 def test_the_protocol_is_told_from_the_records():
     records = [*seeds("DiT-N/2", [1.0, 2.0]), record("DiT-N/2", 0, 3.0, cfg=1.0)]
-    told = report.quality_table(7, SUITE, store.frame(records)).protocol
+    told = report.quality_table(7, SUITE, records).protocol
     for part in ("digits network (weights cdcdcdcd, not published)", "fd1k@digits: 1,000 samples", "50 ddpm steps",
                  "guidance as in the rows", "trained for 500 steps at batch 64", "training seeds 0, 1"):  # fmt: skip
         assert part in told
@@ -219,7 +222,7 @@ def test_table_3_has_every_printed_method_and_compares_latte_with_dim_each_way_o
             one = record(score.run.model, score.run.seed, value + 0.1 * score.run.seed, "fvd", training=training)
             records.append(dataclasses.replace(one, workload={**one.workload, "metric": "fvd1k@moving-digits"}))
     suite = Suite("moving-digits", "moving digits", tuple(rows), seeds=3)
-    table = report.quality_table(3, suite, store.frame(records))
+    table = report.quality_table(3, suite, records)
     (block,) = table.blocks
     assert sorted(line[0] for line in block.rows) == sorted(report.published(3)["method"])
     shown = {line[0]: line[-1] for line in block.rows}
@@ -246,11 +249,11 @@ def test_what_a_suite_measures_beside_the_printed_columns_is_shown_beside_them_a
     for metric, (quantity, value) in zip(metrics, found.items(), strict=True):
         one = record(run.model, 0, value, quantity, training=dataclasses.asdict(run.config))
         records.append(dataclasses.replace(one, workload={**one.workload, "metric": metric}))
-    table = report.quality_table(3, Suite("moving-digits", "moving digits", (row,), seeds=1), store.frame(records))
+    table = report.quality_table(3, Suite("moving-digits", "moving digits", (row,), seeds=1), records)
     (block,) = table.blocks
-    assert block.header == ["model", "FVD ↓", "model", "FVD ↓", "accuracy ↑", "moving ↑"]
+    assert block.header == ["model", "FVD ↓", "model", "params, K", "MMAC", "FVD ↓", "accuracy ↑", "moving ↑"]
     (shown,) = [line for line in block.rows if line[0] == "DiM"]
-    assert [cell.split(" ")[0].rstrip("†") for cell in shown[3:]] == ["40.00", "0.91", "0.75"]
+    assert [cell.split(" ")[0].rstrip("†") for cell in shown[5:]] == ["40.00", "0.91", "0.75"]
     assert {"accuracy", "accuracy_spread", "moving"} <= set(table.data)
     assert "accuracy" not in " ".join(table.claim)
 
@@ -275,21 +278,21 @@ def test_the_claim_of_a_contest_is_told_with_its_significance_and_at_equal_param
         *seeds("DiT-N/2", [20.0, 20.1, 20.2], cfg=1.0), *seeds("DiM-N/2", [30.0, 30.1, 30.2], cfg=1.0),  # reversed
         *seeds("DiM-N/2-matched", [10.0, 10.3, 9.7]),
     ]  # fmt: skip
-    said = " ".join(report.quality_table(7, SUITE, store.frame(records)).claim)
+    said = " ".join(report.quality_table(7, SUITE, records).claim)
     assert (
         "DiM ahead of DiT in FID in 2 of 2, sFID in 0 of 2, IS in 2 of 2, precision in 2 of 2, recall in 1 of 2."
         in said
     )
     assert " FD: holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in said, "no one's FID"
     assert "at equal parameters: holds in 1 of 1 (significantly in none); 2 not measured yet." in said
-    assert "about 1.5 times the parameters" in said
+    assert "a DiM has 1.7 times the parameters" in said
     assert "neither confirm nor refute" in said
 
 
 def test_samples_that_repeat_themselves_are_counted_and_told():
     copies = dict(zip(SEEDS, (0, 100, 101), strict=True))  # of a thousand
     records = [record("DiM-N/8", seed, 500.0 + seed, duplicates=copies[seed]) for seed in SEEDS]
-    table = report.quality_table(5, SUITE, store.frame(records))
+    table = report.quality_table(5, SUITE, records)
     assert any("(3)" in cell for label, line in cells(table).items() if "DiM-N/8" in label for cell in line)
     (note,) = (note for note in table.notes if "copies" in note)
     assert note == f"DiM-N/8 at 500 steps, seed {SEEDS[2]}: 10% of the samples are copies of an earlier one."
@@ -298,35 +301,33 @@ def test_samples_that_repeat_themselves_are_counted_and_told():
 def test_the_claim_of_a_sweep_is_its_trend():
     values = {8: [30.0, 31.0, 32.0], 4: [20.0, 21.0, 22.0], 2: [25.0, 26.0, 27.0]}
     records = [one for patch, several in values.items() for one in seeds(f"DiM-N/{patch}", several)]
-    said = " ".join(report.quality_table(5, SUITE, store.frame(records)).claim)
+    said = " ".join(report.quality_table(5, SUITE, records).claim)
     assert "FID in 2 of 2" in said
     assert "DiM, step by step: holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)" in said
 
 
 def test_single_seeds_give_signs_and_no_significance():
     records = [record("DiT-N/2", 0, 10.0), record("DiM-N/2", 0, 5.0)]
-    said = " ".join(report.quality_table(7, SUITE, store.frame(records)).claim)
+    said = " ".join(report.quality_table(7, SUITE, records).claim)
     assert "holds in 1 of 1 (significantly in none); too few seeds to test 1" in said
     assert "may be chance" in said
 
 
 def test_a_users_own_records_are_rows_scored_alike_however_trained():
     mine = record("DiM-S/2", 7, 3.0, step=9, training={"batch": 1}, source="mine")
-    table = report.quality_table(7, SUITE, store.frame(seeds("DiT-N/2", [1.0, 2.0])), store.frame([mine]))
+    table = report.quality_table(7, SUITE, seeds("DiT-N/2", [1.0, 2.0]), [mine])
     assert cells(table)["mine (DiM-S/2), guidance 1.5, yours"][:3] == ["3.00 ± 0.25†", "unsupported", "missing"]
     unlike = record("DiM-S/2", 7, 3.0, source="mine", sampling={"steps": 10})
     with pytest.raises(ValueError, match=r"sampling\.steps: 50 and 10"):
-        report.quality_table(7, SUITE, store.frame(seeds("DiT-N/2", [1.0, 2.0])), store.frame([unlike]))
+        report.quality_table(7, SUITE, seeds("DiT-N/2", [1.0, 2.0]), [unlike])
 
 
 def test_own_records_are_named_by_file_model_or_source(tmp_path):
-    records = store.frame([record("DiM-S/2", 7, 3.0, source="mine"), record("DiT-N/2", 0, 1.0)])
+    records = [record("DiM-S/2", 7, 3.0, source="mine"), record("DiT-N/2", 0, 1.0)]
     store.append(tmp_path / "mine.jsonl", [record("DiM-L/2", 7, 3.0)])
-    assert report.included(["mine"], records)["model"].tolist() == ["DiM-S/2"]
-    assert report.included(["DiM-S/2", str(tmp_path / "mine.jsonl")], records)["model"].tolist() == [
-        "DiM-S/2",
-        "DiM-L/2",
-    ]
+    assert [one.get("model") for one in report.included(["mine"], records)] == ["DiM-S/2"]
+    several = report.included(["DiM-S/2", str(tmp_path / "mine.jsonl")], records)
+    assert [one.get("model") for one in several] == ["DiM-S/2", "DiM-L/2"]
     for name in ("DiM-XL/2", str(tmp_path / "none.jsonl")):
         with pytest.raises(ValueError, match=r"no (evaluation|records)"):
             report.included([name], records)
@@ -374,7 +375,7 @@ def test_latex_sets_the_groups_of_a_wide_grid_below_each_other_without_their_emp
 
 def test_latex_of_every_table_balances_its_braces_and_fills_every_row():
     for number in report.QUALITY_TABLES:
-        text = report.quality_table(number, SUITE, store.frame(seeds("DiT-N/2", [1.0, 2.0]))).latex()
+        text = report.quality_table(number, SUITE, seeds("DiT-N/2", [1.0, 2.0])).latex()
         plain = text.replace(r"\{", "").replace(r"\}", "")
         assert plain.count("{") == plain.count("}")
         body = text[text.index(r"\begin{tabular}") : text.index(r"\end{tabular}")]

@@ -8,10 +8,9 @@ from PIL import Image
 from test_report import SEEDS, record, row
 
 from harness import plots, report, suites
-from harness.core import store
 from harness.report.figures import contact_sheets, style
 from harness.report.figures import quality as quality_figures
-from harness.suites.costs import exact_costs
+from harness.suites.costs import exact_cost
 from harness.suites.suite import Suite
 
 PAIRS = [("DiT-N/4", ""), ("DiM-N/4", ""), ("DiM-N/4-matched", "matched"), ("DiT-P/4", ""), ("DiM-P/4", "")]
@@ -33,7 +32,7 @@ def records():
             value = 10.0 * (2 if score.step == 250 else 1) * (1.5 if score.cfg_scale == 1 else 1)
             value += seed - 1 - model.startswith("DiM")
             found[score] = record(model, seed, value, cfg=score.cfg_scale, step=score.step)
-    return store.frame([*found.values(), *exact_costs(SUITE)])
+    return list(found.values())
 
 
 def lines(axes) -> dict[str, list[tuple[float, float]]]:
@@ -67,7 +66,8 @@ def test_sweeps_stand_over_what_is_swept(records):
 
 def test_the_fair_comparison_stands_over_exact_counts(records):
     params = report.figure("quality-vs-params", records, SUITE).axes[0]
-    counts = {r["model"]: r["value"] / 1e3 for r in records[records["quantity"] == "params"].to_dict("records")}
+    runs = [score.run for line in SUITE.rows for score in line.scores]
+    counts = {run.model: exact_cost(run).params / 1e3 for run in runs}
     (wide,) = [x for x, _ in lines(params)["DiM"] if x == pytest.approx(counts["DiM-N/4"])]
     (matched,) = [x for x, _ in lines(params)["DiM, equal parameters"]]
     assert matched == pytest.approx(counts["DiT-N/4"], rel=0.15)  # to the nearest depth
@@ -117,7 +117,7 @@ def test_contact_sheets_show_every_grid_under_its_settings(tmp_path, monkeypatch
 def test_quality_figures_without_records_name_the_command(capsys, tmp_path):
     for name in ("figure1", "guidance", "patch-size", "quality-vs-gmacs"):
         with pytest.raises(ValueError, match="reproduce --suite digits"):
-            report.figure(name, store.frame([]), SUITE)
+            report.figure(name, [], SUITE)
     with pytest.raises(SystemExit) as stopped:
         plots.main(["--figure", "guidance", "--measurements", str(tmp_path), "--output", str(tmp_path)])
     assert stopped.value.code == 2

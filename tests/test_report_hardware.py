@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 
 from harness import bench, plots, report, tables
-from harness.core import store
+from harness.core.provenance import Provenance
+from harness.core.records import LatencyRecord, MemoryRecord
 from harness.core.workload import Workload, preset
-from harness.report.hardware import sweep_keys
 from harness.report.latency import crossing, latency_rows
 from harness.report.memory import memory_rows
 from models import spec
@@ -14,24 +14,24 @@ from models import spec
 GPU = "Some Card 80GB"
 
 
-def latency(model, resolution, seconds, verdict="ok", device=GPU, note="", **fields) -> store.Measurement:
+def latency(model, resolution, seconds, verdict="ok", device=GPU, note="", **fields) -> LatencyRecord:
     """A record as harness.bench writes it, of four samples around a median."""
     workload = Workload(spec=spec(model), resolution=resolution, dtype="bfloat16", **fields)
     samples = [seconds * factor for factor in (0.98, 0.99, 1.01, 1.02)] if verdict == "ok" else []
     parts = {"peak_bytes": 2 * 2**30, "predicted_bytes": 2**30, "flops": 4e12} if verdict == "ok" else {}
-    return store.Measurement(
+    return LatencyRecord(
         quantity="latency", value=seconds if samples else None, unit="s", method="CUDA events", verdict=verdict,
         workload={**workload.settings(), "device": device, "rounds": 4, "warmup": 1}, samples=samples, parts=parts,
-        note=note, provenance=store.Provenance.here(device),
+        note=note, provenance=Provenance.here(device),
     )  # fmt: skip
 
 
-def prediction(model, resolution, gib, **fields) -> store.Measurement:
+def prediction(model, resolution, gib, **fields) -> MemoryRecord:
     workload = Workload(spec=spec(model), resolution=resolution, **fields)
-    return store.Measurement(
+    return MemoryRecord(
         quantity="peak_memory", value=int(gib * 2**30), unit="byte", method="by hand", verdict="estimated",
         workload=workload.settings(), parts={"weights": gib * 2**30}, note="largest activation: a",
-        provenance=store.Provenance.here("none"),
+        provenance=Provenance.here("none"),
     )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ SWEEP = [
 
 
 def test_every_run_of_the_gpu_sweep_that_nobody_measured_is_missing_by_name():
-    for records in (store.frame([]), store.frame([latency("DiT-N/2", 64, 0.1, device="cpu: slow")])):
+    for records in ([], [latency("DiT-N/2", 64, 0.1, device="cpu: slow")]):
         rows = [row for row in latency_rows(records) if row["device"] == "any CUDA GPU"]
         assert len(rows) == len(preset("gpu-sweep")) == 64
         assert {row["verdict"] for row in rows} == {"missing"}
@@ -53,14 +53,14 @@ def test_every_run_of_the_gpu_sweep_that_nobody_measured_is_missing_by_name():
 
 
 def test_latency_throughput_and_flops_follow_from_the_samples():
-    rows = latency_rows(store.frame(SWEEP))
+    rows = latency_rows(SWEEP)
     (row,) = [r for r in rows if (r["model"], r["resolution"], r["action"]) == ("DiM-XL/2", 256, "forward")
               and r["dtype"] == "bfloat16"]  # fmt: skip
     assert row["ms"] == pytest.approx(20)
     assert row["iqr_ms"] == pytest.approx(20 * (1.0125 - 0.9875))
     assert row["items_per_s"] == pytest.approx(50)
     assert row["tflop_per_s"] == pytest.approx(200)
-    text = report.latency_table(store.frame(SWEEP)).markdown()
+    text = report.latency_table(SWEEP).markdown()
     assert "| DiT-XL/2 | 1 | forward | bfloat16 | naive attention | missing | missing | OOM | missing |" in text
     assert "| DiM-XL/2 | 1 | forward | bfloat16 | auto scan | 20 ± 0.25 | missing | 80 ± 1 | missing |" in text
 
@@ -68,13 +68,11 @@ def test_latency_throughput_and_flops_follow_from_the_samples():
 def test_an_error_does_not_hide_an_answer_and_a_later_answer_replaces_it():
     good, bad, better = (latency("DiT-XL/2", 256, s, v) for s, v in ((1.0, "ok"), (0, "error"), (2.0, "ok")))
     for several, ms in (([good, bad], 1000), ([bad, better], 2000), ([good, better], 2000)):
-        assert [row["ms"] for row in latency_rows(store.frame(several), [])] == pytest.approx([ms])
+        assert [row["ms"] for row in latency_rows(several, [])] == pytest.approx([ms])
 
 
 def test_measured_memory_stands_beside_its_prediction():
-    records = store.frame(
-        [*SWEEP, prediction("DiT-XL/2", 256, 1.5, dtype="bfloat16"), prediction("DiT-XL/2", 2048, 90.0)]
-    )
+    records = [*SWEEP, prediction("DiT-XL/2", 256, 1.5, dtype="bfloat16"), prediction("DiT-XL/2", 2048, 90.0)]
     rows = memory_rows(records, [])
     (row,) = [r for r in rows if (r["model"], r["resolution"]) == ("DiT-XL/2", 256)]
     assert (row["predicted_gib"], row["measured_gib"], row["measured_over_predicted"]) == (1.5, 2, 2)
@@ -102,23 +100,23 @@ def texts(drawing) -> str:
 
 
 def test_the_latency_figure_marks_the_measured_crossover_or_says_that_no_gpu_was_measured():
-    said = texts(report.figure("latency", store.frame(SWEEP)))
+    said = texts(report.figure("latency", SWEEP))
     where, _ = crossing([(256, 0.020), (1024, 0.080)], [(256, 0.010), (1024, 0.100)])
     assert f"{where:.0f} px" in said
     assert "naive attention at 1024 px: OOM" in said
-    said = texts(report.figure("latency", store.frame([latency("DiT-N/2", 64, 0.1, device="cpu: slow")])))
+    said = texts(report.figure("latency", [latency("DiT-N/2", 64, 0.1, device="cpu: slow")]))
     assert "no GPU has been measured" in said
     assert "cpu: slow" in said
 
 
 def test_the_memory_figure_has_lines_predicted_and_rings_measured():
     predictions = [prediction("DiT-XL/2", r, r / 100, attention=a) for r in (256, 512) for a in ("sdpa", "naive")]
-    drawing = report.figure("memory", store.frame(predictions))
+    drawing = report.figure("memory", predictions)
     labels = [line.get_label() for line in drawing.axes[0].lines]
     assert {"DiT-XL/2, sdpa attention", "DiT-XL/2, naive attention"} <= set(labels)
     assert "rings" not in texts(drawing)
     with pytest.raises(ValueError, match="bench --predict"):
-        report.figure("memory", store.frame([]))
+        report.figure("memory", [])
 
 
 def test_records_of_the_preset_at_a_tiny_size_flow_into_tables_and_figures(capsys, tmp_path):
@@ -135,7 +133,7 @@ def test_records_of_the_preset_at_a_tiny_size_flow_into_tables_and_figures(capsy
     tiny_rows = frame[frame["model"].isin(["DiT-N/4", "DiM-N/4"])]
     assert tiny_rows["verdict"].tolist() == ["ok"] * 4
     assert tiny_rows["device"].str.startswith("cpu").all()
-    assert (frame["verdict"] == "missing").sum() == len(sweep_keys())
+    assert (frame["verdict"] == "missing").sum() == len(preset("gpu-sweep"))
     memory = pd.read_csv(out / "memory.csv")
     assert memory.loc[memory["model"] == "DiM-N/4", "measured_over_predicted"].tolist() == pytest.approx(
         [1, 1], rel=0.05

@@ -13,9 +13,10 @@ import pytest
 
 from harness import reproduce
 from harness.core import store
+from harness.suites import budget
 from harness.suites.children import locked
 from harness.suites.run import Run
-from harness.suites.suite import budget, suite
+from harness.suites.suite import suite
 from models import create_model
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +53,7 @@ def test_a_stopped_suite_continues_to_the_end_and_keeps_what_it_had(reproduced):
     out, kept = reproduced
     assert kept
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
-    records = store.load(out / "results" / "measurements" / "smoke.jsonl").to_dict("records")
+    records = [record.row() for record in store.load(out / "results" / "measurements" / "smoke.jsonl")]
     for score in suite("smoke").scores():
         assert score.missing(records) == []
     answers = [(r["model"], r["training"]["seed"], r["step"], r["sampling"]["cfg_scale"], r["metric"], r["quantity"])

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu, softplus
 
-from harness.core.store import Provenance
+from harness.core.provenance import Provenance
 from models.scan import available, selective_scan
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"

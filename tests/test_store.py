@@ -11,25 +11,27 @@ import time
 
 import pytest
 
-from harness.core import store
-from harness.core.store import Measurement, Provenance
+from harness.core import paths, store
+from harness.core.provenance import Provenance
+from harness.core.records import CostRecord
 
 
-def measurement(value: float = 1.0, **fields) -> Measurement:
+def measurement(value: float = 1.0, **fields) -> CostRecord:
     defaults = {
         "quantity": "cost",
         "unit": "MAC",
         "method": "by hand",
         "workload": {"model": "DiT-N/2", "resolution": 64},
     }
-    return Measurement(value=value, provenance=Provenance.here(), **(defaults | fields))
+    return CostRecord(value=value, provenance=Provenance.here(), **(defaults | fields))
 
 
 def test_what_is_appended_is_loaded(tmp_path):
     path = tmp_path / "deep" / "records.jsonl"
     written = [measurement(1.5, parts={"linear": 1.0}), measurement(None, verdict="oom", note="too large")]
     assert store.append(path, written) == 2
-    frame = store.load(path)
+    assert store.load(path) == written
+    frame = store.frame(store.load(path))
     assert frame["value"].tolist()[0] == 1.5
     assert frame["verdict"].tolist() == ["ok", "oom"]
     assert frame["model"].tolist() == ["DiT-N/2"] * 2
@@ -42,11 +44,11 @@ def test_a_torn_last_line_costs_only_itself(tmp_path):
     store.append(path, [measurement(1.0), measurement(2.0)])
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])  # killed while writing the second
-    with pytest.warns(UserWarning, match=r"records\.jsonl:2 is not a whole record"):
-        assert store.load(path)["value"].tolist() == [1.0]
+    with pytest.warns(UserWarning, match=r"records\.jsonl:2 is not a valid record"):
+        assert [record.row()["value"] for record in store.load(path)] == [1.0]
     store.append(path, [measurement(3.0)])
-    with pytest.warns(UserWarning, match="not a whole record"):
-        assert store.load(path)["value"].tolist() == [1.0, 3.0]
+    with pytest.warns(UserWarning, match="not a valid record"):
+        assert [record.row()["value"] for record in store.load(path)] == [1.0, 3.0]
 
 
 def test_a_claim_that_is_known_is_not_repeated(tmp_path):
@@ -64,17 +66,20 @@ def test_a_claim_that_is_known_is_not_repeated(tmp_path):
 WRITER = """
     import sys
     from pathlib import Path
-    from harness.core.store import Measurement, Provenance, append
+    from harness.core.provenance import Provenance
+    from harness.core.records import CostRecord
+    from harness.core.store import append
     path, name = Path(sys.argv[1]), sys.argv[2]
     here = Provenance.here()
     for i in range(int(sys.argv[3])):
-        record = Measurement(quantity="cost", value=i, unit="MAC", method=name * 2000, workload={}, provenance=here)
+        record = CostRecord(quantity="cost", value=i, unit="MAC", method=name * 2000, workload={}, provenance=here)
         append(path, [record])
 """
 
 
 def writer(path, name, n):
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(WRITER), str(path), name, str(n)], cwd=store.ROOT)
+    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(path), name, str(n)]
+    return subprocess.Popen(command, cwd=paths.CHECKOUT)
 
 
 def test_two_writers_at_once_lose_nothing(tmp_path):
@@ -109,4 +114,4 @@ def test_provenance_names_commit_versions_and_command():
     assert here.commit is None or len(here.commit) == 12
     assert {"torch", "thop", "fvcore"} <= set(here.versions)
     assert here.command.startswith("python")
-    assert str(store.ROOT) not in json.dumps(dataclasses.asdict(here))
+    assert str(paths.CHECKOUT) not in json.dumps(dataclasses.asdict(here))

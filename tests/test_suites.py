@@ -5,6 +5,8 @@ import dataclasses
 import pytest
 
 from harness import report
+from harness.core.provenance import Provenance
+from harness.core.records import ScoreRecord
 from harness.cost import equal_macs_depth
 from harness.diffusion.config import PRESETS
 from harness.suites.run import Run, Score
@@ -16,7 +18,7 @@ SCORE = Score(run=RUN, step=4, metrics=("fd1k@digits", "is500@digits"), cfg_scal
 
 
 def record(**changes):
-    """What harness.eval writes of SCORE, as harness.core.store.load gives it back."""
+    """What harness.eval writes of SCORE."""
     training = {name: getattr(RUN.config, name) for name in ("model", "resolution", "batch", "learning_rate", "seed")}
     training |= {name: getattr(RUN.config, name) for name in ("num_classes", "flip", "ema_decay")}
     sampling = {"cfg_scale": 1.0, "steps": 25, "seed": 1, "sampler": "ddpm", "classes": "uniform"}
@@ -29,7 +31,11 @@ def record(**changes):
                 break
         else:
             training[name] = value
-    return fields
+    verdict = fields.pop("verdict")
+    return ScoreRecord(
+        quantity="fd", value=None if verdict == "oom" else 1.0, unit="1", method="", verdict=verdict, workload=fields,
+        provenance=Provenance.here(),
+    )  # fmt: skip
 
 
 def test_the_paper_suite_has_each_published_cell_of_the_image_tables_once():
@@ -97,14 +103,14 @@ def test_a_changed_setting_is_another_run_and_an_equal_one_is_the_same():
 
 
 def test_a_record_answers_the_score_of_its_own_settings_alone():
-    assert SCORE.answers(record())
+    assert SCORE.is_answered_by(record())
     changes = [
         {"batch": 32}, {"seed": 0}, {"learning_rate": 2e-3}, {"model": "DiM-P/4"}, {"depth": 2}, {"step": 8},
         {"cfg_scale": 1.5}, {"steps": 50}, {"sampler": "ddim"}, {"weights": "raw"}, {"metric": "fd2k@digits"},
         {"verdict": "error"}, {"training": {}}, {"sampling": None},
     ]  # fmt: skip
     for change in changes:
-        assert not SCORE.answers(record(**change)), change
+        assert not SCORE.is_answered_by(record(**change)), change
 
 
 def test_what_no_record_answers_is_missing():

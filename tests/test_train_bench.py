@@ -18,7 +18,7 @@ from timm.layers import Attention, Mlp, PatchEmbed
 from torch import nn
 
 from harness.core.distributed import Ranks
-from harness.core.store import Provenance
+from harness.core.provenance import Provenance
 from harness.data.autoencoder import Identity
 from harness.data.images import Digits
 from harness.diffusion import fit

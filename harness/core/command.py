@@ -1,44 +1,125 @@
-"""What commands share: the parser, argument types, and the flags that choose models."""
+"""What commands share: the parser, argument types, exit codes, and the flags that choose models."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import itertools
 import os
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, Any, NoReturn
 
 from harness.core.workload import Workload
 from models import spec
 from models.spec import MERGES
 
+FAILED, BAD_INPUT, STOPPED = 1, 2, 75
+"""Exit codes: the work failed (disk full); the input was bad; stopped after a checkpoint, to be continued
+(EX_TEMPFAIL of sysexits.h)."""
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaint is one line on stderr and exit code 2."""
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **{"formatter_class": argparse.RawDescriptionHelpFormatter, **settings})
+
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: error: {message}", file=sys.stderr)
-        raise SystemExit(2)
+        given = re.fullmatch(r"unrecognized arguments: (-[\w-]+).*", message)
+        if given:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            near = difflib.get_close_matches(given[1], flags, n=3) or flags
+            message = f"unknown flag {given[1]}; nearest: {', '.join(near)}"
+        if os.environ.get("RANK", "0") == "0":  # of many processes that were given the same flags, one speaks
+            print(f"{self.prog}: error: {message}", file=sys.stderr)
+        raise SystemExit(BAD_INPUT)
+
+
+def run(parser: Parser, work: Callable[[], int | None]) -> int:
+    """Do the work of a command; returns its exit code.
+
+    ValueError is bad input: one line, exit code 2. OSError is a failure: one line that names the file, exit code 1.
+    A reader of the output that goes away (`| head`) does not stop the work.
+    """
+    sys.stdout = _Patient(sys.stdout)
+    try:
+        return work() or 0
+    except ValueError as error:
+        parser.error(one_line(error))
+    except OSError as error:
+        where = f"{error.filename}: {error.strerror}" if error.filename else one_line(error)
+        print(f"{parser.prog}: error: {where}", file=sys.stderr)
+        return FAILED
+    finally:
+        sys.stdout = sys.stdout.stream
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, or the name of its type where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class _Patient:
+    """A stream that drops its text once nobody reads it, and writes `?` for a character that it cannot encode."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream = stream
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except BrokenPipeError:
+            return self._closed(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except BrokenPipeError:
+            self._closed("")
+
+    def _closed(self, text: str) -> int:
+        """Point the file descriptor nowhere, so that the interpreter can flush it at its end."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.stream.fileno())
+        os.close(nowhere)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def positive(text: str) -> int:
     """argparse type: an integer of at least 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
+    value = int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, not {text!r}")
     return value
 
 
 def writable(text: str) -> Path:
-    """argparse type: a file that can be written, or created in a directory that is there."""
-    path = Path(text)
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"cannot write {text!r}")
+    """argparse type: a file that can be written; the folders above it are made when it is."""
+    path = Path(text) if text and "\0" not in text else Path()
+    if path == Path() or path.is_dir():
+        raise argparse.ArgumentTypeError(f"cannot write {text!r}: it is {'a folder' if text else 'no path'}")
+    try:
+        require_writable(path)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write {text!r}: {error.strerror}") from None
     return path
+
+
+def require_writable(path: Path) -> None:
+    """Raise OSError, naming it, for a file or folder that cannot be written, or created below the first that exists."""
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if existing != path and not existing.is_dir():
+        raise NotADirectoryError(20, f"{existing} is not a folder", str(path))
+    if not os.access(existing, os.W_OK):
+        raise PermissionError(13, "Permission denied", str(path))
 
 
 def add_model_flags(parser: argparse.ArgumentParser, models: list[str], resolutions: list[int]) -> None:

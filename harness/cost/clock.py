@@ -19,7 +19,9 @@ from typing import Any
 
 import torch
 
-from harness.core.store import ROOT, Measurement, Provenance
+from harness.core.paths import CHECKOUT
+from harness.core.provenance import Provenance
+from harness.core.records import LatencyRecord
 from harness.core.workload import Workload
 from harness.cost.analytic import analytic
 from harness.cost.memory import predict
@@ -58,7 +60,7 @@ def measure(
     try:
         child = subprocess.run(
             [sys.executable, "-m", "harness.cost.clock"],
-            input=json.dumps(question), capture_output=True, text=True, timeout=timeout_s, check=False, cwd=ROOT,
+            input=json.dumps(question), capture_output=True, text=True, timeout=timeout_s, check=False, cwd=CHECKOUT,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return Found("error", f"no answer within {timeout_s:g} s")
@@ -161,7 +163,7 @@ def device_name(device: str) -> str:
     return name
 
 
-def record(workload: Workload, found: Found, settings: dict[str, object]) -> Measurement:
+def record(workload: Workload, found: Found, settings: dict[str, object]) -> LatencyRecord:
     """A run as a record: the median latency of a step, raw samples, the memory beside its prediction."""
     parts: dict[str, float] = {}
     if found.peak_bytes is not None:
@@ -171,7 +173,7 @@ def record(workload: Workload, found: Found, settings: dict[str, object]) -> Mea
     if found.joules is not None:
         parts["joules"] = found.joules
     scan = f"; scan: {found.scan}" if found.scan else ""
-    return Measurement(
+    return LatencyRecord(
         quantity="latency",
         value=statistics.median(found.samples) if found.samples else None,
         unit="s",

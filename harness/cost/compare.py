@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
-import pandas as pd
+
+from harness.core.records import Key, LatencyRecord, MemoryRecord, Record, of_kind, require_same
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.99
-SETTINGS = ("device", "rounds", "warmup")
-QUESTION = ("model", "resolution", "frames", "batch", "action", "dtype", "attention", "scan", "checkpointing")
 
 
 def ratio_interval(before: list[float], after: list[float], seed: int = 0) -> tuple[float, float, float]:
@@ -22,38 +24,36 @@ def ratio_interval(before: list[float], after: list[float], seed: int = 0) -> tu
     return float(np.median(after) / np.median(before)), float(low), float(high)
 
 
-def compare(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+def compare(before: Iterable[Record], after: Iterable[Record]) -> list[dict[str, Any]]:
     """One row a workload that both have: medians, their ratio with its interval, and what it amounts to.
 
     Raises ValueError for records of different devices or settings, and where no workload is common.
     """
-    old, new = (_latencies(frame) for frame in (before, after))
+    old, new = (_by_workload(records) for records in (before, after))
     common = [key for key in old if key in new]
     if not common:
         raise ValueError("the two files have no workload in common")
     rows = []
     for key in common:
         a, b = old[key], new[key]
-        for setting in SETTINGS:
-            if a[setting] != b[setting]:
-                raise ValueError(f"not comparable: {setting} is {a[setting]!r} in one and {b[setting]!r} in the other")
-        row = {name: value for name, value in zip(QUESTION, key, strict=True) if value == value and value is not None}
-        if a["verdict"] != "ok" or b["verdict"] != "ok":
-            rows.append(row | {"change": f"{a['verdict']} -> {b['verdict']}"})
+        require_same(a, b)  # the same question, on another device
+        for setting in LatencyRecord.PROTOCOL:
+            one, other = a.get(setting), b.get(setting)
+            if one != other:
+                raise ValueError(f"not comparable: {setting} is {one!r} in one and {other!r} in the other")
+        row = dict(key[1:])
+        if a.verdict != "ok" or b.verdict != "ok":
+            rows.append(row | {"change": f"{a.verdict} -> {b.verdict}"})
             continue
-        ratio, low, high = ratio_interval(a["samples"], b["samples"])
+        ratio, low, high = ratio_interval(a.samples, b.samples)
         change = "slower" if low > 1 else "faster" if high < 1 else "within the noise"
-        row |= {"before ms": 1e3 * a["value"], "after ms": 1e3 * b["value"], "ratio": ratio}
+        assert a.value is not None
+        assert b.value is not None
+        row |= {"before ms": 1e3 * a.value, "after ms": 1e3 * b.value, "ratio": ratio}
         rows.append(row | {f"{CONFIDENCE:.0%} interval": f"{low:.3f} to {high:.3f}", "change": change})
-    return pd.DataFrame(rows)
+    return rows
 
 
-def _latencies(frame: pd.DataFrame) -> dict[tuple, dict]:
-    """The last latency of each workload."""
-    rows = frame[frame["quantity"] == "latency"].to_dict("records") if len(frame) else []
-    return {tuple(_plain(row.get(name)) for name in QUESTION): row for row in rows}
-
-
-def _plain(value: object) -> object:
-    """None for what a record does not have, which a frame holds as NaN."""
-    return None if isinstance(value, float) and np.isnan(value) else value
+def _by_workload(records: Iterable[Record]) -> dict[Key, LatencyRecord]:
+    """The last latency of each workload, whatever it was run on."""
+    return {MemoryRecord.key_of("latency", r.workload): r for r in of_kind(records, LatencyRecord)}

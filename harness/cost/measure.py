@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from harness.core.store import Measurement, Provenance
+from harness.core.provenance import Provenance
+from harness.core.records import CostRecord
 from harness.core.workload import Workload
 from harness.cost import tools
 from harness.cost.analytic import analytic, crossover, rivals
@@ -32,7 +33,7 @@ def inputs_of(
     return x, torch.zeros(batch, device=device), torch.zeros(batch, *labels, dtype=torch.long, device=device)
 
 
-def measure(workload: Workload, conventions: list[Convention]) -> Iterator[Measurement]:
+def measure(workload: Workload, conventions: list[Convention]) -> Iterator[CostRecord]:
     """Records of one workload: its parameters, then its cost under each convention.
 
     The closed form is checked against the traced count, to the last multiply-add and parameter, before anything is
@@ -49,7 +50,7 @@ def measure(workload: Workload, conventions: list[Convention]) -> Iterator[Measu
     assert same, f"the two counts of {model_spec.name} differ"
 
     key = workload.key()
-    yield Measurement(
+    yield CostRecord(
         quantity="params",
         value=cost.params,
         unit="parameter",
@@ -58,7 +59,7 @@ def measure(workload: Workload, conventions: list[Convention]) -> Iterator[Measu
         parts={"trainable": cost.params, "frozen": sum(b.numel() for b in model.buffers())},
         provenance=here,
     )
-    yield Measurement(
+    yield CostRecord(
         quantity="elementwise",
         value=cost.elementwise,
         unit="result",
@@ -71,7 +72,7 @@ def measure(workload: Workload, conventions: list[Convention]) -> Iterator[Measu
         yield from _under(convention, workload, model, here)
 
 
-def _under(convention: Convention, workload: Workload, model: nn.Module, here: Provenance) -> Iterator[Measurement]:
+def _under(convention: Convention, workload: Workload, model: nn.Module, here: Provenance) -> Iterator[CostRecord]:
     model_spec, resolution = workload.spec, workload.resolution
     batch = convention.batch or workload.batch
     cost = analytic(model_spec, resolution, batch)
@@ -85,7 +86,7 @@ def _under(convention: Convention, workload: Workload, model: nn.Module, here: P
         else:
             assert reading.count == predicted, f"{reading.tool}: {reading.count} of {model_spec.name}, not {predicted}"
             method, params = reading.tool, reading.params
-    yield Measurement(
+    yield CostRecord(
         quantity="cost",
         value=predicted,
         unit=convention.unit,
@@ -98,7 +99,7 @@ def _under(convention: Convention, workload: Workload, model: nn.Module, here: P
     )
     if params is not None:
         assert params == thop_params(cost), f"{method}: {params} parameters of {model_spec.name}"
-        yield Measurement(
+        yield CostRecord(
             quantity="params", value=params, unit="parameter", method=method, workload=key, provenance=here
         )
 
@@ -117,7 +118,7 @@ def _read(
 
 def measure_module(
     name: str, model: nn.Module, inputs: list[Tensor], conventions: list[Convention]
-) -> Iterator[Measurement]:
+) -> Iterator[CostRecord]:
     """Records of any module on given inputs: traced, and by each tool. Raises ValueError as `count` does."""
     if any(convention.batch for convention in conventions):
         raise ValueError("the paper convention fixes a batch, which your inputs already have: ask for thop")
@@ -125,11 +126,11 @@ def measure_module(
     cost = count(model, *inputs)
     shapes = " ".join("x".join(map(str, x.shape)) for x in inputs)
     key: dict[str, object] = {"model": name, "input": shapes, "action": "forward"}
-    yield Measurement(
+    yield CostRecord(
         quantity="params", value=cost.params, unit="parameter", method="traced",
         workload={**key, "convention": "exact"}, provenance=here,
     )  # fmt: skip
-    yield Measurement(
+    yield CostRecord(
         quantity="elementwise", value=cost.elementwise, unit="result", method="traced",
         workload={**key, "convention": "exact"},
         parts={kind: float(n) for kind, n in cost.elementwise_by_kind().items()}, provenance=here,
@@ -139,7 +140,7 @@ def measure_module(
         if convention.tool:
             reading = tools.run(convention.tool, model, *inputs)
             value, method = reading.count, reading.tool
-        yield Measurement(
+        yield CostRecord(
             quantity="cost", value=value, unit=convention.unit, method=method,
             workload={**key, "convention": convention.name},
             parts={kind: float(n) for kind, n in cost.by_kind().items()} if convention.name == "exact" else {},
@@ -152,11 +153,11 @@ def _uncounted(cost: Cost) -> str:
     return f"NOT counted, no rule: {calls}" if calls else ""
 
 
-def crossovers(specs: Iterable[ModelSpec]) -> list[Measurement]:
+def crossovers(specs: Iterable[ModelSpec]) -> list[CostRecord]:
     """For each DiM beside its rival: the resolution above which it costs less (None: nowhere)."""
     chosen = list(dict.fromkeys(specs))
     return [
-        Measurement(
+        CostRecord(
             quantity="crossover",
             value=crossover(dim, dit),
             unit="px",
@@ -176,9 +177,9 @@ def workloads_of_tables(tables: Iterable[int]) -> list[Workload]:
     return [Workload(spec=spec(name), resolution=resolution) for name, resolution in dict.fromkeys(names)]
 
 
-def measure_all(workloads: list[Workload], conventions: list[Convention]) -> list[Measurement]:
+def measure_all(workloads: list[Workload], conventions: list[Convention]) -> list[CostRecord]:
     """`measure` over a sweep, with a progress bar on a terminal."""
-    records: list[Measurement] = []
+    records: list[CostRecord] = []
     gc.disable()  # building modules by the thousand would set the collector walking all that torch has imported
     try:
         for workload in tqdm(workloads, desc="counting", unit="model", disable=None, leave=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from harness.core.store import RESULTS
+from harness.core.paths import PROJECT
 
 PUBLISHED = {
     2: "table2_training_steps.csv",
@@ -25,7 +25,7 @@ def published(table: int) -> pd.DataFrame:
     """
     if table not in PUBLISHED:
         raise ValueError(f"unknown table {table}; choose from {', '.join(map(str, PUBLISHED))}")
-    frame = pd.read_csv(RESULTS / "published" / PUBLISHED[table], dtype=str)
+    frame = pd.read_csv(PROJECT / "published" / PUBLISHED[table], dtype=str)
     if table in EFFICIENCY and "resolution" not in frame:
         frame.insert(1, "resolution", "256")
     return frame

@@ -20,7 +20,7 @@ from harness.metrics.recipes import parse
 from harness.metrics.settings import ClipProtocol, Extraction, Settings
 
 if TYPE_CHECKING:
-    from harness.core.store import Measurement
+    from harness.core.records import ScoreRecord
     from harness.data.sources import Source
 
 __all__ = ["DISTANCES", "SPACES", "ClipProtocol", "Extraction", "Settings", "evaluate", "parse"]
@@ -37,7 +37,7 @@ def evaluate(
     device: str | None = None,
     origin: Mapping[str, object] | None = None,
     seed: int | None = None,
-) -> list[Measurement]:
+) -> list[ScoreRecord]:
     """Score samples by metrics such as "fid50k" or "fd1k@digits" (harness.metrics.recipes); one record a number.
 
     `samples` and `reference` are uint8 images (N, H, W, 3) or (N, H, W), or clips (N, T, H, W, 3): an array, the path

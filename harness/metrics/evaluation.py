@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.core import paths
 from harness.core.distributed import Ranks, barrier
-from harness.core.store import Measurement
+from harness.core.records import ScoreRecord
 from harness.data.clips import ArrayClips, open_clips
 from harness.data.sources import DATASETS, ArraySource, Source, open_images
 from harness.metrics import checks, recipes, references
@@ -65,7 +65,7 @@ class Evaluation:
         *,
         origin: Mapping[str, object] | None = None,
         seed: int | None = None,
-    ) -> list[Measurement]:
+    ) -> list[ScoreRecord]:
         """One record a number, in the order of the metrics' features; only the first process gets any."""
         what = _opened(samples, "samples")
         whole = [recipe for recipe in self.recipes if not recipe.frames]

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 
 import torch
 
-from harness.core import store
 from harness.core.distributed import Ranks
+from harness.core.provenance import Provenance
+from harness.core.records import ScoreRecord
 from harness.metrics.results import Result
 from harness.metrics.settings import Settings
 
 
 def record(
     result: Result, about: Mapping[str, object], settings: Settings, here: Ranks, seed: int | None = None
-) -> store.Measurement:
+) -> ScoreRecord:
     """A result with all that it depends on: counts, hashes, seeds, arithmetic, versions. `seed` is of the samples."""
     source = about["source_identity"]
     assert isinstance(source, dict), "an identity has names"
@@ -36,13 +37,13 @@ def record(
         error = result.error
         parts |= {"standard_error": error.standard_error, "low": error.low, "high": error.high, "bias": error.bias}
         notes = [error.method, *notes]
-    return store.Measurement(
+    return ScoreRecord(
         quantity=result.quantity,
         value=result.value,
         unit=result.unit,
         method=f"{result.recipe}, {result.better} is better",
         workload=workload,
-        provenance=store.Provenance.here(_device(here.device)),
+        provenance=Provenance.here(_device(here.device)),
         parts={name: value for name, value in parts.items() if math.isfinite(value)},
         samples=list(result.repeats),
         seed=seed,

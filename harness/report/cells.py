@@ -8,19 +8,19 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from harness.core.records import Record, ScoreRecord, of_kind
 from harness.core.store import load
 from harness.cost.published import published
-from harness.report.cost import costs
+from harness.suites.costs import exact_cost
 
 if TYPE_CHECKING:
     from harness.suites.run import Row
     from harness.suites.suite import Suite
 
-Record = dict[str, Any]
 COLUMNS = {  # of the tables -> (measured quantities that stand for it, the better direction)
     "fid": (("fid", "fd"), -1),
     "sfid": (("sfid",), -1),
@@ -82,7 +82,7 @@ class Line:
     variant: str = ""
     contest: str = ""
     cells: dict[str, Cell] = field(default_factory=dict)
-    records: tuple[Record, ...] = ()
+    records: tuple[ScoreRecord, ...] = ()
     seeds: tuple[int, ...] = ()
     space: str = ""  # the features, where a recipe's name says them: digits of fd1k@digits
     params_m: float | None = None  # exact, in millions
@@ -127,16 +127,18 @@ def offered(metrics: Iterable[str]) -> set[str]:
     return found
 
 
-def evaluations(records: pd.DataFrame) -> dict[tuple[str, int], list[Record]]:
+def evaluations(records: Iterable[Record]) -> dict[tuple[str, int], list[ScoreRecord]]:
     """The records of harness.eval in order of time, by quantity and training step."""
-    found: dict[tuple[str, int], list[Record]] = {}
-    for record in records.to_dict("records") if len(records) else []:
-        if isinstance(record.get("metric"), str) and _number(record.get("step")):
-            found.setdefault((record["quantity"], int(record["step"])), []).append(record)
+    found: dict[tuple[str, int], list[ScoreRecord]] = {}
+    for record in of_kind(records, ScoreRecord):
+        if isinstance(record.get("metric"), str) and isinstance(record.get("step"), int):
+            found.setdefault((record.quantity, record.workload["step"]), []).append(record)
     return found
 
 
-def measure(row: Row, column: str, records: Mapping[tuple[str, int], list[Record]]) -> tuple[Cell, list[Record]]:
+def measure(
+    row: Row, column: str, records: Mapping[tuple[str, int], list[ScoreRecord]]
+) -> tuple[Cell, list[ScoreRecord]]:
     """A row's cell of one column, and the records it is made of: the latest answer of each seed's score."""
     wanted = COLUMNS[column][0]
     given = set().union(*(offered(score.metrics) for score in row.scores))
@@ -145,31 +147,25 @@ def measure(row: Row, column: str, records: Mapping[tuple[str, int], list[Record
         return Cell(mark="unsupported"), []
     used, marks = [], []
     for score in row.scores:
-        asked = records.get((quantity, score.step), [])
-        answers = [record for record in asked if score.answers({**record, "verdict": "ok"})]  # a failure is one too
-        numbers = [record for record in answers if _number(record["value"])]
+        answers = [record for record in records.get((quantity, score.step), []) if score.asks_for(record)]
+        numbers = [record for record in answers if record.value is not None]
         used += numbers[-1:]
-        marks += [record["verdict"] for record in (numbers or answers)[-1:]]
+        marks += [record.verdict for record in (numbers or answers)[-1:]]
     mark = next((MARKS[verdict] for verdict in marks if verdict in MARKS), "") if marks else MISSING
     return cell_of(used, quantity, mark), used
 
 
-def cell_of(used: Sequence[Record], quantity: str, mark: str = "") -> Cell:
+def cell_of(used: Sequence[ScoreRecord], quantity: str, mark: str = "") -> Cell:
     """A cell from one record a seed."""
-    error = used[0]["parts"].get("standard_error") if len(used) == 1 else None
-    return Cell(tuple(float(record["value"]) for record in used), error, mark, quantity)
+    error = used[0].parts.get("standard_error") if len(used) == 1 else None
+    return Cell(tuple(float(record.value) for record in used if record.value is not None), error, mark, quantity)
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def lines_of(number: int, suite: Suite, records: pd.DataFrame) -> list[Line]:
+def lines_of(number: int, suite: Suite, records: Iterable[Record]) -> list[Line]:
     """The rows of a table: those of the suite, and the printed ones that the suite has no counterpart of."""
     paper = published(number)
     printed_columns, columns = columns_of(number), measured_columns(number, suite)
     known = evaluations(records)
-    exact = {(row["model"], row.get("resolution")): row for row in costs(records)} if len(records) else {}
     lines, matched = [], set()
     for row in suite.rows:
         if row.table != number:
@@ -187,13 +183,12 @@ def lines_of(number: int, suite: Suite, records: pd.DataFrame) -> list[Line]:
         used = tuple(record for _, several in found.values() for record in several)
         seeds = tuple({s for s in (_seed(record) for record in used) if s is not None})
         cells = {column: cell for column, (cell, _) in found.items()}
-        run = row.scores[0].run
-        size = exact.get((run.spec.name, run.config.resolution), {})
+        cost = exact_cost(row.scores[0].run)
         lines.append(
             Line(
                 label=row.label, printed=printed, printed_label=label, family=row.family, variant=row.variant,
                 contest=row.contest, space=space_of(row), cells=cells, records=used, seeds=seeds,
-                params_m=size.get("params_m"), gmacs=size.get("exact_gmacs"),
+                params_m=cost.params / 1e6, gmacs=cost.gmacs,
             )
         )  # fmt: skip
     alone = [_printed(paper.iloc[i], printed_columns) for i in range(len(paper)) if i not in matched]
@@ -218,50 +213,53 @@ def _printed(row: pd.Series, columns: list[str]) -> tuple[dict[str, str], str]:
     return cells, label
 
 
-def _seed(record: Record) -> int | None:
+def _seed(record: ScoreRecord) -> int | None:
     training = record.get("training")
     return training.get("seed") if isinstance(training, dict) else None
 
 
-def included_lines(records: pd.DataFrame, number: int, columns: Sequence[str], beside: Sequence[Line]) -> list[Line]:
+def included_lines(
+    records: Iterable[ScoreRecord], number: int, columns: Sequence[str], beside: Sequence[Line]
+) -> list[Line]:
     """Rows of a user's own records, `beside` a suite's: one a checkpoint, step and guidance; the latest counts."""
     marks = {c: {line.cells[c].mark for line in beside if line.cells} for c in columns}
     absent = {c: Cell(mark="unsupported" if marks[c] == {"unsupported"} else MISSING) for c in columns}
-    lines: dict[tuple[str, str], dict[str, Record]] = {}
-    for record in records.to_dict("records") if len(records) else []:
+    lines: dict[tuple[str, str], dict[str, ScoreRecord]] = {}
+    for record in records:
         for column in columns:
-            if record["quantity"] in COLUMNS[column][0] and record.get("metric") and _number(record["value"]):
-                sampling = record["sampling"] if isinstance(record.get("sampling"), dict) else {}
+            if record.quantity in COLUMNS[column][0] and record.get("metric") and record.value is not None:
+                sampling, step = record.get("sampling"), record.get("step")
                 how = f", guidance {sampling['cfg_scale']:g}" if number == 7 and sampling else ""
-                how += f" at {int(record['step']):,} steps" if number == 2 and _number(record.get("step")) else ""
-                lines.setdefault((str(record.get("source") or record.get("model")), how), {})[column] = record
+                how += f" at {step:,} steps" if number == 2 and step is not None else ""
+                name = str(record.get("source") or record.get("model"))
+                lines.setdefault((name, how), {})[column] = record
     found = []
     for (name, how), cells in lines.items():
-        model = next((r["model"] for r in cells.values() if isinstance(r.get("model"), str)), None)
-        measured = absent | {column: cell_of([record], record["quantity"]) for column, record in cells.items()}
+        model = next((r.get("model") for r in cells.values() if r.get("model")), None)
+        measured = absent | {column: cell_of([record], record.quantity) for column, record in cells.items()}
         label = f"{name}{f' ({model})' if model else ''}{how}, yours"
         found.append(Line(label, cells=measured, records=tuple(cells.values())))
     return found
 
 
-def included(names: Iterable[str], records: pd.DataFrame) -> pd.DataFrame:
+def included(names: Iterable[str], records: Iterable[Record]) -> list[ScoreRecord]:
     """A user's own records: of files (.jsonl), or those among `records` of a model or source of that name.
 
     Raises ValueError for a file that is not there and for a name that no evaluation has.
     """
-    found = []
+    known = [record for record in of_kind(records, ScoreRecord) if record.get("metric")]
+    found: list[ScoreRecord] = []
     for name in names:
         if name.endswith(".jsonl"):
             if not Path(name).is_file():
                 raise ValueError(f"no records at {name}")
-            found.append(load(Path(name)))
+            found += of_kind(load(Path(name)), ScoreRecord)
             continue
-        known = [field for field in ("model", "source") if field in records]
-        chosen = records[(records[known] == name).any(axis=1)] if known else records
-        if "metric" not in chosen or not chosen["metric"].notna().any():
+        chosen = [record for record in known if name in (record.get("model"), record.get("source"))]
+        if not chosen:
             raise ValueError(f"no evaluation of {name!r} among the records: give a .jsonl, a model or a source")
-        found.append(chosen)
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        found += chosen
+    return found
 
 
 def rival(line: Line, lines: Sequence[Line]) -> Line | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
+from harness.core.records import CostRecord, Key, Record, latest, of_kind
+from harness.cost import CONVENTIONS
 from harness.cost.published import agrees, published_costs
 from harness.report.layout import Table, as_block
 from models import spec
@@ -18,44 +21,69 @@ COST_TABLES = {
 Row = dict[str, Any]
 
 
-def costs(records: pd.DataFrame) -> list[Row]:
+def costs(records: Iterable[Record]) -> list[Row]:
     """One row a model and question: parameters, exact GMACs by kind, each convention's figure, the published ones.
 
-    Figures are in 10^9 of their unit, which the name ends in; parameters in 10^6. `records` are those of the store;
-    of two that answer the same question the later counts.
+    Figures are in 10^9 of their unit, which the name ends in; parameters in 10^6. Of two records of one question the
+    later counts. A convention that fixes a batch of its own stands beside every batch of its model and resolution.
     """
-    rows: dict[tuple[Any, ...], Row] = {}
-    for record in records.to_dict("records"):
-        if record["quantity"] not in ("cost", "params", "elementwise"):
+    rows: dict[Key, Row] = {}
+    fixed: dict[Key, Row] = {}
+    for record in latest(of_kind(records, CostRecord)).values():
+        if record.quantity == "crossover":
             continue
-        by_input = isinstance(record.get("input"), str)
-        question: Row = {"input": record["input"]} if by_input else {"resolution": int(record["resolution"])}
-        row = rows.setdefault((record["model"], *question.values()), {"model": record["model"], **question})
-        if record.get("frames", 0) > 0:
-            row["frames"] = int(record["frames"])
-        name = str(record["convention"])
-        if record["quantity"] == "params":
-            row["params_m" if name == "exact" else f"{name}_params_m"] = record["value"] / 1e6
+        convention = CONVENTIONS.get(str(record.get("convention")))
+        if convention and convention.batch:
+            if record.get("batch") == convention.batch:
+                fixed.setdefault(_question(record, "convention", "batch"), {}).update(_figures(record))
             continue
-        if record["quantity"] == "elementwise":
-            row["elementwise_g"] = record["value"] / 1e9
-            continue
-        row[name + ("_gflops" if record["unit"] == "FLOP" else "_gmacs")] = record["value"] / 1e9
-        row |= {f"{name}_method": record["method"], f"{name}_omits": ", ".join(record["omitted"])}
-        row[f"{name}_omits_share"] = sum(record["omitted"].values())
-        row |= {f"{kind}_gmacs": macs / 1e9 for kind, macs in record["parts"].items()}
-        if record["note"]:
-            row["note"] = record["note"]
+        row = rows.setdefault(_question(record, "convention"), _first_columns(record))
+        row |= _figures(record)
     printed = published_costs()
     for key, row in rows.items():
-        row |= printed.get(key, {})
+        row |= fixed.get(tuple(pair for pair in key if pair[0] != "batch"), {})
+        row |= printed.get((row["model"], row.get("resolution", 0)), {}) if "batch" not in row else {}
         for ours, theirs in (("paper_gmacs", "published_gflops"), ("paper_params_m", "published_params_m")):
             if ours in row and theirs in row:
                 row[theirs.removeprefix("published_") + "_match"] = agrees(row[ours], row[theirs])
     return list(rows.values())
 
 
-def table(number: int, records: pd.DataFrame) -> pd.DataFrame:
+def _question(record: CostRecord, *without: str) -> Key:
+    """What a row is of: the record's key, apart from its quantity and those fields."""
+    return tuple(pair for pair in record.key() if pair[0] not in ("quantity", *without))
+
+
+def _first_columns(record: CostRecord) -> Row:
+    """Model, resolution or shapes of the inputs; frames of a clip; the batch where it is not one."""
+    row = {"model": record.get("model")}
+    row |= {name: record.get(name) for name in ("input", "resolution") if record.get(name) is not None}
+    row |= {"frames": record.get("frames")} if record.get("frames") else {}
+    return row | ({"batch": record.get("batch")} if record.get("batch", 1) != 1 else {})
+
+
+def _figures(record: CostRecord) -> Row:
+    """The columns that a record fills."""
+    assert record.value is not None
+    name = str(record.get("convention"))
+    if record.quantity == "params":
+        return {"params_m" if name == "exact" else f"{name}_params_m": record.value / 1e6}
+    if record.quantity == "elementwise":
+        return {"elementwise_g": record.value / 1e9}
+    row: Row = {name + ("_gflops" if record.unit == "FLOP" else "_gmacs"): record.value / 1e9}
+    row |= {f"{name}_method": record.method, f"{name}_omits": ", ".join(record.omitted)}
+    row[f"{name}_omits_share"] = sum(record.omitted.values())
+    row |= {f"{kind}_gmacs": macs / 1e9 for kind, macs in record.parts.items()}
+    return row | ({"note": record.note} if record.note else {})
+
+
+def single_images(records: Iterable[Record]) -> dict[tuple[str, int], Row]:
+    """The rows of one image or clip a forward pass, by model and resolution."""
+    alone = [row for row in costs(records) if "resolution" in row and "batch" not in row]
+    return {(row["model"], row["resolution"]): row for row in alone}
+
+
+def table(number: int, records: Iterable[Record]) -> pd.DataFrame:
     """An efficiency table of the paper (4, 5 or 6): as printed, under the paper's convention, and exact.
 
     `vs_dit` columns divide by the exact figure of the DiT of the same size, patch and resolution. Raises ValueError for
@@ -63,7 +91,7 @@ def table(number: int, records: pd.DataFrame) -> pd.DataFrame:
     """
     if number not in COST_TABLES:
         raise ValueError(f"table {number} has no costs; choose from {', '.join(map(str, COST_TABLES))}")
-    known = {(row["model"], row.get("resolution")): row for row in costs(records)} if len(records) else {}
+    known = single_images(records)
     rows = []
     for (model, resolution), cell in published_costs(number).items():
         rival = spec(model.replace("DiM", "DiT")).name
@@ -105,7 +133,7 @@ def table_notes(number: int) -> list[str]:
     return notes
 
 
-def cost_table(number: int, records: pd.DataFrame) -> Table:
+def cost_table(number: int, records: Iterable[Record]) -> Table:
     """`table`, to be shown: with what its columns mean. Raises ValueError as `table` does."""
     data = table(number, records)
     claim = _claim(data) if number == 4 else []

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import pandas as pd
-
+from harness.core.records import Key, LatencyRecord, MemoryRecord, Record, latest, of_kind
 from harness.core.workload import Workload, preset
 from harness.report.layout import Block
 
@@ -15,60 +14,60 @@ SWEEP_COMMAND = f"python -m harness.bench --preset {SWEEP}"
 ANY_GPU = "any CUDA GPU"
 MISSING = "missing"
 Row = dict[str, Any]
+RUN = ("model", "resolution", "batch", "frames", "action", "dtype", "mixer", "checkpointing")
+"""Columns that say what was run."""
 
 
-def key_of(record: Row) -> Row:
-    """What was run, of a record of `latency` or `peak_memory`, of `Workload.settings()`, or of a row made by this."""
-    attention, scan = record.get("attention"), record.get("scan")
-    mixer = record.get("mixer") or (f"{attention} attention" if isinstance(attention, str) else f"{scan} scan")
-    counts = {"resolution": int(record["resolution"]), "batch": int(record["batch"])}  # a frame with gaps has floats
-    how = {"action": record["action"], "dtype": record["dtype"], "mixer": mixer}
-    frames = record.get("frames", 0)
-    clip = {"frames": int(frames) if frames > 0 else 0}  # of images there are none, which a frame of records has as NaN
-    return {"model": record["model"], **counts, **clip, **how, "checkpointing": bool(record["checkpointing"])}
+def key_of(workload: Mapping[str, Any]) -> Key:
+    """What was run, whatever it was run on: the key of a predicted peak of the same workload."""
+    return MemoryRecord.key_of("peak_memory", workload)
 
 
-def sweep_keys(workloads: Iterable[Workload] | None = None) -> list[Row]:
-    """The runs of the GPU sweep, or of other workloads, as `key_of` gives them."""
-    return [key_of(w.settings()) for w in (preset(SWEEP) if workloads is None else workloads)]
+def columns_of(workload: Mapping[str, Any]) -> Row:
+    """The same as columns of a table."""
+    attention, scan = workload.get("attention"), workload.get("scan")
+    mixer = f"{attention} attention" if attention else f"{scan} scan" if scan else ""
+    stated = {"frames": 0, "checkpointing": False, **workload, "mixer": mixer}
+    return {name: stated[name] for name in RUN}
 
 
 def is_gpu(device: str) -> bool:
     return not device.startswith("cpu")
 
 
-def measured(records: pd.DataFrame) -> dict[str, list[Row]]:
+def measured(records: Iterable[Record]) -> dict[str, list[LatencyRecord]]:
     """The latest record of each run, by device, GPUs first; an error stands only where nothing better was recorded."""
-    latest: dict[tuple[str, str], Row] = {}
-    for record in _of(records, "latency"):
-        known = (record["device"], str(key_of(record)))
-        if record["verdict"] != "error" or latest.get(known, record)["verdict"] == "error":
-            latest[known] = record
-    devices = dict.fromkeys(sorted((device for device, _ in latest), key=lambda name: (not is_gpu(name), name)))
-    return {device: [row for (where, _), row in latest.items() if where == device] for device in devices}
+    found: dict[Key, LatencyRecord] = {}
+    for record in of_kind(records, LatencyRecord):
+        if record.verdict != "error" or found.get(record.key(), record).verdict == "error":
+            found[record.key()] = record
+    names = dict.fromkeys(record.workload["device"] for record in found.values())
+    devices = sorted(names, key=lambda name: (not is_gpu(name), name))
+    return {device: [r for r in found.values() if r.workload["device"] == device] for device in devices}
 
 
-def with_missing(found: dict[str, list[Row]], asked: list[Row]) -> dict[str, list[Row]]:
-    """`measured`, and a record of verdict `missing` for each run of the sweep that a GPU has not answered.
+def runs_on_devices(
+    records: Iterable[Record], sweep: Iterable[Workload] | None = None
+) -> Iterator[tuple[str, Mapping[str, Any], LatencyRecord | None]]:
+    """Device, workload and record of each run; None for a run of the sweep that a GPU has not answered.
 
-    Where no GPU has been measured, all of them are missing on "any CUDA GPU".
+    `sweep` are the workloads that a GPU is expected to answer (default: the GPU sweep's). Where no GPU was measured,
+    all of them are missing on "any CUDA GPU".
     """
+    expected = [w.settings() for w in (preset(SWEEP) if sweep is None else sweep)]
+    found = measured(records)
     gpus = [device for device in found if is_gpu(device)] or [ANY_GPU]
-    filled = {}
-    for device in gpus:
-        have = {str(key_of(row)): row for row in found.get(device, [])}
-        rows = [have.pop(str(key), {**key, "device": device, "verdict": MISSING}) for key in asked]
-        filled[device] = rows + list(have.values())
-    return filled | {device: rows for device, rows in found.items() if device not in filled}
+    for device in dict.fromkeys([*gpus, *found]):
+        have = {key_of(record.workload): record for record in found.get(device, [])}
+        for workload in expected if is_gpu(device) else []:
+            yield device, workload, have.pop(key_of(workload), None)
+        for record in have.values():
+            yield device, record.workload, record
 
 
-def predicted(records: pd.DataFrame) -> dict[str, Row]:
-    """The latest prediction of each run, by its key as text."""
-    return {str(key_of(record)): record for record in _of(records, "peak_memory")}
-
-
-def _of(records: pd.DataFrame, quantity: str) -> list[Row]:
-    return records[records["quantity"] == quantity].to_dict("records") if len(records) else []
+def predicted(records: Iterable[Record]) -> dict[Key, MemoryRecord]:
+    """The latest prediction of each run."""
+    return latest(of_kind(records, MemoryRecord))
 
 
 def by_resolution(rows: list[tuple[Row, str]], caption: str) -> Block:

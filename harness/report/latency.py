@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from harness.core.records import LatencyRecord, Record
+from harness.core.workload import Workload
 from harness.report.figures import style
 from harness.report.figures.cost import mark_crossovers
 from harness.report.hardware import (
@@ -16,11 +19,9 @@ from harness.report.hardware import (
     SWEEP_COMMAND,
     Row,
     by_resolution,
+    columns_of,
     is_gpu,
-    key_of,
-    measured,
-    sweep_keys,
-    with_missing,
+    runs_on_devices,
 )
 from harness.report.layout import Table
 
@@ -37,27 +38,30 @@ NOTES = [
 ]
 
 
-def latency_rows(records: pd.DataFrame, asked: list[Row] | None = None) -> list[Row]:
+def latency_rows(records: Sequence[Record], sweep: Iterable[Workload] | None = None) -> list[Row]:
     """A row a run and device: median, spread, throughput, achieved FLOP/s; the GPU sweep's gaps as missing."""
-    found = with_missing(measured(records), sweep_keys() if asked is None else asked)
-    return [{"device": device, **_row(record)} for device, rows in found.items() for record in rows]
+    return [
+        {"device": device, **columns_of(workload), **_row(record)}
+        for device, workload, record in runs_on_devices(records, sweep)
+    ]
 
 
-def _row(record: Row) -> Row:
-    row = {**key_of(record), "verdict": record["verdict"]}
-    if record["verdict"] == "ok":
-        low, median, high = pd.Series(record["samples"]).quantile([0.25, 0.5, 0.75])
-        parts = record["parts"]
-        row |= {"ms": 1e3 * median, "iqr_ms": 1e3 * (high - low), "items_per_s": record["batch"] / median}
-        row |= {"tflop_per_s": parts["flops"] / median / 1e12, "n_samples": len(record["samples"])}
-        row["joules_per_item"] = parts["joules"] / record["batch"] if "joules" in parts else None
-    row["note"] = record.get("note", "")
-    return row
+def _row(record: LatencyRecord | None) -> Row:
+    if record is None:
+        return {"verdict": MISSING, "note": ""}
+    row: Row = {"verdict": record.verdict}
+    if record.verdict == "ok":
+        low, median, high = pd.Series(record.samples).quantile([0.25, 0.5, 0.75])
+        parts, batch = record.parts, record.workload["batch"]
+        row |= {"ms": 1e3 * median, "iqr_ms": 1e3 * (high - low), "items_per_s": batch / median}
+        row |= {"tflop_per_s": parts["flops"] / median / 1e12, "n_samples": len(record.samples)}
+        row["joules_per_item"] = parts["joules"] / batch if "joules" in parts else None
+    return row | {"note": record.note}
 
 
-def latency_table(records: pd.DataFrame, asked: list[Row] | None = None) -> Table:
+def latency_table(records: Sequence[Record], sweep: Iterable[Workload] | None = None) -> Table:
     """Latency, throughput and achieved FLOP/s by resolution, a set of grids a device."""
-    rows = latency_rows(records, asked)
+    rows = latency_rows(records, sweep)
     blocks = []
     for device in dict.fromkeys(row["device"] for row in rows):
         here = [row for row in rows if row["device"] == device]
@@ -85,7 +89,7 @@ def _figure(row: Row, value: float | None) -> str:
 # ---- The figure -----------------------------------------------------------------------------------------------------
 
 
-def latency_figure(records: pd.DataFrame) -> Figure:
+def latency_figure(records: Sequence[Record]) -> Figure:
     """Latency of a forward pass against resolution, a panel a device, with the measured crossover and the analytic one.
 
     The first panel is of a GPU; where none was measured it says so in words.
@@ -107,7 +111,7 @@ def latency_figure(records: pd.DataFrame) -> Figure:
     return drawing
 
 
-def _panel(axes: Axes, rows: list[Row], records: pd.DataFrame) -> None:
+def _panel(axes: Axes, rows: list[Row], records: Sequence[Record]) -> None:
     """Lines of one device, in the dtype and batch most measured there; what ran out of memory is named."""
     kinds = [(row["dtype"], row["batch"]) for row in rows]
     kind = max(kinds, key=kinds.count)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from harness.core.records import LatencyRecord, MemoryRecord, Record
+from harness.core.workload import Workload
 from harness.report.figures import style
 from harness.report.hardware import (
     MISSING,
+    RUN,
     SWEEP_COMMAND,
     Row,
     by_resolution,
+    columns_of,
     is_gpu,
     key_of,
-    measured,
     predicted,
-    sweep_keys,
-    with_missing,
+    runs_on_devices,
 )
 from harness.report.layout import Table
 
@@ -39,48 +42,45 @@ NOTES = [
 ]
 
 
-def memory_rows(records: pd.DataFrame, asked: list[Row] | None = None) -> list[Row]:
+def memory_rows(records: Sequence[Record], sweep: Iterable[Workload] | None = None) -> list[Row]:
     """A row a run and device: the predicted peak, what it consists of, the measured peak, and their ratio; in GiB.
 
     Runs that were only predicted are rows without a device.
     """
     predictions = predicted(records)
-    found = with_missing(measured(records), sweep_keys() if asked is None else asked)
-    rows = []
-    seen = set()
-    for device, several in found.items():
-        for record in several:
-            key = key_of(record)
-            seen.add(str(key))
-            rows.append({**key, "device": device, **_predicted(predictions, key, record), **_measured(record)})
+    rows, seen = [], set()
+    for device, workload, record in runs_on_devices(records, sweep):
+        seen.add(key_of(workload))
+        guess = _predicted(predictions.get(key_of(workload)), record)
+        rows.append({**columns_of(workload), "device": device, **guess, **_measured(record)})
     alone = [record for key, record in predictions.items() if key not in seen]
-    return rows + [{**key_of(r), "device": "", **_predicted(predictions, key_of(r), r), "measured": ""} for r in alone]
+    return rows + [{**columns_of(r.workload), "device": "", **_predicted(r, None), "measured": ""} for r in alone]
 
 
-def _predicted(predictions: dict[str, Row], key: Row, record: Row) -> Row:
-    known = predictions.get(str(key))
+def _predicted(known: MemoryRecord | None, record: LatencyRecord | None) -> Row:
     if known is None:
-        nbytes = (record.get("parts") or {}).get("predicted_bytes")
+        nbytes = record.parts.get("predicted_bytes") if record else None
         return {"predicted_gib": nbytes / GIB if nbytes else None}
-    parts = {name.replace(" ", "_") + "_gib": nbytes / GIB for name, nbytes in known["parts"].items()}
+    assert known.value is not None
+    parts = {name.replace(" ", "_") + "_gib": nbytes / GIB for name, nbytes in known.parts.items()}
     return {
-        "predicted_gib": known["value"] / GIB,
+        "predicted_gib": known.value / GIB,
         **parts,
-        "largest": known["note"].removeprefix("largest activation: "),
+        "largest": known.note.removeprefix("largest activation: "),
     }
 
 
-def _measured(record: Row) -> Row:
-    if record["verdict"] != "ok":
-        return {"measured": record["verdict"]}
-    peak, guess = record["parts"]["peak_bytes"], record["parts"]["predicted_bytes"]
+def _measured(record: LatencyRecord | None) -> Row:
+    if record is None or record.verdict != "ok":
+        return {"measured": record.verdict if record else MISSING}
+    peak, guess = record.parts["peak_bytes"], record.parts["predicted_bytes"]
     return {"measured": "ok", "measured_gib": peak / GIB, "measured_over_predicted": peak / guess}
 
 
-def memory_table(records: pd.DataFrame, asked: list[Row] | None = None) -> Table:
+def memory_table(records: Sequence[Record], sweep: Iterable[Workload] | None = None) -> Table:
     """Peak memory by resolution: predicted, with the card that it fits, and measured on each device."""
-    rows = memory_rows(records, asked)
-    once = {str(key_of(row)): row for row in rows}.values()
+    rows = memory_rows(records, sweep)
+    once = {tuple(row[name] for name in RUN): row for row in rows}.values()
     blocks = [
         by_resolution([(row, _card(row["predicted_gib"])) for row in once], "Predicted peak, GiB [smallest card]")
     ]
@@ -107,7 +107,7 @@ def _peak(row: Row) -> str:
 PANELS = (("forward", "float32"), ("train", "bfloat16"))
 
 
-def memory_figure(records: pd.DataFrame) -> Figure:
+def memory_figure(records: Sequence[Record]) -> Figure:
     """Peak memory of one image against resolution: lines predicted, rings measured on a GPU, cards as levels."""
     rows = [
         row for row in memory_rows(records, []) if row["batch"] == 1 and not (row["checkpointing"] or row["frames"])

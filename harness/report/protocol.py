@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
+from harness.core.records import ScoreRecord, frozen
 from harness.data import EMBEDDED
-
-Record = dict[str, Any]
 
 OF_ALL = ("reference", "reference_sha256", "resolution", "split", "stride_real", "stride_fake", "covariance")
 """Fields of a record that cells of one table share, as they do those of `training`, `sampling` and `extractor`."""
@@ -20,29 +18,21 @@ VARIES = {2: {"step"}, 3: {"training.joint_images"}, 7: {"sampling.cfg_scale"}}
 """By table, what its rows vary."""
 
 
-def fields(record: Record) -> Record:
-    """What a record's protocol consists of, flat; what is absent or NaN is None."""
-    flat: Record = {name: _value(record.get(name)) for name in OF_ALL}
+def fields(record: ScoreRecord) -> dict[str, Any]:
+    """What a record's protocol consists of, flat; what is absent is None."""
+    flat: dict[str, Any] = {name: frozen(record.get(name)) for name in OF_ALL}
     if flat["reference"] is None:  # an Inception Score needs none
         del flat["reference"], flat["reference_sha256"]
-    flat |= {f"{name} of {record['quantity']}": _value(record.get(name)) for name in OF_QUANTITY}
-    flat["step"] = _value(record.get("step"))
+    flat |= {f"{name} of {record.quantity}": frozen(record.get(name)) for name in OF_QUANTITY}
+    flat["step"] = record.get("step")
     for group in ("training", "sampling", "extractor"):
-        given = record.get(group)
-        flat |= {f"{group}.{name}": _value(value) for name, value in given.items()} if isinstance(given, dict) else {}
+        flat |= {f"{group}.{name}": frozen(value) for name, value in (record.get(group) or {}).items()}
     return {name: value for name, value in flat.items() if name not in FREE}
 
 
-def _value(value: Any) -> Any:
-    """Comparable: lists as tuples, whole floats of a frame with gaps as integers, NaN as None."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else int(value) if value.is_integer() else value
-    if isinstance(value, list | tuple):
-        return tuple(map(_value, value))
-    return value
-
-
-def check(table: int, records: Iterable[tuple[str, Record]], own: Iterable[tuple[str, Record]] = ()) -> Record:
+def check(
+    table: int, records: Iterable[tuple[str, ScoreRecord]], own: Iterable[tuple[str, ScoreRecord]] = ()
+) -> dict[str, Any]:
     """The values of each field of the protocol over all labelled records; more than one only of what rows vary.
 
     `own` are of a user's checkpoints: how those were trained is not asked, how they are scored is. Raises ValueError
@@ -68,7 +58,7 @@ def check(table: int, records: Iterable[tuple[str, Record]], own: Iterable[tuple
     return values
 
 
-def words(values: Record, seeds: Iterable[int]) -> str:
+def words(values: dict[str, Any], seeds: Iterable[int]) -> str:
     """The protocol of `check` as a line: features, samples, reference, sampling, training, seeds."""
 
     def one(name: str) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from harness.core.records import Record, ScoreRecord
 from harness.metrics.recipes import MAX_DUPLICATES
 from harness.report import protocol
 from harness.report.cells import (
@@ -16,7 +17,6 @@ from harness.report.cells import (
     NOT_MADE,
     Cell,
     Line,
-    Record,
     columns_of,
     included_lines,
     lines_of,
@@ -61,7 +61,7 @@ def better(lines: Sequence[Line], columns: Iterable[str]) -> set[tuple[int, str]
     return bold
 
 
-def quality_table(number: int, suite: Suite, records: pd.DataFrame, own: pd.DataFrame | None = None) -> Table:
+def quality_table(number: int, suite: Suite, records: Iterable[Record], own: Iterable[ScoreRecord] = ()) -> Table:
     """A quality table of the paper, printed beside measured, with its protocol and what becomes of its claim.
 
     `records` are those of harness.core.store; `own` are a user's, shown as extra rows. Raises ValueError for an unknown
@@ -71,7 +71,7 @@ def quality_table(number: int, suite: Suite, records: pd.DataFrame, own: pd.Data
         raise ValueError(f"table {number} has no quality; choose from {', '.join(map(str, QUALITY_TABLES))}")
     printed, columns = columns_of(number), measured_columns(number, suite)
     measured = lines_of(number, suite, records)
-    extra = included_lines(own, number, columns, measured) if own is not None else []
+    extra = included_lines(own, number, columns, measured)
     labelled = [[(line.label, record) for line in several for record in line.records] for several in (measured, extra)]
     shared = protocol.check(number, *labelled)
     lines = measured + extra
@@ -123,8 +123,8 @@ def _measured(lines: Sequence[Line]) -> str:
     return ", ".join(f"@{space}" for space in spaces) or "measured"
 
 
-def _data(line: Line, columns: list[str]) -> Record:
-    row: Record = {"printed_row": line.printed_label, "measured_row": line.label, "family": line.family}
+def _data(line: Line, columns: list[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {"printed_row": line.printed_label, "measured_row": line.label, "family": line.family}
     row |= {"variant": line.variant, "contest": line.contest, "params_m": line.params_m, "gmacs": line.gmacs}
     for column in columns:
         cell = line.cells.get(column, Cell(mark="" if line.label == NOT_MADE else MISSING))
@@ -137,9 +137,9 @@ def _data(line: Line, columns: list[str]) -> Record:
 def _repetitive(line: Line) -> list[tuple[int, float]]:
     """Training seeds whose samples repeat themselves beyond what harness.eval lets pass unasked, and the share."""
     shares = {
-        int(record["training"]["seed"]): record["duplicates"] / record["n_samples"]
+        int(record.workload["training"]["seed"]): record.workload["duplicates"] / record.workload["n_samples"]
         for record in line.records
-        if isinstance(record.get("training"), dict) and record.get("duplicates")
+        if record.get("training") and record.get("duplicates")
     }
     return [(seed, share) for seed, share in sorted(shares.items()) if share > MAX_DUPLICATES]
 

@@ -6,13 +6,14 @@ import pandas as pd
 
 from harness.core import store
 from harness.core.formats import render
+from harness.core.records import ScoreRecord
 
 FORMATS = ("table", "csv", "json")
 SPREAD = ("standard_error", "low", "high")
 VIDEO = ("split", "stride_real", "stride_fake", "offset_seed", "codec", "codec_real", "covariance")
 
 
-def show(records: list[store.Measurement], style: str) -> str:
+def show(records: list[ScoreRecord], style: str) -> str:
     """Records as text: in full as CSV or JSON, or as a table under the protocol they follow."""
     if style != "table":
         return render(store.frame(records), style)
@@ -40,7 +41,7 @@ def show(records: list[store.Measurement], style: str) -> str:
     return "\n".join([*protocols, pd.DataFrame(rows).to_string(index=False), *lines])
 
 
-def protocol(one: store.Measurement) -> str:
+def protocol(one: ScoreRecord) -> str:
     """What two numbers must share to be compared, in one line."""
     about = one.workload
     extractor = about["extractor"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from harness.core.store import ROOT
+from harness.core.paths import CHECKOUT
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Workers:
         with log.open("ab") as file:
             child = subprocess.Popen(
                 [*launcher, *command], stdout=file, stderr=subprocess.STDOUT, env=environment, pass_fds=[lock],
-                start_new_session=True, cwd=ROOT,
+                start_new_session=True, cwd=CHECKOUT,
             )  # fmt: skip
             self.children.add(child)
             if self.stopped.is_set():

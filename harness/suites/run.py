@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.core.records import Record, ScoreRecord, of_kind
 from harness.data import EMBEDDED
 from harness.diffusion.config import PRESETS, TrainConfig
 from models import ModelSpec, spec
@@ -104,13 +105,13 @@ class Score:
         counts = [re.match(r"[a-z]+(\d+)(k?)", metric) for metric in self.metrics]
         return max(int(count[1]) * (1000 if count[2] else 1) for count in counts if count)
 
-    def answers(self, record: Mapping[str, Any]) -> bool:
-        """Whether a record (a row of harness.core.store.load) is a value of one of these metrics on these samples."""
+    def asks_for(self, record: ScoreRecord) -> bool:
+        """Whether a record, a failure too, is of one of these metrics on these samples of these weights."""
         training, sampling = record.get("training"), record.get("sampling")
-        if not isinstance(training, dict) or not isinstance(sampling, dict) or record["verdict"] != "ok":
+        if not training or not sampling:
             return False
         if (training.get("model"), training.get("seed")) != (self.run.model, self.run.seed):
-            return False  # as most do, and the rest costs more to compare
+            return False  # as most do, and the rest takes longer to compare
         ours = dataclasses.asdict(self.run.config)
         defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
         drawn: dict[str, Setting] = {"cfg_scale": self.cfg_scale, "steps": self.sampling_steps, "seed": self.run.seed}
@@ -122,9 +123,13 @@ class Score:
             and all(sampling.get(name) == value for name, value in drawn.items())
         )
 
-    def missing(self, records: Iterable[Mapping[str, Any]]) -> list[str]:
-        """The metrics that no record answers."""
-        found = {record["metric"] for record in records if self.answers(record)}
+    def is_answered_by(self, record: ScoreRecord) -> bool:
+        """Whether a record gives a value of one of these metrics on these samples."""
+        return record.verdict == "ok" and self.asks_for(record)
+
+    def missing(self, records: Iterable[Record]) -> list[str]:
+        """The metrics that no record gives a value of."""
+        found = {record.get("metric") for record in of_kind(records, ScoreRecord) if self.is_answered_by(record)}
         return [metric for metric in self.metrics if metric not in found]
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
+from harness.core.records import Record
 from harness.report.figures import style
 from harness.report.figures.contact_sheets import contact_figure
 from harness.report.figures.cost import cost_figure
@@ -19,12 +18,12 @@ if TYPE_CHECKING:
 
     from harness.suites.suite import Suite
 
-OF_COSTS: dict[str, Callable[[pd.DataFrame], Figure]] = {
+OF_COSTS: dict[str, Callable[[Sequence[Record]], Figure]] = {
     "cost": cost_figure,
     "memory": memory_figure,
     "latency": latency_figure,
 }
-OF_QUALITY: dict[str, Callable[[Suite, pd.DataFrame], Figure]] = {
+OF_QUALITY: dict[str, Callable[[Suite, Sequence[Record]], Figure]] = {
     "figure1": training_figure,
     "figure3": lambda suite, records: contact_figure(suite),
     "quality-vs-gmacs": gmacs_figure,
@@ -35,7 +34,7 @@ OF_QUALITY: dict[str, Callable[[Suite, pd.DataFrame], Figure]] = {
 FIGURES = (*OF_QUALITY, *OF_COSTS)
 
 
-def drawn(name: str, records: pd.DataFrame, suite: Suite | None = None) -> Figure | str:
+def drawn(name: str, records: Sequence[Record], suite: Suite | None = None) -> Figure | str:
     """`figure`, or where the records lack it, a sentence that says so."""
     try:
         return figure(name, records, suite)
@@ -45,7 +44,7 @@ def drawn(name: str, records: pd.DataFrame, suite: Suite | None = None) -> Figur
         return f"not drawn: {error}"
 
 
-def figure(name: str, records: pd.DataFrame, suite: Suite | None = None) -> Figure:
+def figure(name: str, records: Sequence[Record], suite: Suite | None = None) -> Figure:
     """A figure by name, from the records; those of quality are of a suite (default: `digits`).
 
     Raises ValueError for an unknown name, and where the records lack what it shows, with the command that makes them.

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.core.store import RESULTS
+from harness.core.paths import PROJECT
 from harness.data import EMBEDDED
 from harness.report.figures import style
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from harness.suites.suite import Suite
 
-SAMPLES = RESULTS / "samples"
+SAMPLES = PROJECT / "samples"
 
 
 def sheets(folder: Path = SAMPLES) -> list[tuple[Path, dict[str, Any]]]:

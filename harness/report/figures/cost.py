@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from harness.report.cost import costs
+from harness.core.records import CostRecord, Record, of_kind
+from harness.report.cost import single_images
 from harness.report.figures import style
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COST_MODELS = ("DiT-XL/2", "DiM-XL/2", "DiM-XL/2-matched")
 
 
-def cost_figure(records: pd.DataFrame) -> Figure:
+def cost_figure(records: Sequence[Record]) -> Figure:
     """Exact cost against resolution, a line a model, the crossovers marked; the printed Gflops of Table 4 beside it."""
-    rows = [row for row in costs(records) if row["model"] in COST_MODELS and "exact_gmacs" in row]
+    rows = [row for row in single_images(records).values() if row["model"] in COST_MODELS and "exact_gmacs" in row]
     if not rows:
         raise ValueError(
             f"the cost figure needs records of {', '.join(COST_MODELS)}: python -m harness.plots makes them"
@@ -43,12 +44,13 @@ def cost_figure(records: pd.DataFrame) -> Figure:
     return drawing
 
 
-def mark_crossovers(axes, records: pd.DataFrame, models, low: float, high: float) -> None:
+def mark_crossovers(axes: Axes, records: Sequence[Record], models: Collection[str], low: float, high: float) -> None:
     """A vertical line where each DiM's exact cost falls to that of its DiT, by the records."""
     marks = {}
-    for record in records[records["quantity"] == "crossover"].to_dict("records"):
-        if record["model"] in models and record["value"] and low <= record["value"] <= high:
-            marks[record["model"]] = record["value"]
+    for record in of_kind(records, CostRecord):
+        pixels = record.value if record.quantity == "crossover" and record.get("model") in models else None
+        if pixels and low <= pixels <= high:
+            marks[record.workload["model"]] = pixels
     for model, pixels in marks.items():
         colour = style.look_of(model)["color"]
         axes.axvline(pixels, color=colour, linewidth=0.8, linestyle="--", zorder=0)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from harness.core.records import Record
 from harness.report.cells import evaluations, measure
-from harness.report.cost import costs
 from harness.report.figures import style
+from harness.suites.costs import exact_cost
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,9 +32,10 @@ class Point:
     variant: str
     step: int
     guidance: float
-    resolution: int
     quantity: str
     values: tuple[float, ...]
+    params: int
+    macs: int
 
     @property
     def mean(self) -> float:
@@ -65,7 +65,7 @@ def _part(model: str, group: int) -> str:
     return match[group]
 
 
-def points(suite: Suite, records: pd.DataFrame) -> list[Point]:
+def points(suite: Suite, records: Iterable[Record]) -> list[Point]:
     """What is measured of a suite's images, each model, step and guidance once."""
     known = evaluations(records)
     found: dict[tuple[str, int, float], Point] = {}
@@ -76,8 +76,9 @@ def points(suite: Suite, records: pd.DataFrame) -> list[Point]:
         if not used:
             continue
         one = used[0]
-        point = Point(one["model"], row.family, row.variant, int(one["step"]), float(one["sampling"]["cfg_scale"]),
-                      int(one["resolution"]), cell.quantity, cell.values)  # fmt: skip
+        score, cost = row.scores[0], exact_cost(row.scores[0].run)
+        point = Point(one.workload["model"], row.family, row.variant, score.step, score.cfg_scale, cell.quantity,
+                      cell.values, cost.params, cost.macs)  # fmt: skip
         key = (point.model, point.step, point.guidance)
         if key not in found or len(found[key].values) < len(point.values):
             found[key] = point
@@ -133,7 +134,7 @@ def _seeds(chosen: Sequence[Point]) -> str:
     return f"mean, ± standard deviation over {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "") + " seeds"
 
 
-def training_figure(suite: Suite, records: pd.DataFrame) -> Figure:
+def training_figure(suite: Suite, records: Iterable[Record]) -> Figure:
     """Figure 1: quality against training steps, a panel a size, both families, a band over seeds."""
     chosen = _usual(points(suite, records))
     lines = {(p.size, p.patch, p.kind) for p in chosen}
@@ -179,19 +180,19 @@ ASIDE = {("DiT", ""): (1, 1), ("DiM", ""): (1, 1), ("DiM", "matched"): (1, -1), 
 """On which side of its point the size of each kind is written (right, up): neighbours do not meet."""
 
 
-def _against_cost(column: str, label: str, units: tuple[str, str]) -> Callable[[Suite, pd.DataFrame], Figure]:
-    """Of the models of Table 6: one patch, several sizes. `units` are of the column and of a thousandth of it."""
+def _against_cost(
+    amount: Callable[[Point], int], label: str, units: tuple[tuple[float, str], tuple[float, str]]
+) -> Callable[[Suite, Iterable[Record]], Figure]:
+    """Of the models of Table 6: one patch, several sizes. `units` are a large and a small one, with their size."""
 
-    def drawn(suite: Suite, records: pd.DataFrame) -> Figure:
-        exact = {(row["model"], row.get("resolution")): row for row in costs(records)} if len(records) else {}
+    def drawn(suite: Suite, records: Iterable[Record]) -> Figure:
         chosen = _last(_usual(points(_only(suite, 6), records)))
-        chosen = [point for point in chosen if column in exact.get((point.model, point.resolution), {})]
         _need(chosen, suite, f"quality against {label}", lambda point: point.model)
-        largest = max(exact[point.model, point.resolution][column] for point in chosen)
-        unit, scale = (units[0], 1) if largest >= 1 else (units[1], 1000)
+        largest = max(map(amount, chosen))
+        size, unit = next(((size, name) for size, name in units if largest >= size), units[-1])
 
         def x(point: Point) -> float:
-            return scale * exact[point.model, point.resolution][column]
+            return amount(point) / size
 
         drawing, axes = style.sheet(style.COLUMN, 2.8)
         for kind in _kinds(chosen):
@@ -212,12 +213,16 @@ def _against_cost(column: str, label: str, units: tuple[str, str]) -> Callable[[
     return drawn
 
 
-gmacs_figure = _against_cost("exact_gmacs", "exact cost of a forward pass", ("GMAC", "MMAC"))
-params_figure = _against_cost("params_m", "parameters", ("million", "thousand"))
+gmacs_figure = _against_cost(
+    lambda point: point.macs, "exact cost of a forward pass", ((1e9, "GMAC"), (1e6, "MMAC"))
+)
+params_figure = _against_cost(lambda point: point.params, "parameters", ((1e6, "million"), (1e3, "thousand")))
 
 
-def _swept(table: int, name: str, x: Callable[[Point], float], label: str) -> Callable[[Suite, pd.DataFrame], Figure]:
-    def drawn(suite: Suite, records: pd.DataFrame) -> Figure:
+def _swept(
+    table: int, name: str, x: Callable[[Point], float], label: str
+) -> Callable[[Suite, Iterable[Record]], Figure]:
+    def drawn(suite: Suite, records: Iterable[Record]) -> Figure:
         chosen = points(_only(suite, table), records)
         _need(chosen, suite, name, x)
         drawing, axes = style.sheet(style.COLUMN, 2.6)

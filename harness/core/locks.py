@@ -1,0 +1,45 @@
+"""One process a directory: a lock that lasts as long as the work; the kernel takes it back when its holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.core.provenance import command_line
+
+NAME = ".lock"
+
+
+class LockedError(OSError):
+    """Another process works in the directory."""
+
+
+@contextmanager
+def locked(directory: Path, wait: bool = False) -> Iterator[int]:
+    """The right to write into a directory, which is made where it is missing; gives the lock's file descriptor.
+
+    A child process that inherits the descriptor keeps the lock when its parent dies. With `wait` a second process says
+    on stderr who holds the directory and waits; without, it raises LockedError that says so. Raises OSError where
+    the directory cannot be made.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip() or "another process"
+            if not wait:
+                raise LockedError(f"{directory} is in use by {holder}") from None
+            print(f"waiting for {holder}, which works in {directory}", file=sys.stderr)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}: {command_line()}\n".encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
