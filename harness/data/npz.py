@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from lzma import LZMAError
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,9 +87,11 @@ class Npz:
                         f"{packed:,} bytes would grow to {declared:,}, as no data does; "
                         "if they are meant to, save it with numpy.savez, which does not compress"
                     )
-                order = "F" if fortran else "C"
+                order: Literal["F", "C"] = "F" if fortran else "C"
                 if info.compress_type == zipfile.ZIP_STORED and count:
-                    return np.memmap(self.path, dtype, "r", self._offset(info) + member.tell(), shape, order)
+                    start = self._offset(info) + member.tell()
+                    mapped: NDArray[Any] = np.memmap(self.path, dtype, "r", start, shape, order)
+                    return mapped
                 content = member.read(declared)
         except (ValueError, OSError, OverflowError) as error:
             reason = str(error).removeprefix(f"{self.path}: ")

@@ -31,7 +31,9 @@ CONTACT_SHEET = "grid.png"  # which harness.sample puts beside its samples
 class Source(Protocol):
     """`read` gives uint8 (n, [T,] H, W, C) of the items [start, stop). `count` is None where there is no end.
 
-    `identity` fixes every pixel: features of two sources with one identity are interchangeable.
+    `identity` fixes every pixel: features of two sources with one identity are interchangeable. `labels` are the
+    classes that items were drawn for, one each, or None. A source that draws its items may also have `origin` and
+    `seed`, which scores record: what the items follow from.
     """
 
     @property

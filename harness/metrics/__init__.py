@@ -8,7 +8,7 @@ Importing this needs no torch; `evaluate` imports it when called.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +35,6 @@ def evaluate(
     clips: ClipProtocol | None = None,
     extraction: Extraction | None = None,
     device: str | None = None,
-    origin: Mapping[str, object] | None = None,
-    seed: int | None = None,
 ) -> list[ScoreRecord]:
     """Score samples by metrics such as "fid50k" or "fd1k@digits" (harness.metrics.recipes); one record a number.
 
@@ -46,13 +44,12 @@ def evaluate(
     metric has one, or where the features are of embedded data, which is then the reference.
 
     Features are kept in `extraction.work_dir`: the same call, again or after it was killed, reads them. `device` is
-    CUDA where there is any. `origin` and `seed`, of the samples, go into the records. Under torchrun each process makes
-    its share of the features, and only the first gets records.
+    CUDA where there is any. Under torchrun each process makes its share of the features, and only the first gets
+    records. Several sets of samples against one reference are harness.metrics.evaluation.Evaluation's.
     Raises ValueError, in one line, for whatever cannot be scored.
     """
-    from harness.core.distributed import choose_device, ranks
+    from harness.core.distributed import processes
     from harness.metrics.evaluation import Evaluation
 
-    with ranks(choose_device(device)) as here:
-        evaluation = Evaluation(metrics, reference, here, settings=settings, clips=clips, extraction=extraction)
-        return evaluation.of(samples, origin=origin, seed=seed)
+    with processes(device) as here:
+        return Evaluation(metrics, reference, here, settings, clips, extraction).of(samples)

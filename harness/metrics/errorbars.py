@@ -54,9 +54,7 @@ def of_draws(values: Sequence[float], what: str) -> ErrorBar:
     return ErrorBar(spread, float(x.mean() - 1.96 * spread), float(x.mean() + 1.96 * spread), f"sd over {what}")
 
 
-def of_resamples(
-    statistic: Callable[[NDArray[np.int64]], float], count: int, settings: Settings
-) -> ErrorBar | None:
+def of_resamples(statistic: Callable[[NDArray[np.int64]], float], count: int, settings: Settings) -> ErrorBar | None:
     """Of `statistic(rows)` by resampling `count` rows with replacement; None where no resamples are wanted."""
     if settings.bootstrap < 2:
         return None

@@ -11,16 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.core import paths
-from harness.core.distributed import Ranks, barrier
+from harness.core.distributed import Ranks
 from harness.core.records import ScoreRecord
 from harness.data.clips import ArrayClips, open_clips
 from harness.data.sources import DATASETS, ArraySource, Source, open_images
 from harness.metrics import checks, recipes, references
 from harness.metrics.distances.distance import Comparison
 from harness.metrics.features import Space
-from harness.metrics.features.extractor import Extractor
-from harness.metrics.features.weights import load_weights
+from harness.metrics.features.extractor import Extractor, open_extractor
 from harness.metrics.recipes import Recipe
 from harness.metrics.records import record
 from harness.metrics.references import Reference
@@ -45,7 +43,6 @@ class Evaluation:
         metrics: str | Sequence[str],
         reference: Source | NDArray[Any] | str | Path | None,
         here: Ranks,
-        *,
         settings: Settings | None = None,
         clips: ClipProtocol | None = None,
         extraction: Extraction | None = None,
@@ -59,14 +56,11 @@ class Evaluation:
         self._extractors: dict[str, Extractor] = {}
         self._references: dict[tuple[object, ...], Reference] = {}
 
-    def of(
-        self,
-        samples: Source | NDArray[Any] | str | Path,
-        *,
-        origin: Mapping[str, object] | None = None,
-        seed: int | None = None,
-    ) -> list[ScoreRecord]:
-        """One record a number, in the order of the metrics' features; only the first process gets any."""
+    def of(self, samples: Source | NDArray[Any] | str | Path) -> list[ScoreRecord]:
+        """One record a number, in the order of the metrics' features; only the first process gets any.
+
+        A source that draws its samples states what they follow from, in `origin` and `seed`.
+        """
         what = _opened(samples, "samples")
         whole = [recipe for recipe in self.recipes if not recipe.frames]
         scored: list[Scored] = []
@@ -77,8 +71,9 @@ class Evaluation:
         for recipe in self.recipes:
             if recipe.frames:
                 scored += self._clips(recipe, what)
+        origin, seed = getattr(samples, "origin", {}), getattr(samples, "seed", None)
         return [
-            record(result, about | dict(origin or {}), self.settings, self.here, seed)
+            record(result, about | origin, self.settings, self.here, seed)
             for results, about in scored
             for result in results
         ]
@@ -88,11 +83,6 @@ class Evaluation:
         if space.name not in self._extractors:
             self._extractors[space.name] = open_extractor(space, self.extraction, self.here)
         return self._extractors[space.name]
-
-    @property
-    def root(self) -> Path:
-        """Where features are kept."""
-        return work_directory(self.extraction)
 
     def _source(self, what: Source | str, wanted: Sequence[Recipe]) -> Source:
         """Images, or clips in their whole length."""
@@ -152,7 +142,9 @@ class Evaluation:
         for repeat in range(self.settings.repeats):
             real = self._real_clips(recipe, protocol, repeat)
             needs = Needs.of_reference([recipe])
-            reference = references.of_source(real, extractor, needs, self.root, self.here, protocol.covariance)
+            reference = references.of_source(
+                real, extractor, needs, self.extraction.directory, self.here, protocol.covariance
+            )
             if not sets:
                 continue
             checks.same_side(source, reference)
@@ -181,7 +173,7 @@ class Evaluation:
 
     def _gather(self, source: Source, extractor: Extractor, wanted: Mapping[Span, Needs]) -> dict[Span, Statistics]:
         """Of the samples; empty but in the first process. Raises ValueError for too many copies."""
-        sets = gather(source, extractor, wanted, self.root, self.here, "samples")
+        sets = gather(source, extractor, wanted, self.extraction.directory, self.here, "samples")
         for found in sets.values():
             checks.few_duplicates(found, self.settings.max_duplicates)
         return sets
@@ -200,7 +192,7 @@ class Evaluation:
         key = (space.name, resolution, frames)
         if key not in self._references:
             self._references[key] = references.open_reference(
-                what, compared, self.extractor(space), self.root, self.here, resolution, frames
+                what, compared, self.extractor(space), self.extraction.directory, self.here, resolution, frames
             )
         return self._references[key]
 
@@ -217,27 +209,6 @@ def results_of(compared: Comparison) -> list[Result]:
     return [replace(result, notes=notes) for result in results]
 
 
-def open_extractor(space: Space, extraction: Extraction, here: Ranks) -> Extractor:
-    """The extractor of a feature space; the first process may download its weights, then the others find them."""
-    if not here.first:
-        barrier()
-    weights = load_weights(
-        space.weights,
-        path=extraction.weight_files.get(space.weights.name),
-        directory=extraction.weights_dir,
-        offline=extraction.offline,
-    )
-    if here.first:
-        barrier()
-    opened = space.open(weights, here.device)
-    return replace(opened, batch=extraction.batch or opened.batch)
-
-
-def work_directory(extraction: Extraction) -> Path:
-    """Where features are kept."""
-    return extraction.work_dir or paths.runs() / "eval"
-
-
 def _opened(what: Source | NDArray[Any] | str | Path, role: str) -> Source | str:
     """A source, or where one is."""
     if isinstance(what, str | Path):
@@ -248,7 +219,11 @@ def _opened(what: Source | NDArray[Any] | str | Path, role: str) -> Source | str
 
 
 def _cut(
-    what: Source | str, recipe: Recipe, stride: int | None, offset_seed: int | None = None, resolution: int | None = None
+    what: Source | str,
+    recipe: Recipe,
+    stride: int | None,
+    offset_seed: int | None = None,
+    resolution: int | None = None,
 ) -> Source:
     """Clips of the recipe's frames; a source that is not of whole videos is of clips already."""
     if isinstance(what, str) or (isinstance(what, ArraySource) and not isinstance(what, ArrayClips)):

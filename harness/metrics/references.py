@@ -19,10 +19,11 @@ from harness.data.npz import Npz
 from harness.data.sources import DATASETS, Source, open_images
 from harness.metrics import checks
 from harness.metrics.features import Space
-from harness.metrics.features.extractor import Extractor
+from harness.metrics.features.extractor import Extractor, open_extractor
 from harness.metrics.moments import Gaussian
 from harness.metrics.recipes import Recipe
-from harness.metrics.statistics import Needs, gather
+from harness.metrics.settings import Extraction
+from harness.metrics.statistics import Needs, Statistics, gather
 
 MEMBERS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}  # the names that ADM's evaluator reads
 MARK = "features"  # our own references state whose features their moments are
@@ -174,20 +175,34 @@ def mark(extractor: Extractor) -> str:
     return json.dumps(extractor.identity, sort_keys=True)
 
 
-def build(source: Source, space: Space, extractor: Extractor, out: Path, root: Path, here: Ranks) -> str:
-    """Write a reference that ADM's evaluator reads too, `out` and `out`.json beside it; returns the .npz's sha256.
+def build(data: str, space: Space, out: Path, extraction: Extraction, here: Ranks) -> str:
+    """Write a reference of images that ADM's evaluator reads too, `out` and `out`.json beside it.
 
     Moments are of all images, `arr_0` holds the 10,000 (or all) that serve precision and recall; `count` and
-    `features` state what the moments are of. Only the first process writes and gets an answer.
+    `features` state what the moments are of. Returns a line that says what was written; "" but in the first process.
+    Raises ValueError for a destination that is no .npz, or that would replace what is read.
     """
-    if source.count is None:
-        raise ValueError(f"{source.name} has no end; a reference is a set of known size")
+    if out.suffix != ".npz":
+        raise ValueError(f"--out must end in .npz, not {out.name!r}")
+    if out.resolve() == Path(data).expanduser().resolve() or (
+        out.exists() and Path(data).exists() and out.samefile(data)
+    ):
+        raise ValueError(f"--out would replace what is read: {out} and {data} are one file")
+    source = open_images(data, extraction.ref_resolution)
+    assert source.count is not None, "a set on disk has an end"
+    extractor = open_extractor(space, extraction, here)
     whole = (0, source.count)
     needs = Needs(frozenset(space.streams) & frozenset(MEMBERS))
-    gathered = gather(source, extractor, {whole: needs}, root, here, label="reference")
+    gathered = gather(source, extractor, {whole: needs}, extraction.directory, here, label="reference")
     if not here.first:
         return ""
-    found, members = gathered[whole], dict[str, NDArray[Any]]()
+    digest = write(source, extractor, gathered[whole], out)
+    return f"{out}: {source.count} images, sha256 {digest}\n"
+
+
+def write(source: Source, extractor: Extractor, found: Statistics, out: Path) -> str:
+    """The files of `build`; returns the .npz's sha256."""
+    members: dict[str, NDArray[Any]] = {}
     for name, moments in found.moments.items():
         gaussian = moments.gaussian()
         members |= dict(zip(MEMBERS[name], (gaussian.mean, gaussian.covariance), strict=True))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.core import paths
 from harness.core.options import check, option
 
 ARITHMETICS = ("fp32", "adm_fp16")
@@ -58,9 +58,7 @@ class ClipProtocol:
 
     def resolved(self, stride: int) -> ClipProtocol:
         """With the strides that a metric's name has, where none is given."""
-        return dataclasses.replace(
-            self, stride_real=self.stride_real or stride, stride_fake=self.stride_fake or stride
-        )
+        return dataclasses.replace(self, stride_real=self.stride_real or stride, stride_fake=self.stride_fake or stride)
 
     def changed(self) -> list[str]:
         """The fields that are not at their defaults."""
@@ -69,20 +67,28 @@ class ClipProtocol:
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """How features are made and where they are kept.
+    """How features are made, and where they and the weights behind them are kept."""
 
-    `weight_files` are files to use instead of the known ones, by name (Space.weights.name). Features lie in `work_dir`,
-    which all processes share.
-    """
-
-    ref_resolution: int | None = option(None, "crop and resize a reference folder to this", least=1, metavar="PX")
+    ref_resolution: int | None = option(None, "crop and resize a reference folder", least=1, metavar="PX")
+    inception_weights: Path | None = option(None, "instead of the published file", metavar="FILE")
+    i3d_weights: Path | None = option(None, "instead of the published file", metavar="FILE")
     weights_dir: Path | None = option(
-        None, "of published weights (default: DIM_VS_DIT_WEIGHTS, ~/.cache/dim-vs-dit)", metavar="DIR"
+        None, "of published files (default: DIM_VS_DIT_WEIGHTS, or in the user's cache)", metavar="DIR"
     )
     offline: bool = option(False, "never download")
-    work_dir: Path | None = option(None, "of features (default: eval, beside the runs)", metavar="DIR")
+    work_dir: Path | None = option(
+        None, "of features, which all processes share (default: eval, among the runs)", metavar="DIR"
+    )
     batch: int | None = option(None, "items through the network at once (default: the protocol's)", least=1)
-    weight_files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def directory(self) -> Path:
+        """Of features."""
+        return self.work_dir or paths.runs() / "eval"
+
+    def weights_given(self, name: str) -> Path | None:
+        """The file to use instead of the known one, by the name of a WeightFile."""
+        return {"inception": self.inception_weights, "i3d": self.i3d_weights}.get(name)

@@ -61,4 +61,5 @@ def _root(covariance: torch.Tensor) -> torch.Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     rank = _rank(values)
     first = len(values) - rank  # eigenvalues ascend
-    return vectors[:, first:] * values[first:].sqrt()
+    root: torch.Tensor = vectors[:, first:] * values[first:].sqrt()
+    return root

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from harness.core.distributed import Ranks, barrier
+from harness.metrics.features.space import Space
+from harness.metrics.features.weights import load_weights
+from harness.metrics.settings import Extraction
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,25 @@ class Extractor:
     identity: dict[str, object]
     extract: Callable[[Tensor], dict[str, Tensor]]
     batch: int = 64  # as ADM and torch-fidelity
+
+
+def open_extractor(space: Space, extraction: Extraction, here: Ranks) -> Extractor:
+    """The extractor of a feature space; the first process may download its weights, then the others find them.
+
+    Raises ValueError for weights that are missing, or not those of the network.
+    """
+    if not here.first:
+        barrier()
+    weights = load_weights(
+        space.weights,
+        path=extraction.weights_given(space.weights.name),
+        directory=extraction.weights_dir,
+        offline=extraction.offline,
+    )
+    if here.first:
+        barrier()
+    opened = space.open(weights, here.device)
+    return replace(opened, batch=extraction.batch or opened.batch)
 
 
 @contextmanager
