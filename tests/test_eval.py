@@ -16,10 +16,9 @@ from networks import random_i3d, random_inception
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from harness import eval as door
+from harness import eval as command
 from harness.data.images import Digits
 from harness.diffusion import checkpoint
-from harness.metrics.features.digits import digits_extractor
 from models import create_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,21 +35,19 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A folder of weights that holds the digits network."""
-    where = tmp_path_factory.mktemp("weights")
-    digits_extractor(where)
-    return where
+    """An empty folder of published weights: what comes with the package needs none."""
+    return tmp_path_factory.mktemp("weights")
 
 
 @pytest.fixture
 def run(tmp_path, weights, capsys):
-    """The door called in this process; gives the records it wrote."""
+    """The command, called in this process; gives the records it wrote."""
 
     def call(*arguments, work="work"):
         records = tmp_path / "records.jsonl"
         records.unlink(missing_ok=True)
         where = ["--work-dir", tmp_path / work, "--weights-dir", weights, "--records", records, "--offline"]
-        assert door.main([str(argument) for argument in (*arguments, *where)]) == 0
+        assert command.main([str(argument) for argument in (*arguments, *where)]) == 0
         return [json.loads(line) for line in records.read_text().splitlines()]
 
     return call
@@ -58,7 +55,7 @@ def run(tmp_path, weights, capsys):
 
 @pytest.fixture
 def refused(tmp_path, weights, capsys):
-    """The door called with bad input; gives its one line of complaint, after checking that it wrote no result."""
+    """The command, called with bad input; gives its one line of complaint, after checking that it wrote no result."""
 
     def call(*arguments):
         records = tmp_path / "none.jsonl"
@@ -66,7 +63,7 @@ def refused(tmp_path, weights, capsys):
         if arguments[0] != "reference":
             where += ["--records", records]
         with pytest.raises(SystemExit) as stop:
-            door.main([str(argument) for argument in (*arguments, *where)])
+            command.main([str(argument) for argument in (*arguments, *where)])
         assert stop.value.code == 2
         assert not records.exists()
         complaint = capsys.readouterr().err.strip()
@@ -244,7 +241,7 @@ def test_the_adm_path_runs_whole_and_agrees_with_torch_fidelity(run, inception_w
     # with other weights than the published, a reference says so, and the real one's moments are not mixed with them
     built = tmp_path / "built.npz"
     shared = ["--work-dir", str(tmp_path / "work"), "--inception-weights", str(inception_weights), "--batch", "3"]
-    assert door.main(["reference", "--data", str(tmp_path / "r.npz"), "--out", str(built), *shared]) == 0
+    assert command.main(["reference", "--data", str(tmp_path / "r.npz"), "--out", str(built), *shared]) == 0
     with np.load(built) as file:
         assert {name: file[name].shape for name in ("mu", "sigma_s")} == {"mu": (2048,), "sigma_s": (2023, 2023)}
         assert json.loads(str(file["features"]))["published_weights"] is False

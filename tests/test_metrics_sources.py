@@ -211,11 +211,11 @@ HOSTILE = {
     "unknown method": (lambda p: marked(p, 8, 10, 77), "arr_0: That compression method is not supported"),
     "negative shape": (
         lambda p: packed(p, member((-1, 4), b"1234")),
-        r"arr_0: its header declares the shape \(-1, 4\)",
+        r"its header declares the shape \(-1, 4\)",
     ),
     "huge shape": (
         lambda p: packed(p, member((10**12, 10**9), b"12")),
-        r"arr_0: its header declares 1,000,000,.* has 2",
+        r"header declares 1,000,000,.* has 2",
     ),
     "short": (lambda p: packed(p, member((2, 2), b"123")), "arr_0: its header declares 4 bytes .* it has 3"),
     "negative, packed": (lambda p: packed(p, member((-1,), b"1234"), DEFLATED), "declares the shape"),
@@ -223,7 +223,7 @@ HOSTILE = {
     "long, packed": (lambda p: packed(p, member((2, 2), b"12345"), DEFLATED), "declares 4 bytes .* it has 5"),
     "bomb": (
         lambda p: packed(p, member((90 << 20,), bytes(90 << 20)), DEFLATED),
-        "would grow to 94,371,840, as no data",
+        "would grow to 94,371,840,",
     ),
     "no array": (lambda p: packed(p, b"hello"), "cannot read arr_0: "),
 }
