@@ -104,7 +104,7 @@ def warm() -> None:
         importlib.import_module(MODULES.get(name, f"harness.{name}"))
     for module in (
         "harness.diffusion.fit", "harness.diffusion.generate", "harness.diffusion.album", "harness.cost.measure",
-        "harness.cost.memory", "models.dim", "models.video",
+        "harness.cost.memory", "models.families.dim.block", "models.video",
     ):  # fmt: skip
         try:
             importlib.import_module(module)
