@@ -19,6 +19,8 @@ from harness.core.options import add_options, from_arguments
 from harness.metrics import SPACES, ClipProtocol, Extraction, Settings
 from harness.suites.scoring import ScoreRequest
 
+IMAGE_SPACES = [name for name, space in SPACES.items() if space.items == "images"]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score, or with the verb `reference` build a reference; returns the exit code."""
@@ -26,12 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     building = given[:1] == ["reference"]
     parser = Parser(prog=f"python -m harness.eval{' reference' * building}", description=__doc__)
     (add_reference_flags if building else add_score_flags)(parser)
-    work = parser.add_argument_group("extraction")
-    add_options(work, Extraction)
-    work.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
-    work.add_argument("--threads", type=positive, help="CPU threads a process (default: torch's)")
-    flags = parser.parse_args(given[1:] if building else given)
-    return run(parser, lambda: (build if building else score)(flags))
+    add_options(parser.add_argument_group("extraction"), Extraction)
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    parser.add_argument("--threads", type=positive, help="CPU threads a process (default: torch's)")
+    flags, work = parser.parse_args(given[building:]), build if building else score
+    return run(parser, lambda: work(flags))
 
 
 def add_score_flags(parser: Parser) -> None:
@@ -46,22 +47,21 @@ def add_score_flags(parser: Parser) -> None:
 
 def add_reference_flags(parser: Parser) -> None:
     """What a reference is built of."""
-    spaces = [name for name, space in SPACES.items() if space.items == "images"]
     parser.add_argument("--data", required=True, metavar="WHERE", help="a folder, an .npz of images, or a data set")
-    parser.add_argument("--features", choices=spaces, default="inception")
+    parser.add_argument("--features", choices=IMAGE_SPACES, default="inception")
     parser.add_argument("--out", type=writable, required=True, metavar="FILE.npz")
 
 
 def score(flags: argparse.Namespace) -> None:
     """Score each set of samples against one reference; the first process records and prints."""
-    request, options = from_arguments(ScoreRequest, flags), from_arguments(Settings, flags)
+    request, settings = from_arguments(ScoreRequest, flags), from_arguments(Settings, flags)
     clips, extraction = from_arguments(ClipProtocol, flags), from_arguments(Extraction, flags)
     from harness.core.distributed import processes
     from harness.metrics.evaluation import Evaluation
     from harness.report.scores import report
 
     with processes(flags.device, flags.threads) as here:
-        evaluation = Evaluation(request.metric, request.ref, here, options, clips, extraction)
+        evaluation = Evaluation(request.metric, request.ref, here, settings, clips, extraction)
         scored = (evaluation.of(source) for source in request.sources(flags, evaluation))
         report(scored, request.records_file, request.format, quiet=not here.first)
 

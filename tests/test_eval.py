@@ -372,3 +372,66 @@ def test_absent_weights_are_named_with_where_to_put_them(refused, samples, weigh
     complaint = refused("--samples", samples, "--ref", samples, "--metric", "fid50")
     assert "--offline forbids a download: put https://github.com/toshas/torch-fidelity/releases" in complaint
     assert f"at {weights}/weights-inception-2015-12-05-6726825d.pth" in complaint
+
+
+def test_destinations_are_checked_before_the_work(samples, trained, tmp_path, capsys):
+    digits = ["--samples", samples, "--metric", "is50@digits"]
+    file = tmp_path / "file"
+    file.write_text("")
+    for flags, complaint in (
+        ([*digits, "--records", tmp_path], f"--records is a file, and {tmp_path} is a folder"),
+        ([*digits, "--records", file / "below" / "r.jsonl"], f"cannot write {file}/below/r.jsonl"),
+        (["--ckpt", trained, "--metric", "is50@digits", "--save-samples", file], f"a folder, and {file} is a file"),
+        (["reference", "--data", "digits", "--features", "digits", "--out", tmp_path], "it is a folder"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            command.main([*map(str, flags), "--work-dir", str(tmp_path / "work")])
+        assert stop.value.code == 2
+        assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_reference_never_replaces_what_it_is_made_of(refused, samples, tmp_path):
+    content = samples.read_bytes()
+    alias = tmp_path / "alias.npz"
+    alias.symlink_to(samples)
+    for out in (samples, alias, tmp_path / "work" / ".." / "s.npz"):
+        complaint = refused("reference", "--data", samples, "--features", "digits", "--out", out)
+        assert "--out would replace what is read" in complaint
+    assert samples.read_bytes() == content
+
+
+def test_flags_that_mean_nothing_here_are_refused_by_name(refused, samples):
+    digits = ["--samples", samples, "--metric", "fd50@digits"]
+    assert "the reference is an empty path" in refused(*digits, "--ref", "")
+    assert "the samples is an empty path" in refused("--samples", "", "--metric", "fd50@digits")
+    for flag in ("--stride-fake", "--stride-real"):
+        assert f"{flag} is of metrics that cut clips, like fvd2048_16f; fd50@digits does not" in refused(
+            *digits, flag, 2
+        )
+    assert "metric 'fd50@digits' is given twice" in refused(*digits, "fd50@digits")
+    assert "unknown flag --bootstraps; nearest: --bootstrap" in refused(*digits, "--bootstraps", 3)
+    assert "either --ckpt or --samples" in refused("--metric", "fd50@digits")
+    assert "must be a whole number" in refused(*digits, "--metric-seed", "٣")
+
+
+def test_help_and_bad_input_are_answered_without_torch_or_pandas(tmp_path):
+    code = """
+import sys
+from harness.eval import main
+try:
+    main(sys.argv[1:])
+except SystemExit as stop:
+    print(stop.code, [name for name in ("torch", "pandas") if name in sys.modules])
+"""
+    samples = ["--samples", str(tmp_path / "s.npz"), "--metric"]
+    for flags, expected in (
+        (["--help"], 0),
+        (["reference", "--help"], 0),
+        ([*samples, "fjd50k"], 2),
+        ([*samples, "fd50@digits", "--bootstrap", "1"], 2),
+        ([*samples, "fd50@digits", "--unknown"], 2),
+    ):
+        command = [sys.executable, "-c", code, *flags]
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert found.stdout.splitlines()[-1] == f"{expected} []", flags

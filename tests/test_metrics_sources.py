@@ -27,7 +27,7 @@ from harness.metrics.moments import Gaussian, of_block, stream
 from harness.metrics.recipes import parse
 from harness.metrics.settings import Settings
 from harness.metrics.shards import ShardFolder, spans
-from harness.metrics.statistics import Needs, gather
+from harness.metrics.statistics import Needs, gather, gather_each
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 ROWS = Needs(rows=frozenset(["pool"]))
@@ -421,16 +421,16 @@ def test_what_was_just_made_is_not_read_back_and_what_is_there_is_read_once(imag
     assert read.moments["spatial"].scatter.tobytes() == made.moments["spatial"].scatter.tobytes()
 
 
-@pytest.mark.parametrize("room", [0, 1 << 30])
+@pytest.mark.parametrize("capacity", [0, 1 << 30])
 def test_the_first_of_several_processes_reads_only_what_others_made_or_memory_did_not_hold(
-    images, tmp_path, reads, monkeypatch, room
+    images, tmp_path, reads, monkeypatch, capacity
 ):
-    monkeypatch.setattr(statistics, "KEPT_BYTES", room)
+    monkeypatch.setattr(statistics, "KEPT_BYTES", capacity)
     source = ArraySource("images", images, {"kind": "test"})
     gather(source, averages(), {(0, 600): BOTH}, tmp_path, Ranks(1, 2, torch.device("cpu")))
     assert [file.name for file in tmp_path.glob("*/*.safetensors")] == ["00000256-00000512.safetensors"]
     gather(source, averages(), {(0, 600): BOTH}, tmp_path, Ranks(0, 2, torch.device("cpu")))
-    assert sorted(reads.values()) == ([1] if room else [1, 1, 1])
+    assert sorted(reads.values()) == ([1] if capacity else [1, 1, 1])
 
 
 def test_sets_of_several_sizes_share_their_shards_and_draw_every_item_once(images, tmp_path, reads):
@@ -452,6 +452,16 @@ def test_sets_of_several_sizes_share_their_shards_and_draw_every_item_once(image
             assert found.sha256 == expected[size].sha256
             assert found.rows["pool"].tobytes() == expected[size].rows["pool"].tobytes()
             assert found.moments["pool"].scatter.tobytes() == expected[size].moments["pool"].scatter.tobytes()
+
+
+def test_disjoint_sets_come_one_by_one(images, tmp_path, reads):
+    """Repeats of a metric never have their rows in memory together."""
+    source = ArraySource("images", images, {"kind": "test"})
+    sets = dict.fromkeys([(0, 200), (200, 400), (400, 600)], BOTH)
+    whole = gather(source, averages(), sets, tmp_path, ALONE)
+    for span, found in gather_each(source, averages(), sets, tmp_path, ALONE):
+        assert sum(reads.values()) == {(0, 200): 1, (200, 400): 3, (400, 600): 5}[span]
+        assert found.rows["pool"].tobytes() == whole[span].rows["pool"].tobytes()
 
 
 def test_moments_alone_keep_no_rows_however_large_the_set(images, tmp_path):

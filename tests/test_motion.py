@@ -250,14 +250,14 @@ def test_image_digits_have_an_accuracy_too_and_folders_carry_their_classes(tmp_p
 
 def test_what_cannot_be_scored_is_refused_by_name(score, real, capsys):
     clips, labels = real
-    for changed, asked, metric, complaint in (
+    for changed, classes, metric, complaint in (
         (clips, None, "accuracy300@moving-digits", "needs the classes that samples were drawn for"),
         (clips[:, :2], labels, "fvd300@moving-digits", "at least 3 frames"),
         (clips, labels, "fvd301@moving-digits", "needs 301 samples"),
         (clips, labels, "fd300@digits", "scores images, and "),
     ):
         with pytest.raises(SystemExit) as exit_:
-            score(changed, asked, metric)
+            score(changed, classes, metric)
         assert exit_.value.code == 2
         message = capsys.readouterr().err
         assert complaint in message

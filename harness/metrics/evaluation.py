@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from harness.metrics.references import Reference
 from harness.metrics.results import Result, combine
 from harness.metrics.settings import ClipProtocol, Extraction, Settings
 from harness.metrics.shards import Span
-from harness.metrics.statistics import Needs, Statistics, gather
+from harness.metrics.statistics import Needs, Statistics, gather_each
 
 Scored = tuple[list[Result], dict[str, object]]
 """The results of a recipe, and what they depend on: samples, reference, extractor, by name and hash."""
@@ -54,7 +54,7 @@ class Evaluation:
         self.extraction = extraction or Extraction()
         checks.together(self.recipes, self.reference, self.clips)
         self._extractors: dict[str, Extractor] = {}
-        self._references: dict[tuple[object, ...], Reference] = {}
+        self._references: dict[tuple[object, ...], tuple[Reference, object]] = {}
 
     def of(self, samples: Source | NDArray[Any] | str | Path) -> list[ScoreRecord]:
         """One record a number, in the order of the metrics' features; only the first process gets any.
@@ -103,31 +103,31 @@ class Evaluation:
         reference = self._reference(group, source)
         if reference is not None:
             checks.same_side(source, reference)
-        spans = {recipe: [(r * recipe.count, (r + 1) * recipe.count) for r in range(repeats)] for recipe in group}
-        wanted = {
-            span: Needs.of_samples([recipe for recipe in group if span in spans[recipe]], self.settings)
-            for several in spans.values()
-            for span in several
-        }
-        sets = self._gather(source, extractor, wanted)
-        scored: list[Scored] = []
-        for recipe in group if sets else ():
-            beside = reference if recipe.needs_reference else None
-            runs = []
-            for start, stop in spans[recipe]:
-                of_samples = labels[recipe]
+        scored_by: dict[Span, list[Recipe]] = {}
+        for recipe in group:
+            for repeat in range(repeats):
+                scored_by.setdefault((repeat * recipe.count, (repeat + 1) * recipe.count), []).append(recipe)
+        runs: dict[Recipe, list[list[Result]]] = {recipe: [] for recipe in group}
+        used: dict[Recipe, list[Statistics]] = {recipe: [] for recipe in group}
+        beside = {recipe: reference if recipe.needs_reference else None for recipe in group}
+        for span, found in self._samples(source, extractor, scored_by):
+            for recipe in scored_by[span]:
+                known = labels[recipe]
                 compared = Comparison(
                     recipe=recipe,
-                    samples=sets[start, stop],
-                    reference=beside,
+                    samples=found,
+                    reference=beside[recipe],
                     settings=self.settings,
-                    labels=None if of_samples is None else of_samples[start:stop],
+                    labels=None if known is None else known[slice(*span)],
                     device=str(self.here.device),
                 )
-                runs.append(results_of(compared))
-            about = _about(source, [sets[span] for span in spans[recipe]], extractor, beside)
-            scored.append((combine(runs), about))
-        return scored
+                runs[recipe].append(results_of(compared))
+                used[recipe].append(found.summary())
+        return [
+            (combine(runs[recipe]), _about(source, used[recipe], extractor, beside[recipe]))
+            for recipe in group
+            if runs[recipe]
+        ]
 
     def _clips(self, recipe: Recipe, what: Source | str) -> list[Scored]:
         """A Fréchet distance of clips that are cut; repeats are further seeds of where real clips begin."""
@@ -136,47 +136,53 @@ class Evaluation:
         checks.kind(recipe, source)
         checks.enough(recipe, source, 1)
         extractor = self.extractor(recipe.space)
-        whole = (0, recipe.count)
-        sets = self._gather(source, extractor, {whole: Needs.of_samples([recipe], self.settings)})
+        sets = [found for _, found in self._samples(source, extractor, {(0, recipe.count): [recipe]})]
         runs, about = [], dict[str, object]()
         for repeat in range(self.settings.repeats):
-            real = self._real_clips(recipe, protocol, repeat)
-            needs = Needs.of_reference([recipe])
+            reference, codec = self._real_clips(recipe, protocol, protocol.offset_seed + repeat)
+            for found in sets:
+                checks.same_side(source, reference)
+                compared = Comparison(
+                    recipe=recipe,
+                    samples=found,
+                    reference=reference,
+                    settings=self.settings,
+                    covariance=protocol.covariance,
+                    device=str(self.here.device),
+                )
+                runs.append(results_of(compared))
+            codecs = {"codec": source.identity.get("codec", "none"), "codec_real": codec}
+            about = _about(source, sets, extractor, reference) | asdict(protocol) | codecs
+        return [(combine(runs), about)] if runs else []
+
+    def _real_clips(self, recipe: Recipe, protocol: ClipProtocol, seed: int) -> tuple[Reference, object]:
+        """The reference of one repeat, and how its frames are stored."""
+        key = (recipe, seed)
+        if key not in self._references:
+            assert self.reference is not None, "checked with the metrics"
+            real = _cut(self.reference, recipe, protocol.stride_real, seed, self.extraction.ref_resolution)
+            checks.kind(recipe, real)
+            if real is self.reference and self.settings.repeats > 1:
+                raise ValueError(f"repeats of {recipe.name} cut other clips; those of {real.name} are cut already")
             reference = references.of_source(
-                real, extractor, needs, self.extraction.directory, self.here, protocol.covariance
+                real,
+                self.extractor(recipe.space),
+                Needs.of_reference([recipe]),
+                self.extraction.directory,
+                self.here,
+                protocol.covariance,
             )
-            if not sets:
-                continue
-            checks.same_side(source, reference)
-            compared = Comparison(
-                recipe=recipe,
-                samples=sets[whole],
-                reference=reference,
-                settings=self.settings,
-                covariance=protocol.covariance,
-                device=str(self.here.device),
-            )
-            runs.append(results_of(compared))
-            codecs = {"codec": source.identity.get("codec", "none"), "codec_real": real.identity.get("codec", "none")}
-            about = _about(source, [sets[whole]], extractor, reference) | asdict(protocol) | codecs
-        return [(combine(runs), about)] if sets else []
+            self._references[key] = reference, real.identity.get("codec", "none")
+        return self._references[key]
 
-    def _real_clips(self, recipe: Recipe, protocol: ClipProtocol, repeat: int) -> Source:
-        """The reference's clips of one repeat."""
-        assert self.reference is not None, "checked with the metrics"
-        seed = protocol.offset_seed + repeat
-        real = _cut(self.reference, recipe, protocol.stride_real, seed, self.extraction.ref_resolution)
-        checks.kind(recipe, real)
-        if real is self.reference and repeat:
-            raise ValueError(f"repeats of {recipe.name} cut other clips, and {real.name} is of clips already cut")
-        return real
-
-    def _gather(self, source: Source, extractor: Extractor, wanted: Mapping[Span, Needs]) -> dict[Span, Statistics]:
-        """Of the samples; empty but in the first process. Raises ValueError for too many copies."""
-        sets = gather(source, extractor, wanted, self.extraction.directory, self.here, "samples")
-        for found in sets.values():
+    def _samples(
+        self, source: Source, extractor: Extractor, scored_by: Mapping[Span, Sequence[Recipe]]
+    ) -> Iterator[tuple[Span, Statistics]]:
+        """Each set of samples; none but in the first process. Raises ValueError for too many copies."""
+        wanted = {span: Needs.of_samples(several, self.settings) for span, several in scored_by.items()}
+        for span, found in gather_each(source, extractor, wanted, self.extraction.directory, self.here, "samples"):
             checks.few_duplicates(found, self.settings.max_duplicates)
-        return sets
+            yield span, found
 
     def _reference(self, group: Sequence[Recipe], source: Source) -> Reference | None:
         """What recipes of one space are compared with; an embedded data set comes in the samples' own size."""
@@ -189,12 +195,13 @@ class Evaluation:
         if resolution is None and isinstance(what, str) and what in DATASETS:
             resolution = source.shape[-3]
         frames = source.shape[0] if len(source.shape) == 4 else None
-        key = (space.name, resolution, frames)
+        key = (space, resolution, frames)
         if key not in self._references:
-            self._references[key] = references.open_reference(
+            opened = references.open_reference(
                 what, compared, self.extractor(space), self.extraction.directory, self.here, resolution, frames
             )
-        return self._references[key]
+            self._references[key] = opened, None
+        return self._references[key][0]
 
 
 def results_of(compared: Comparison) -> list[Result]:

@@ -74,12 +74,14 @@ class ShardFolder:
 
     def __init__(self, source: Source, extractor: Extractor, root: Path, here: Ranks) -> None:
         self.source, self.extractor = source, extractor
-        identity = key(source, extractor, here.device)
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.key = key(source, extractor, here.device)
+        digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
         self.path = root / digest[:16]
         self.path.mkdir(parents=True, exist_ok=True)
-        if here.first:
-            write_json(self.path / "key.json", identity)
+
+    def describe(self) -> None:
+        """Write down, for readers, what the folder's name is a hash of."""
+        write_json(self.path / "key.json", self.key)
 
     def file(self, span: Span) -> Path:
         """Where a shard is, or will be."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from harness.core.distributed import Ranks, barrier
+from harness.core.locks import locked
 from harness.data.sources import Source
 from harness.metrics.features.extractor import Extractor
 from harness.metrics.moments import Moments, Stream
@@ -64,15 +66,29 @@ class Statistics:
     moments: dict[str, Moments] = field(default_factory=dict)
     rows: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
+    def summary(self) -> Statistics:
+        """Without moments and rows, which take memory."""
+        return Statistics(self.count, self.sha256, self.duplicates)
+
 
 def gather(
     source: Source, extractor: Extractor, wanted: Mapping[Span, Needs], root: Path, here: Ranks, label: str = ""
 ) -> dict[Span, Statistics]:
     """The statistics of sets of items [start, stop) of one source, all from one pass over its shards.
 
+    As `gather_each`, which gives them one by one; empty but in the first process.
+    """
+    return dict(gather_each(source, extractor, wanted, root, here, label))
+
+
+def gather_each(
+    source: Source, extractor: Extractor, wanted: Mapping[Span, Needs], root: Path, here: Ranks, label: str = ""
+) -> Iterator[tuple[Span, Statistics]]:
+    """Each set as soon as its last shard is taken: sets that do not overlap are not in memory together.
+
     A shard that is there is read and verified once; one that is missing or damaged is made, written, and used as it
-    is. Of several processes each makes its share, and the first alone gets an answer. Raises ValueError when features
-    are not finite.
+    is. Of several processes each makes its share, and the first alone gets sets. A command waits for another that makes
+    the same; several processes raise LockedError. Raises ValueError when features are not finite.
     """
     folder = ShardFolder(source, extractor, root, here)
     parts = {whole: set(spans(*whole)) for whole in wanted}
@@ -83,28 +99,38 @@ def gather(
         max((stop for stop in ends if not folder.has((start, stop))), default=start) - start
         for start, ends in stops.items()
     )
-    collectors = {whole: Collector(whole[1] - whole[0], needs) for whole, needs in wanted.items()}
+    collectors: dict[Span, Collector] = {}
     kept: dict[Span, Shard] = {}
-    shown = None if here.first and missing else True  # on a terminal, where there is something to make
-    with tqdm(total=missing, desc=label or source.name, unit="item", disable=shown) as bar:
+    with ExitStack() as stack:
+        if here.first and missing:  # another command may be making the same shards
+            stack.enter_context(locked(folder.path, wait=here.world == 1))
+            folder.describe()
+        shown = None if here.first and missing else True  # on a terminal, where there is something to make
+        bar = stack.enter_context(tqdm(total=missing, desc=label or source.name, unit="item", disable=shown))
         if here.world > 1:
+            barrier()
             kept = _make_share(folder, stops, here, bar.update)
             barrier()
-        if not here.first:
-            return {}
-        for start, ends in stops.items():
-            shards: dict[Span, Shard] = {}
-            for span in ((start, stop) for stop in ends):
-                shard = kept.pop(span, None) or read(folder.file(span))
-                if shard is not None:
-                    shards[span] = shard
-            absent = [stop for stop in ends if (start, stop) not in shards]
-            if absent:
-                shards |= folder.make(start, absent, bar.update)
-            for whole, collector in collectors.items():
+        for start, ends in stops.items() if here.first else ():
+            shards = _shards(folder, start, ends, kept, bar.update)
+            for whole, needs in wanted.items():
                 for span in shards.keys() & parts[whole]:
-                    collector.add(shards[span])
-    return {whole: collector.statistics() for whole, collector in collectors.items()}
+                    collectors.setdefault(whole, Collector(whole[1] - whole[0], needs)).add(shards[span])
+                    if span[1] == whole[1]:
+                        yield whole, collectors.pop(whole).statistics()
+
+
+def _shards(
+    folder: ShardFolder, start: int, stops: Sequence[int], kept: dict[Span, Shard], advance: Callable[[int], object]
+) -> dict[Span, Shard]:
+    """The shards from `start` to each of `stops`: those kept, else those on disk that are whole, else made."""
+    found: dict[Span, Shard] = {}
+    for span in ((start, stop) for stop in stops):
+        shard = kept.pop(span, None) or read(folder.file(span))
+        if shard is not None:
+            found[span] = shard
+    absent = [stop for stop in stops if (start, stop) not in found]
+    return found | (folder.make(start, absent, advance) if absent else {})
 
 
 def _make_share(

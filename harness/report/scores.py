@@ -55,8 +55,8 @@ def show(records: list[ScoreRecord], style: str) -> str:
     lines = []
     for one in records:
         further = [f"{extra[name]} {value:.6g}" for name, value in one.parts.items() if name in extra]
-        said = "; ".join([*further, one.note]).strip("; ")
-        lines.append(f"{one.workload['metric']} {one.quantity}: {said}")
+        notes = "; ".join([*further, one.note]).strip("; ")
+        lines.append(f"{one.workload['metric']} {one.quantity}: {notes}")
     protocols = dict.fromkeys(protocol(one) for one in records)
     return "\n".join([*protocols, pd.DataFrame(rows).to_string(index=False), *lines])
 

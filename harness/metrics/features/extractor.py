@@ -52,7 +52,7 @@ def open_extractor(space: Space, extraction: Extraction, here: Ranks) -> Extract
 
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """TF32 off and deterministic convolutions while it lasts: torch leaves TF32 convolutions on by default."""
+    """TF32 off and deterministic convolutions while it lasts: TF32 convolutions are torch's default."""
     backend, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = backend.allow_tf32, backend.benchmark, backend.deterministic, matmul.allow_tf32
     backend.allow_tf32, backend.benchmark, backend.deterministic, matmul.allow_tf32 = False, False, True, False

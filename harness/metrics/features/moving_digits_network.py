@@ -26,7 +26,7 @@ CLASSES, FEATURES_OF_FRAMES, FEATURES_OF_MOTION = 10, 64, 32
 VELOCITIES = 9  # -1, 0 or 1 steps on each axis
 FEWEST_FRAMES = 3  # what the two convolutions over time span
 EPOCHS, BATCH, LEARNING_RATE, SEED = 8, 50, 4e-3, 0
-INK = 64  # of 255: what is darker is background, with the little noise that a generator leaves on it
+INK = 64  # of 255: what is darker is background, with the little noise that a generator puts on it
 
 
 class FrameNetwork(nn.Module):
