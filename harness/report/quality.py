@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harness.core.records import Record, ScoreRecord
-from harness.metrics.recipes import MAX_DUPLICATES
+from harness.metrics.settings import MAX_DUPLICATES
 from harness.report import protocol
 from harness.report.cells import (
     COLUMNS,
