@@ -413,6 +413,8 @@ def test_flags_that_mean_nothing_here_are_refused_by_name(refused, samples):
     assert "unknown flag --bootstraps; nearest: --bootstrap" in refused(*digits, "--bootstraps", 3)
     assert "either --ckpt or --samples" in refused("--metric", "fd50@digits")
     assert "must be a whole number" in refused(*digits, "--metric-seed", "٣")
+    assert "argument --bootstrap: expected one argument" in refused(*digits, "--bootstrap=--")
+    assert "unknown device 'mps'; choose cpu, cuda or cuda:N" in refused(*digits, "--device", "mps")
 
 
 def test_help_and_bad_input_are_answered_without_torch_or_pandas(tmp_path):

@@ -30,6 +30,14 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **{"formatter_class": argparse.RawDescriptionHelpFormatter, **settings})
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse, which gives an empty list for `--flag=--`: here that flag lacks its value."""
+        found, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            if action.nargs is None and action.option_strings and getattr(found, action.dest, None) == []:
+                self.error(f"argument {'/'.join(action.option_strings)}: expected one argument")
+        return found, rest
+
     def error(self, message: str) -> NoReturn:
         given = re.fullmatch(r"unrecognized arguments: (-[\w-]+).*", message)
         if given:
@@ -107,9 +115,9 @@ def positive(text: str) -> int:
 def writable(text: str) -> Path:
     """argparse type: a file that can be written; the folders above it are made when it is."""
     path = Path(text) if text and "\0" not in text else Path()
-    if path == Path() or path.is_dir():
-        raise argparse.ArgumentTypeError(f"cannot write {text!r}: it is {'a folder' if text else 'no path'}")
     try:
+        if path == Path() or path.is_dir():
+            raise argparse.ArgumentTypeError(f"cannot write {text!r}: it is {'a folder' if text else 'no path'}")
         require_writable(path)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot write {text!r}: {error.strerror}") from None

@@ -19,7 +19,7 @@ class Settings:
     """How values and their error bars are computed. Raises ValueError, naming the field, for impossible values."""
 
     repeats: int = option(1, "disjoint sets of samples", least=1)
-    bootstrap: int = option(20, "resamples of the samples, for error bars; 0 for none", least=0)
+    bootstrap: int = option(20, "resamples of the samples, for error bars; 0 for none", least=0, most=100_000)
     metric_seed: int = option(0, "of resampling", least=0)
     extrapolate: bool = option(False, "also give Fréchet distances at infinite N")
     arithmetic: str = option("fp32", "of precision and recall", choices=ARITHMETICS)

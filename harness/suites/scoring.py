@@ -48,8 +48,9 @@ class ScoreRequest:
             raise ValueError("--save-samples keeps the samples of one checkpoint: give one --ckpt")
         if self.save_samples and self.save_samples.exists() and not self.save_samples.is_dir():
             raise ValueError(f"--save-samples is a folder, and {self.save_samples} is a file")
-        if self.records_file.is_dir():
-            raise ValueError(f"--records is a file, and {self.records_file} is a folder")
+        if self.records_file.exists() and not self.records_file.is_file():
+            what = "a folder" if self.records_file.is_dir() else "not one that keeps what is written"
+            raise ValueError(f"--records is a file, and {self.records_file} is {what}")
         for place in (self.records_file, *([self.save_samples] if self.save_samples else [])):
             try:
                 require_writable(place)
