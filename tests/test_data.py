@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 
 from harness.data import __main__ as data
-from harness.data import latents
-from harness.data.datasets import open_dataset, order
-from harness.data.images import Digits, ImageFolder, centre_crop
+from harness.data import autoencoder, latents
+from harness.data.datasets import order
+from harness.data.digits import Digits
+from harness.data.images import ImageFolder, centre_crop
 from harness.data.latents import LatentCache, encode
+from harness.data.registry import open_dataset
 
 
 class HalfSize:
@@ -182,7 +184,7 @@ def test_a_cache_of_another_resolution_is_refused(tree, tmp_path):
 
 
 def test_encode_command_writes_a_cache_and_resumes(tree, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(data, "StableDiffusion", lambda where, device: HalfSize())
+    monkeypatch.setattr(autoencoder, "StableDiffusion", lambda where, device: HalfSize())
     arguments = ["encode", "--data", str(tree), "--out", str(tmp_path / "cache"), "--resolution", "8", "--batch", "3"]
     arguments += ["--vae", "anywhere", "--device", "cpu", "--skip-corrupt"]
     assert data.main(arguments) == 0
@@ -195,7 +197,7 @@ def test_encode_command_writes_a_cache_and_resumes(tree, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("flags", "complaint"),
-    [(["--data", "/nowhere"], "no such directory"), (["--data", ".", "--batch", "0"], "positive")],
+    [(["--data", "/nowhere"], "no such directory"), (["--data", ".", "--batch", "0"], "at least 1")],
 )
 def test_encode_command_refuses_in_one_line_with_exit_code_2(tmp_path, capsys, flags, complaint):
     with pytest.raises(SystemExit) as exit_:

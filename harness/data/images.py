@@ -1,4 +1,4 @@
-"""Images: the embedded digits, and a tree of image files prepared as DiT prepares it."""
+"""A tree of image files to learn from, prepared as DiT prepares it."""
 
 from __future__ import annotations
 
@@ -11,45 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
+
+from harness.data.digits import TRAINING_DIGITS as TRAINING_DIGITS
+from harness.data.digits import Digits as Digits
 
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
-TRAINING_DIGITS, SPLIT_SEED = 1500, 0
-
-
-class Digits:
-    """scikit-learn's 1,797 scanned digits (UCI Optical Recognition), ten classes, one channel: no download.
-
-    Eight pixels a side natively; other resolutions by antialiased bicubic resizing. `pixels` is (N, 1, R, R) uint8.
-    """
-
-    name = "digits"
-    channels = 1
-
-    def __init__(self, resolution: int = 8) -> None:
-        from sklearn.datasets import load_digits
-
-        raw = load_digits()
-        pixels = torch.from_numpy(raw.images).float()[:, None] * (255 / 16)
-        if resolution != pixels.shape[-1]:
-            pixels = interpolate(pixels, size=(resolution, resolution), mode="bicubic", antialias=True)
-        self.resolution = resolution
-        self.pixels = pixels.round().clamp(0, 255).to(torch.uint8)
-        self.labels = torch.from_numpy(raw.target).long()
-        self.classes = [str(name) for name in raw.target_names]
-
-    @staticmethod
-    def split() -> tuple[np.ndarray, np.ndarray]:
-        """The indices that classifiers train on, and those held out, in a fixed random order."""
-        order = np.random.default_rng(SPLIT_SEED).permutation(len(Digits()))
-        return order[:TRAINING_DIGITS], order[TRAINING_DIGITS:]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def load(self, indices: Sequence[int], flips: Sequence[bool]) -> tuple[Tensor, Tensor]:
-        x = self.pixels[list(indices)].float() / 127.5 - 1
-        return torch.where(torch.tensor(flips).view(-1, 1, 1, 1), x.flip(-1), x), self.labels[list(indices)]
 
 
 def centre_crop(image: Image.Image, resolution: int) -> Image.Image:

@@ -23,9 +23,9 @@ from torch import Tensor
 from harness.core.files import sha256, write_atomically, write_json
 from harness.data.autoencoder import Autoencoder
 from harness.data.images import ImageFolder
+from harness.data.registry import INDEX
 
 FORMAT = 1
-INDEX = "index.json"
 SHARD_IMAGES = 4096
 
 
@@ -129,8 +129,8 @@ class LatentCache:
         self.downsample: int = index["downsample"]
         self.classes: list[str] = index["classes"]
         self._starts = np.cumsum([0, *[shard["count"] for shard in index["shards"]]])
-        shards = [safe_open(where / shard["file"], framework="pt") for shard in index["shards"]]
-        self._moments = [shard.get_slice("moments") for shard in shards]
+        shards: list[Any] = [safe_open(where / shard["file"], framework="pt") for shard in index["shards"]]
+        self._moments: list[Any] = [shard.get_slice("moments") for shard in shards]
         self._labels = torch.cat([shard.get_tensor("labels") for shard in shards])
         self.channels = self._moments[0].get_shape()[2] // 2
 
