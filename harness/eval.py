@@ -33,9 +33,10 @@ from harness.data.clips import ClipProtocol, open_clips
 from harness.data.sources import DATASETS, Source, open_images
 from harness.diffusion.album import Album
 from harness.diffusion.checkpoint import Trained
-from harness.diffusion.fit import scan_backend
 from harness.diffusion.flags import add_sampling_flags, open_sampling
-from harness.diffusion.generate import QUANTISER, SampleConfig, draw_labels, generate, slots_of
+from harness.diffusion.generate import QUANTISER, draw_labels, generate, slots_of
+from harness.diffusion.numerics import scan_backend
+from harness.diffusion.sample_config import SampleConfig
 from harness.metrics import recipes, references
 from harness.metrics.distances.precision_recall import ARITHMETICS
 from harness.metrics.evaluation import Settings
@@ -176,7 +177,7 @@ class Sampler:
         """Fill the album, this process its share; wait for all."""
         assert self.album is not None
         if here.first:
-            self.album.claim(self.settings)
+            self.album.begin(self.settings)
         barrier()
         self.album.fill(self.trained, self.config, self.count, self.batch, here)
 

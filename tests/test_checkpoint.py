@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from harness.diffusion import checkpoint
+from harness.diffusion.sample_config import WeightsConfig
 from models import create_model
 
 
@@ -78,18 +79,19 @@ def test_dit_state_dicts_load_in_every_published_form(tmp_path, form, monkeypatc
     else:
         zeros = {key: torch.zeros_like(value) for key, value in weights.items()}
         torch.save({"model": zeros, "ema": weights, "opt": {}, "args": argparse.Namespace(lr=1e-4)}, path)
-    trained = checkpoint.load_trained(path, torch.device("cpu"), name="DiT-N/8", resolution=64, num_classes=7)
+    named = WeightsConfig(model="DiT-N/8", resolution=64, num_classes=7)
+    trained = checkpoint.load_trained(path, torch.device("cpu"), named)
     assert all(torch.equal(value, weights[key]) for key, value in trained.model.state_dict().items())
     assert trained.origin["autoencoder"] == "stabilityai/sd-vae-ft-ema"
 
 
 def test_weights_of_another_model_are_refused_with_what_differs(tmp_path):
     torch.save(create_model("DiT-N/8", 64, num_classes=7).state_dict(), tmp_path / "weights.pt")
-    load = checkpoint.load_trained
+    load, cpu = checkpoint.load_trained, torch.device("cpu")
     with pytest.raises(ValueError, match=r"embedding_table\.weight \(8, 64\) for \(11, 64\)"):
-        load(tmp_path / "weights.pt", torch.device("cpu"), name="DiT-N/8", resolution=64, num_classes=10)
+        load(tmp_path / "weights.pt", cpu, WeightsConfig(model="DiT-N/8", resolution=64, num_classes=10))
     with pytest.raises(ValueError, match=r"missing: blocks\.0\.mixer"):
-        load(tmp_path / "weights.pt", torch.device("cpu"), name="DiM-N/8", resolution=64, num_classes=7)
+        load(tmp_path / "weights.pt", cpu, WeightsConfig(model="DiM-N/8", resolution=64, num_classes=7))
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):

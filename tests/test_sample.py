@@ -17,7 +17,8 @@ from harness.core.distributed import Ranks
 from harness.data.autoencoder import Identity
 from harness.diffusion import checkpoint, generate
 from harness.diffusion.album import Album
-from harness.diffusion.generate import SampleConfig, quantise
+from harness.diffusion.generate import quantise
+from harness.diffusion.sample_config import SampleConfig
 from models import create_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,7 +129,7 @@ def test_a_folder_of_other_samples_is_never_touched(dit_run, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         draw(dit_run, tmp_path, "--num-samples", 4, "--seed", 1)
     assert exit_.value.code == 2
-    assert "seed is 0, asked for 1; choose another --out" in capsys.readouterr().err
+    assert "seed is 0, requested 1; choose another --out" in capsys.readouterr().err
     assert not (tmp_path / "000003.png").exists()
 
 
@@ -219,11 +220,11 @@ def test_grid_shows_the_samples_in_order_of_class(dit_run, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--num-samples", "0"], "must be a positive integer"),
+        (["--num-samples", "0"], "1 to 1,000,000 samples, not 0"),
         (["--steps", "1001"], "steps must lie in 1..1000"),
         (["--classes", "cat"], "unknown classes 'cat'"),
         (["--classes", "3", "10"], "no class 10: the model has 0..9"),
-        (["--cfg-scale", "-1"], "must not be negative"),
+        (["--cfg-scale", "-1"], "must be at least 0"),
         (["--model", "DiT-N/4", "--resolution", "32"], "not of this model"),
         (["--vae", "/nowhere/vae"], "no autoencoder at '/nowhere/vae'"),
         (["--ckpt", "/nowhere/model.pt"], "no such checkpoint"),

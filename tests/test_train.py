@@ -1,5 +1,6 @@
 """The trainer: exact continuation, one process or two, what the optimizer really sees, and how it says no."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -17,6 +18,7 @@ from PIL import Image
 from harness import train
 from harness.diffusion import checkpoint, fit
 from harness.diffusion.config import PRESETS
+from models import ModelSpec, create_model
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--model", "DiT-N/4", "--batch", "16", "--device", "cpu"]
@@ -158,7 +160,7 @@ def test_first_step_of_adamw_moves_every_parameter_by_the_learning_rate(tmp_path
     run(tmp_path, "--steps", 2, "--checkpoint-every", 1, "--learning-rate", 0.01)
     first, second = (checkpoint.read(path) for path in checkpoint.find(tmp_path / "checkpoints"))
     torch.manual_seed(0)
-    initial = train.create_model(train.ModelSpec(**first["config"]["spec"]), 8).state_dict()
+    initial = create_model(ModelSpec(**first["config"]["spec"]), 8).state_dict()
     moved = (first["model"]["final_layer.linear.weight"] - initial["final_layer.linear.weight"]).abs()
     assert moved.max().item() == pytest.approx(0.01, rel=1e-3)
     unmoved = first["model"]["blocks.0.attn.qkv.weight"] - initial["blocks.0.attn.qkv.weight"]
@@ -224,7 +226,7 @@ def test_milestones_stay(tmp_path):
 
 
 def test_labels_are_dropped_to_the_null_class_at_the_asked_rate():
-    from harness.data.images import Digits
+    from harness.data.digits import Digits
     from harness.diffusion.batches import draw_batch
 
     batch = draw_batch(Digits(8), PRESETS["digits"], (1, 8, 8), False, 5, range(128))
@@ -305,14 +307,14 @@ def test_an_image_tree_trains_in_pixel_space(tree, tmp_path):
         (["--data", "/nowhere"], "no data at '/nowhere'"),
         (["--num-classes", "9"], "digits has 10 classes, the model 9; pass --num-classes 10"),
         (["--resolution", "10"], "not divisible by 4"),
-        (["--steps", "0"], "must be a positive integer"),
+        (["--steps", "0"], "must be at least 1"),
         (["--batch", "16", "--accumulate", "3"], "do not divide into 3"),
         (["--learning-rate", "-1"], "learning_rate must lie between 0 and 1"),
         (["--ema-decay", "1.5"], "ema_decay must lie in [0, 1)"),
         (["--vae", "/nowhere/vae"], "digits has 1 channel"),
         (["--device", "abacus"], "unknown device 'abacus'"),
         (["--checkpoint-at", "1", "7"], "--checkpoint-at 7 lies beyond the run's 1 steps"),
-        (["--preset", "imagenet9"], "invalid choice: 'imagenet9'"),
+        (["--preset", "imagenet9"], "unknown --preset 'imagenet9'"),
     ],
 )
 def test_bad_input_gets_one_line_and_exit_code_2(tmp_path, capsys, flags, complaint):
@@ -340,3 +342,67 @@ def test_a_run_directory_of_another_run_is_refused(whole, capsys):
         run(whole, "--steps", 60, "--seed", 1)
     assert exit_.value.code == 2
     assert "seed was 0, now 1; choose another --out" in capsys.readouterr().err
+
+
+WITHOUT_TORCH = """
+import importlib, sys
+try:
+    code = importlib.import_module(sys.argv[1]).main(sys.argv[2:])
+except SystemExit as exit:
+    code = exit.code
+heavy = {"torch", "pandas", "sklearn"} & set(sys.modules)
+sys.exit(f"imported {heavy}" if heavy else code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("harness.train --help", 0),
+        ("harness.train --preset imagenet9", 2),
+        ("harness.train --model DiM-Q/9", 2),
+        ("harness.train --preset digits --model DiT-N/8-video", 2),
+        ("harness.train --stride 2", 2),
+        ("harness.train --learning-rate nan", 2),
+        ("harness.train --flatten", 2),
+        ("harness.sample --help", 0),
+        ("harness.sample --ckpt nowhere --steps 0", 2),
+        ("harness.sample --ckpt nowhere --cfg-scale inf", 2),
+        ("harness.sample --ckpt nowhere --classes cat", 2),
+        ("harness.data.__main__ encode --help", 0),
+        ("harness.data.__main__ encode --data . --out x --batch 0", 2),
+    ],
+)
+def test_help_and_refusals_need_no_torch(command, code):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *command.split()], cwd=ROOT, capture_output=True)
+    assert done.returncode == code, done.stderr.decode()
+    assert code == 0 or done.stderr.count(b"\n") == 1
+
+
+def test_help_shows_examples_defaults_and_presets():
+    done = subprocess.run([sys.executable, "-m", "harness.train", "--help"], cwd=ROOT, capture_output=True, text=True)
+    for text in ("torchrun --nproc-per-node 8", "(default: 1000)", "(default: digits)", "DiM-T/2 on digits, 8 px"):
+        assert text in done.stdout
+
+
+def test_a_python_caller_trains_and_samples_without_argv(tmp_path):
+    from harness.diffusion import Drawing, Execution, SampleConfig, sample
+    from harness.diffusion import train as train_a_run
+
+    config = dataclasses.replace(PRESETS["digits"], model="DiT-N/4", batch=16, steps=4)
+    resolved: list[dict] = []
+    before = torch.get_rng_state()
+    done = train_a_run(config, tmp_path / "api", Execution(device="cpu"), announce=resolved.append)
+    assert torch.equal(torch.get_rng_state(), before), "a caller's random numbers stay as they are"
+    assert (done.step, done.finished, resolved[0]["images"]) == (4, True, 1797)
+    assert run(tmp_path / "command", "--steps", 4) == 0
+    assert_same_run(tmp_path / "api", tmp_path / "command")
+    album = sample(done.out, SampleConfig(steps=2), 3, tmp_path / "album", drawing=Drawing(device="cpu"))
+    assert all(album.present(index) for index in range(3))
+    with pytest.raises(ValueError, match="1 to 1,000,000 samples, not 0"):
+        sample(done.out, SampleConfig(), 0)
+
+
+def test_a_run_ends_with_where_it_lies_and_the_next_command(tmp_path, capsys):
+    assert run(tmp_path / "run", "--steps", 1) == 0
+    assert f"1 steps in {tmp_path}/run; next: python -m harness.sample --ckpt {tmp_path}/run" in capsys.readouterr().out

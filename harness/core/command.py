@@ -33,15 +33,20 @@ class Parser(argparse.ArgumentParser):
             flags = [flag for action in self._actions for flag in action.option_strings]
             near = difflib.get_close_matches(given[1], flags, n=3) or flags
             message = f"unknown flag {given[1]}; nearest: {', '.join(near)}"
-        if os.environ.get("RANK", "0") == "0":  # of many processes that were given the same flags, one speaks
-            print(f"{self.prog}: error: {message}", file=sys.stderr)
+        self.complain(message)
         raise SystemExit(BAD_INPUT)
+
+    def complain(self, message: str) -> None:
+        """One line on stderr; of many processes that were given the same flags, the first one prints it."""
+        if first_process():
+            print(f"{self.prog}: error: {message}", file=sys.stderr)
 
 
 def run(parser: Parser, work: Callable[[], int | None]) -> int:
     """Do the work of a command; returns its exit code.
 
-    ValueError is bad input: one line, exit code 2. OSError is a failure: one line that names the file, exit code 1.
+    ValueError is bad input: one line, exit code 2. OSError is a failure: one line that names the file, exit code 1; so
+    is FloatingPointError, a result that is not finite.
     A reader of the output that goes away (`| head`) does not stop the work.
     """
     sys.stdout = _Patient(sys.stdout)
@@ -51,10 +56,18 @@ def run(parser: Parser, work: Callable[[], int | None]) -> int:
         parser.error(one_line(error))
     except OSError as error:
         where = f"{error.filename}: {error.strerror}" if error.filename else one_line(error)
-        print(f"{parser.prog}: error: {where}", file=sys.stderr)
+        parser.complain(where)
+        return FAILED
+    except FloatingPointError as error:
+        parser.complain(one_line(error))
         return FAILED
     finally:
         sys.stdout = sys.stdout.stream
+
+
+def first_process() -> bool:
+    """Whether this is the one process, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def one_line(error: BaseException) -> str:

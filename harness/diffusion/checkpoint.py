@@ -9,20 +9,24 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness.core.files import sha256, write_atomically
-from harness.data.autoencoder import HUB, Autoencoder, Identity, StableDiffusion
+from harness.data import AUTOENCODER
+from harness.data.autoencoder import Autoencoder, Identity, StableDiffusion
 from harness.diffusion.config import TrainConfig
+from harness.diffusion.sample_config import IMAGENET_CLASSES, IMAGENET_RESOLUTION, SampleConfig, WeightsConfig
 from models import ModelSpec, create_model, load_weights
 from models.denoiser import Denoiser
 
 FORMAT = 1
 KEPT = 2
+GUIDED_CHANNELS = 3
+"""Of an image, DiT's published choice; of a clip all are guided, as by Latte."""
 NOT_OF_THE_WEIGHTS = ("spec", "classes", "images", "videos", "data", "vae", "steps", "sampling_steps", "provenance")
 """Of a run's configuration, what its weights at a given step do not follow from, or what says it twice."""
 
@@ -85,22 +89,24 @@ class Trained:
     training: dict[str, Any]
     sampling_steps: int
 
+    def resolve(self, config: SampleConfig) -> SampleConfig:
+        """`config` with nothing left open. Raises ValueError for a class that the model does not have."""
+        spec = self.model.spec
+        channels = config.cfg_channels
+        if channels is None:
+            channels = spec.channels if spec.frames else GUIDED_CHANNELS
+        config.check_classes(spec.num_classes)
+        return replace(config, steps=config.steps or self.sampling_steps, cfg_channels=channels)
 
-def load_trained(
-    where: Path,
-    device: torch.device,
-    weights: str = "ema",
-    name: str | None = None,
-    resolution: int = 256,
-    num_classes: int = 1000,
-    vae: str | None = None,
-) -> Trained:
+
+def load_trained(where: Path, device: torch.device, weights: WeightsConfig | None = None) -> Trained:
     """A checkpoint of this trainer, the newest of a run directory, or a bare state dict such as DiT's official files.
 
-    Model and configuration come from the checkpoint. A state dict says neither, so it takes `name`, `resolution` and
-    `num_classes`, and decodes with Stable Diffusion's autoencoder. `vae` overrides where the autoencoder is loaded
-    from. Raises ValueError for a missing, damaged or foreign file, naming the keys and shapes that differ.
+    Model and configuration come from the checkpoint. A state dict states neither: `weights` does, and it decodes with
+    Stable Diffusion's autoencoder. Raises ValueError for a missing, damaged or foreign file, naming the keys and shapes
+    that differ.
     """
+    weights = weights or WeightsConfig()
     if where.is_dir():
         found = latest(where / "checkpoints" if (where / "checkpoints").is_dir() else where)
         if found is None:
@@ -111,21 +117,23 @@ def load_trained(
     origin: dict[str, Any] = {"checkpoint": where.name, "sha256": sha256(where)}
     training: dict[str, Any] = {}
     sampling_steps = TrainConfig.sampling_steps
-    if name is not None:
-        model = create_model(name, resolution, num_classes=num_classes)
+    if weights.model is not None:
+        resolution = weights.resolution or IMAGENET_RESOLUTION
+        num_classes = weights.num_classes or IMAGENET_CLASSES
+        model = create_model(weights.model, resolution, num_classes=num_classes)
         load_weights(model, where)
-        chosen = vae or HUB
+        chosen = weights.vae or AUTOENCODER
         classes = [str(number) for number in range(num_classes)]
         origin |= {"model": model.spec.name, "resolution": resolution}
     else:
         state = read(where)
         config = state["config"]
         model = create_model(ModelSpec(**config["spec"]), config["resolution"])
-        load_weights(model, state[{"ema": "ema", "raw": "model"}[weights]])
-        chosen = vae or config["vae"]
+        load_weights(model, state[{"ema": "ema", "raw": "model"}[weights.weights]])
+        chosen = weights.vae or config["vae"]
         classes = config["classes"]
         origin |= {"model": model.spec.name, "resolution": config["resolution"], "data": config["dataset"]}
-        origin |= {"step": state["step"], "weights": weights}
+        origin |= {"step": state["step"], "weights": weights.weights}
         training = {key: value for key, value in config.items() if key not in NOT_OF_THE_WEIGHTS}
         sampling_steps = config.get("sampling_steps", sampling_steps)
     autoencoder: Autoencoder = Identity() if chosen == "identity" else StableDiffusion(chosen, device)

@@ -22,11 +22,11 @@ from harness.data.autoencoder import Autoencoder
 from harness.data.datasets import Dataset, VideoDataset
 from harness.diffusion import checkpoint
 from harness.diffusion.batches import BLOCK, Batch, draw_batch, prefetch
-from harness.diffusion.config import TrainConfig
+from harness.diffusion.config import Execution, TrainConfig
+from harness.diffusion.numerics import autocast, set_precision
 from harness.diffusion.process import linear_schedule, training_loss
 from models import ModelSpec
 from models.denoiser import Denoiser
-from models.scan import resolve
 
 LOG_EVERY = 20
 """Steps between looks at the losses: only then is the accelerator waited for."""
@@ -36,35 +36,8 @@ DEFAULTS = {setting.name: setting.default for setting in fields(TrainConfig)}
 """What a setting was in runs that are older than it."""
 
 
-class DivergenceError(RuntimeError):
+class DivergenceError(FloatingPointError):
     """A loss that is not finite."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Execution:
-    """How a run is carried out; none of it changes what is computed, beyond floating-point reordering."""
-
-    checkpoint_every: int
-    milestones: frozenset[int]
-    accumulate: int = 1
-    activation_checkpointing: bool = False
-    compile: bool = False
-    workers: int = 2
-
-
-def set_precision(precision: str) -> None:
-    """TF32 in matrix products and convolutions exactly when asked for by name."""
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-
-
-def scan_backend(spec: ModelSpec, device: torch.device) -> str | None:
-    """What runs the selective scans of a model on this device, for the record; None for a DiT."""
-    return resolve("auto", device, torch.float32) if spec.family == "DiM" else None
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 @dataclass(frozen=True)
@@ -104,7 +77,8 @@ def restore(learner: Learner, directory: Path, record: dict[str, Any]) -> int:
     learner.optimizer.load_state_dict(state["optimizer"])
     for name, value in learner.ema.items():
         value.copy_(state["ema"][name])
-    return state["step"]
+    step: int = state["step"]
+    return step
 
 
 def save(learner: Learner, directory: Path, record: dict[str, Any], step: int, milestone: bool) -> None:
@@ -133,7 +107,8 @@ def make_step(
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             with autocast(ranks.device, config.precision):
-                return denoiser(x, t, batch.labels, batch.drop_labels)
+                output: Tensor = denoiser(x, t, batch.labels, batch.drop_labels)
+                return output
 
         return training_loss(schedule, denoise, latents, batch.t, batch.noise).mean()
 
@@ -143,7 +118,7 @@ def make_step(
             last = part + 1 == execution.accumulate
             with ddp.no_sync() if ddp and not last else nullcontext():
                 loss = loss_of(next(batches).to(ranks.device)) / execution.accumulate
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         norm = torch.nn.utils.get_total_norm([p.grad for p in learner.parameters if p.grad is not None])
         if config.clip_norm and step >= config.clip_after:
@@ -155,6 +130,15 @@ def make_step(
         return torch.stack([total, norm])
 
     return train_step
+
+
+def parts_of(config: TrainConfig, execution: Execution, ranks: Ranks) -> list[range]:
+    """The rows of each part of this process's share of a batch. Raises ValueError when they do not divide evenly."""
+    share = ranks.rows(config.batch)
+    if len(share) % execution.accumulate:
+        raise ValueError(f"{len(share)} items a process do not divide into {execution.accumulate} accumulation steps")
+    width = len(share) // execution.accumulate
+    return [range(first, first + width) for first in range(share.start, share.stop, width)]
 
 
 def fit(
@@ -175,11 +159,7 @@ def fit(
     configuration or a batch that does not divide, DivergenceError for a loss that is not finite, OSError when a
     checkpoint cannot be written.
     """
-    share = ranks.rows(config.batch)
-    if len(share) % execution.accumulate:
-        raise ValueError(f"{len(share)} items a process do not divide into {execution.accumulate} accumulation steps")
-    width = len(share) // execution.accumulate
-    parts = [range(first, first + width) for first in range(share.start, share.stop, width)]
+    parts = parts_of(config, execution, ranks)
     set_precision(config.precision)
     directory, losses = run / "checkpoints", run / "losses.jsonl"
     learner = new_learner(model, config)

@@ -10,65 +10,31 @@ would cost more than it gives, it is the batch, and between batch sizes a few pi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.core.distributed import Ranks
 from harness.core.seeds import stream
 from harness.diffusion.checkpoint import Trained
-from harness.diffusion.config import PRECISIONS
-from harness.diffusion.fit import autocast, set_precision
-from harness.diffusion.process import SAMPLERS, linear_schedule, sample
+from harness.diffusion.numerics import autocast, set_precision
+from harness.diffusion.process import linear_schedule, sample
+from harness.diffusion.sample_config import SampleConfig
 
 CPU_TOKENS, CPU_SLOTS = 1024, 64
 """What keeps a core's matrix products efficient and its cache unburdened: tokens, and samples, at most."""
 QUANTISER = "trunc(clamp(127.5 x + 128, 0, 255))"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SampleConfig:
-    """What the samples follow from, beside the weights. `classes`: uniform (at random, as DiT), balanced, or a list.
-
-    Guidance is uncond + cfg_scale (cond - uncond) on the first `cfg_channels` channels; 3 is DiT's published choice,
-    all of them Latte's for clips.
-    Raises ValueError, naming the field, for impossible values.
-    """
-
-    seed: int = 0
-    steps: int = 250
-    sampler: str = "ddpm"
-    cfg_scale: float = 1.5
-    cfg_channels: int = 3
-    classes: str | tuple[int, ...] = "uniform"
-    precision: str = "fp32"
-
-    def __post_init__(self) -> None:
-        linear_schedule(self.steps)
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"unknown sampler {self.sampler!r}; choose from {', '.join(SAMPLERS)}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"unknown precision {self.precision!r}; choose from {', '.join(PRECISIONS)}")
-        if self.seed < 0 or self.cfg_scale < 0 or self.cfg_channels < 0:
-            raise ValueError("seed, cfg_scale and cfg_channels must not be negative")
-        if isinstance(self.classes, str) and self.classes not in ("uniform", "balanced"):
-            raise ValueError(f"unknown classes {self.classes!r}; choose uniform, balanced, or a list of numbers")
-
-    def check_classes(self, num_classes: int) -> None:
-        """Raise ValueError for a listed class that a model of so many does not have."""
-        wrong = [label for label in self.classes if label not in range(num_classes)]
-        if wrong and not isinstance(self.classes, str):
-            raise ValueError(f"no class {wrong[0]}: the model has 0..{num_classes - 1}")
-
-
 @dataclass(frozen=True)
 class Samples:
     indices: list[int]
-    images: np.ndarray  # (B, [T,] H, W, 3) uint8; grey images have three equal channels
-    labels: np.ndarray  # (B,) int64
+    images: NDArray[np.uint8]  # (B, [T,] H, W, 3) uint8; grey images have three equal channels
+    labels: NDArray[np.int64]  # (B,) int64
 
 
 def draw_label(config: SampleConfig, index: int, num_classes: int, random: np.random.Generator) -> int:
@@ -79,16 +45,17 @@ def draw_label(config: SampleConfig, index: int, num_classes: int, random: np.ra
     return index % num_classes if config.classes == "balanced" else uniform
 
 
-def draw_labels(config: SampleConfig, count: int, num_classes: int) -> np.ndarray:
+def draw_labels(config: SampleConfig, count: int, num_classes: int) -> NDArray[np.int64]:
     """The classes (count,) of the first samples."""
     streams = (stream(config.seed, "sample", index) for index in range(count))
     return np.array([draw_label(config, index, num_classes, one) for index, one in enumerate(streams)], dtype=np.int64)
 
 
-def quantise(images: Tensor) -> np.ndarray:
+def quantise(images: Tensor) -> NDArray[np.uint8]:
     """(..., C, H, W) in [-1, 1] to (..., H, W, 3) uint8 by DiT's rule, which rounds halves up; grey is repeated."""
     levels = (127.5 * images.float() + 128).clamp(0, 255).to(torch.uint8).cpu()
-    return levels.expand(*levels.shape[:-3], 3, -1, -1).movedim(-3, -1).contiguous().numpy()
+    pixels: NDArray[np.uint8] = levels.expand(*levels.shape[:-3], 3, -1, -1).movedim(-3, -1).contiguous().numpy()
+    return pixels
 
 
 def slots_of(trained: Trained, batch: int, device: torch.device) -> int:
@@ -122,7 +89,8 @@ def generate(
     Raises ValueError for a class that the model does not have.
     """
     spec = trained.model.spec
-    config.check_classes(spec.num_classes)
+    config = trained.resolve(config)
+    assert config.steps is not None, "resolved"
     set_precision(config.precision)
     slots = slots_of(trained, batch, ranks.device)
     schedule = linear_schedule(config.steps).to(ranks.device)
@@ -148,14 +116,17 @@ def generate(
         yield Samples(members, quantise(trained.autoencoder.decode(latents))[rows], labels)
 
 
-def denoiser(trained: Trained, config: SampleConfig, y: Tensor, device: torch.device):
+def denoiser(
+    trained: Trained, config: SampleConfig, y: Tensor, device: torch.device
+) -> Callable[[Tensor, Tensor], Tensor]:
     """The network as a function of (x, t): one forward a step, doubled by guidance only when the scale is not 1."""
     model = trained.model
     both = torch.cat([y, torch.full_like(y, model.spec.num_classes)])
 
     def plain(x: Tensor, t: Tensor) -> Tensor:
         with autocast(device, config.precision):
-            return model(x, t, y)
+            output: Tensor = model(x, t, y)
+            return output
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
         with autocast(device, config.precision):

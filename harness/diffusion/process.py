@@ -16,8 +16,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-TIMESTEPS = 1000
-SAMPLERS = ("ddpm", "ddim")
+from harness.diffusion.config import TIMESTEPS
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def posterior(schedule: Schedule, x0: Tensor, xt: Tensor, t: Tensor) -> tuple[Te
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a denoiser's output says of a step: the noise, x_0, and the Gaussian p(x_{t-1} | x_t)."""
+    """What a denoiser's output states of a step: the noise, x_0, and the Gaussian p(x_{t-1} | x_t)."""
 
     noise: Tensor
     x0: Tensor
