@@ -38,7 +38,7 @@ def prediction(model, resolution, gib, **fields) -> MemoryRecord:
 SWEEP = [
     latency("DiT-XL/2", 256, 0.010), latency("DiM-XL/2", 256, 0.020),
     latency("DiT-XL/2", 1024, 0.100), latency("DiM-XL/2", 1024, 0.080),
-    latency("DiT-XL/2", 1024, 0, "oom", attention="naive"),
+    latency("DiT-XL/2", 1024, 0, "oom", implementation="naive"),
 ]  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def test_the_latency_figure_marks_the_measured_crossover_or_says_that_no_gpu_was
 
 
 def test_the_memory_figure_has_lines_predicted_and_rings_measured():
-    predictions = [prediction("DiT-XL/2", r, r / 100, attention=a) for r in (256, 512) for a in ("sdpa", "naive")]
+    predictions = [prediction("DiT-XL/2", r, r / 100, implementation=a) for r in (256, 512) for a in ("sdpa", "naive")]
     drawing = report.figure("memory", predictions)
     labels = [line.get_label() for line in drawing.axes[0].lines]
     assert {"DiT-XL/2, sdpa attention", "DiT-XL/2, naive attention"} <= set(labels)

@@ -118,7 +118,7 @@ def make_step(
             last = part + 1 == execution.accumulate
             with ddp.no_sync() if ddp and not last else nullcontext():
                 loss = loss_of(next(batches).to(ranks.device)) / execution.accumulate
-                loss.backward()  # type: ignore[no-untyped-call]
+                torch.autograd.backward(loss)
             total += loss.detach()
         norm = torch.nn.utils.get_total_norm([p.grad for p in learner.parameters if p.grad is not None])
         if config.clip_norm and step >= config.clip_after:

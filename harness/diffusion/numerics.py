@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from models import ModelSpec
-from models.scan import resolve
+from models.families import named
 
 
 def set_precision(precision: str) -> None:
@@ -20,5 +20,6 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def scan_backend(spec: ModelSpec, device: torch.device) -> str | None:
-    """What runs the selective scans of a model on this device, for the record; None for a DiT."""
-    return resolve("auto", device, torch.float32) if spec.family == "DiM" else None
+    """What runs the selective scans of a model on this device, for the record; None where it has none."""
+    ways = named(spec.family).implementations
+    return ways.resolve(ways.default, str(device)) if ways and ways.resolve and ways.field == "scan" else None

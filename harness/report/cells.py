@@ -16,6 +16,7 @@ from harness.core.records import Record, ScoreRecord, of_kind
 from harness.core.store import load
 from harness.cost.published import published
 from harness.suites.costs import exact_cost
+from models.families import FAMILIES
 
 if TYPE_CHECKING:
     from harness.suites.run import Row
@@ -262,9 +263,17 @@ def included(names: Iterable[str], records: Iterable[Record]) -> list[ScoreRecor
     return found
 
 
+def counterpart_of(family: str) -> str | None:
+    """The name of the family that one is compared with; None of a printed row, which has no family."""
+    return next((known.counterpart for known in FAMILIES if known.name == family), None)
+
+
 def rival(line: Line, lines: Sequence[Line]) -> Line | None:
-    """The DiT that a DiM row is compared with: of its contest, of its variant if there is one, else of none."""
-    others = [one for one in lines if one.contest == line.contest and (one.family, line.family) == ("DiT", "DiM")]
+    """The row of its family's counterpart that a row is compared with: of its contest, of its variant if there is one.
+
+    A DiM row, matched or not, is compared with the DiT row of its contest.
+    """
+    others = [one for one in lines if one.contest == line.contest and one.family == counterpart_of(line.family)]
     exact = [one for one in others if one.variant == line.variant]
     plain = [one for one in others if not one.variant]
     return next(iter(exact or plain), None)

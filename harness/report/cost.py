@@ -11,7 +11,7 @@ from harness.core.records import CostRecord, Key, Record, latest, of_kind
 from harness.cost import CONVENTIONS
 from harness.cost.published import agrees, published_costs
 from harness.report.layout import Table, as_block
-from models import spec
+from models import counterpart, spec
 
 COST_TABLES = {
     4: "Table 4: Gflops by resolution",
@@ -94,7 +94,7 @@ def table(number: int, records: Iterable[Record]) -> pd.DataFrame:
     known = single_images(records)
     rows = []
     for (model, resolution), cell in published_costs(number).items():
-        rival = spec(model.replace("DiM", "DiT")).name
+        rival = rival_of(model) or model
         for needed in (model, rival):
             if (needed, resolution) not in known:
                 raise ValueError(f"table {number}: no record of {needed} at {resolution} px")
@@ -114,6 +114,12 @@ def table(number: int, records: Iterable[Record]) -> pd.DataFrame:
         row["flops_gflops"] = ours["flops_gflops"]
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def rival_of(model: str) -> str | None:
+    """The name of the model that one is compared with, by their public names; None where its family has none."""
+    rival = counterpart(spec(model))
+    return rival.name if rival else None
 
 
 def table_notes(number: int) -> list[str]:
@@ -143,7 +149,7 @@ def cost_table(number: int, records: Iterable[Record]) -> Table:
 def _claim(data: pd.DataFrame) -> list[str]:
     """At how many resolutions of Table 4 a DiM costs less than the DiT of its size: as printed, recounted, in truth."""
     rows = {(row["model"], row["resolution"]): row for row in data.to_dict("records")}
-    pairs = [(rows[m.replace("DiM", "DiT"), r], row) for (m, r), row in rows.items() if m.startswith("DiM")]
+    pairs = [(rows[rival, r], row) for (model, r), row in rows.items() if (rival := rival_of(model))]
 
     def cheaper(column: str) -> str:
         known = [pair for pair in pairs if all(agrees(0, str(row[column])) is not None for row in pair)]

@@ -24,6 +24,8 @@ from harness.report.hardware import (
     runs_on_devices,
 )
 from harness.report.layout import Table
+from models import counterpart, spec
+from models.families import named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,10 +125,11 @@ def _panel(axes: Axes, rows: list[Row], records: Sequence[Record]) -> None:
         if row["verdict"] == "ok":
             lines.setdefault((row["model"], row["mixer"]), []).append((row["resolution"], row["ms"]))
         else:
-            failed.append(f"{row['model']}, {row['mixer']} at {row['resolution']} px: {_figure(row, None)}")
+            what = ", ".join(filter(None, (row["model"], row["mixer"])))
+            failed.append(f"{what} at {row['resolution']} px: {_figure(row, None)}")
     for (model, mixer), points in lines.items():
         look = style.look_of(model) | ({"linestyle": "--", "marker": "x"} if mixer.startswith("naive") else {})
-        axes.plot(*zip(*sorted(points), strict=True), **look, label=f"{model}, {mixer}")
+        axes.plot(*zip(*sorted(points), strict=True), **look, label=", ".join(filter(None, (model, mixer))))
     resolutions = sorted({row["resolution"] for row in rows})
     models = {model for model, _ in lines}
     mark_crossovers(axes, records, models, resolutions[0], resolutions[-1])
@@ -138,10 +141,12 @@ def _panel(axes: Axes, rows: list[Row], records: Sequence[Record]) -> None:
 
 
 def _mark_measured(axes: Axes, lines: dict[tuple[str, str], list[tuple[int, float]]]) -> None:
-    """A ring where a DiM's measured line meets that of its DiT with fused attention."""
-    for (model, _), dim in lines.items():
-        rival = lines.get((model.partition("(")[0].removesuffix("-matched").replace("DiM", "DiT"), "sdpa attention"))
-        where = crossing(sorted(dim), sorted(rival)) if model.startswith("DiM") and rival else None
+    """A ring where a DiM's measured line meets that of its DiT with fused attention: of any model and counterpart."""
+    for (model, _), points in lines.items():
+        rival = counterpart(spec(model.partition("(")[0]))
+        ways = named(rival.family).implementations if rival else None
+        beside = lines.get((rival.name, ways.words(ways.default) if ways else "")) if rival else None
+        where = crossing(sorted(points), sorted(beside)) if beside else None
         if where:
             colour = style.look_of(model)["color"]
             axes.plot(*where, marker="o", markersize=9, markerfacecolor="none", color=colour, linestyle="none")

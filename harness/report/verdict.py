@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
-from harness.report.cells import COLUMNS, NAMES, Line, measured_name, rival
+from harness.report.cells import COLUMNS, NAMES, Line, counterpart_of, measured_name, rival
 from harness.report.claims import METHOD, Claim, sentence, tally
 
 TRENDS = {5: "patch size", 6: "model size"}
@@ -14,8 +14,8 @@ KINDS = {
     "matched": "DiM and DiT at equal parameters",
     "equal-macs": "DiM and DiT at equal multiply-adds",
     "joint": "Joint training and clips alone",
-    "DiM": "DiM, step by step",
-    "DiT": "DiT, step by step, which the paper does not print here",
+    "trend": "DiM, step by step",
+    "counterpart's trend": "DiT, step by step, which the paper does not print here",
 }
 
 
@@ -68,16 +68,16 @@ def _contests(lines: Sequence[Line], columns: Iterable[str]) -> list[Claim]:
 
 
 def _at_depth(line: Line, dim: Line) -> bool:
-    return (line.contest, line.family, line.variant) == (dim.contest, "DiM", "")
+    return (line.contest, line.family, line.variant) == (dim.contest, dim.family, "")
 
 
 def _trend(lines: Sequence[Line], columns: Iterable[str]) -> list[Claim]:
     """Each row that the paper prints against the one before it, for DiM and for the DiT of the same contest."""
-    printed = [line for line in lines if line.printed and line.family == "DiM"]
+    printed = [line for line in lines if line.printed and counterpart_of(line.family)]
     claims = []
     for (before, after), column in itertools.product(itertools.pairwise(printed), columns):
         sign = _sign(after.printed.get(column), before.printed.get(column))
-        pairs = {"DiM": (after, before), "DiT": (rival(after, lines), rival(before, lines))}
+        pairs = {"trend": (after, before), "counterpart's trend": (rival(after, lines), rival(before, lines))}
         for kind, (one, other) in pairs.items():
             if one and other:
                 claims.append(Claim(column, kind, sign, *_measured(column, one, other)))
@@ -117,7 +117,7 @@ def _sign(first: str | None, second: str | None) -> int:
 
 def _printed(table: int, claims: Sequence[Claim]) -> str:
     """How often the paper has DiM, or the later row, ahead, by metric."""
-    own = [claim for claim in claims if claim.kind == ("DiM" if table in TRENDS else "")]
+    own = [claim for claim in claims if claim.kind == ("trend" if table in TRENDS else "")]
     parts = []
     for metric in dict.fromkeys(claim.metric for claim in own):
         signs = [claim.printed for claim in own if claim.metric == metric]

@@ -78,7 +78,7 @@ def image_suite(name: str, title: str, scale: Scale) -> Suite:
         model = f"{family}-{ours}" + ("-matched" if variant == "matched" else "")
         depth: tuple[tuple[str, Setting], ...] = ()
         if variant == "equal-macs":
-            if spec(f"DiM-{ours}-matched").depth == scale.equal_macs[ours]:
+            if spec(f"{family}-{ours}-matched").depth == scale.equal_macs[ours]:
                 model += "-matched"  # equal in both: one run serves
             else:
                 depth = (("depth", scale.equal_macs[ours]),)

@@ -12,6 +12,7 @@ from harness.core.records import Record
 from harness.report.cells import evaluations, measure
 from harness.report.figures import style
 from harness.suites.costs import exact_cost
+from models.families import FAMILIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,7 +122,7 @@ def _draw(axes: Axes, chosen: Sequence[Point], x: Callable[[Point], float], labe
 
 
 def _kinds(chosen: Sequence[Point]) -> list[tuple[str, str]]:
-    order = [("DiT", ""), ("DiM", ""), ("DiM", "matched"), ("DiM", "equal-macs")]
+    order = [(family.name, variant) for family in FAMILIES for variant in (*family.depths, "equal-macs")]
     return [kind for kind in order if any(point.kind == kind for point in chosen)]
 
 
@@ -198,7 +199,7 @@ def _against_cost(
         for kind in _kinds(chosen):
             _draw(axes, [point for point in chosen if point.kind == kind], x, _name(kind))
         for point in chosen:
-            right, up = ASIDE[point.kind]
+            right, up = ASIDE.get(point.kind, (-1, 1))
             where: dict[str, Any] = {"xytext": (3 * right, 3 * up), "textcoords": "offset points", "fontsize": 6}
             where |= {"ha": "left" if right > 0 else "right", "va": "bottom" if up > 0 else "top"}
             where["color"] = style.look(*point.kind)["color"]
