@@ -32,11 +32,11 @@ from harness.core.records import ScoreRecord
 from harness.data.clips import ClipProtocol, open_clips
 from harness.data.sources import DATASETS, Source, open_images
 from harness.diffusion.album import Album
-from harness.diffusion.checkpoint import Trained
 from harness.diffusion.flags import add_sampling_flags, open_sampling
 from harness.diffusion.generate import QUANTISER, draw_labels, generate, slots_of
 from harness.diffusion.numerics import scan_backend
 from harness.diffusion.sample_config import SampleConfig
+from harness.diffusion.trained import Trained
 from harness.metrics import recipes, references
 from harness.metrics.distances.precision_recall import ARITHMETICS
 from harness.metrics.evaluation import Settings

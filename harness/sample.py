@@ -5,7 +5,7 @@
     torchrun --nproc-per-node 8 -m harness.sample --ckpt DiT-XL-2-256x256.pt --model DiT-XL/2 --num-samples 50000 --npz
 
 Sample i depends on the seed and i alone. The same command, run again, draws only what is missing or damaged.
-Exit codes: 0 done; 1 the run failed (disk full); 2 bad input.
+Exit codes: 0 done; 1 the run failed (disk full); 2 bad input; 75 stopped by SIGINT, to be continued.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.command import Parser, first_process, run
+from harness.core.command import STOPPED, Parser, first_process, run
 from harness.core.options import add_options, from_arguments, option
 from harness.diffusion.flags import add_sampling_flags, sampling
 from harness.diffusion.sample_config import Drawing, check_count
@@ -48,15 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(command, lambda: work(given))
 
 
-def work(given: argparse.Namespace) -> None:
+def work(given: argparse.Namespace) -> int:
     request, drawing = from_arguments(Request, given), from_arguments(Drawing, given)
     weights, config = sampling(given)
     from harness.diffusion.sampling import sample  # imports torch, which takes longer than to refuse a flag
 
-    album = sample(request.ckpt, config, request.num_samples, request.out, weights=weights, drawing=drawing)
+    try:
+        album = sample(request.ckpt, config, request.num_samples, request.out, weights=weights, drawing=drawing)
+    except KeyboardInterrupt:
+        if first_process():
+            print("\nstopped; the same command draws the rest", file=sys.stderr)
+        return STOPPED
     if first_process():
         made = ["samples.npz"] * drawing.npz + ["grid.png"] + ["preview.gif"] * bool(album.frames)
         print(*(album.folder / name for name in made), sep="\n")
+    return 0
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from harness.core import paths
 from harness.core.command import STOPPED, Parser, first_process, run
 from harness.core.options import add_options, from_arguments, option
 from harness.core.signals import stop_on_signals
+from harness.cost.training import training_macs
 from harness.diffusion.config import PRESETS, Execution, TrainConfig, presets
 
 
@@ -64,6 +65,7 @@ def work(given: argparse.Namespace) -> int:
             announce=lambda resolved: print(json.dumps(resolved)),
             dry_run=request.dry_run,
             stop=lambda: bool(received),
+            flops_per_item=lambda spec: 2 * training_macs(spec, config.resolution, config.joint_images),
         )
     if request.dry_run or not first_process():
         return 0 if done.finished or request.dry_run else STOPPED

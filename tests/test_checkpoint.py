@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness.diffusion import checkpoint
+from harness.diffusion import checkpoint, trained
 from harness.diffusion.sample_config import WeightsConfig
 from models import create_model
 
@@ -67,7 +67,7 @@ def test_foreign_files_are_refused_by_name(tmp_path):
 @pytest.mark.parametrize("form", ["bare", "train.py", "safetensors"])
 def test_dit_state_dicts_load_in_every_published_form(tmp_path, form, monkeypatch):
     monkeypatch.setattr(
-        checkpoint, "StableDiffusion", lambda where, device: argparse.Namespace(name=where, downsample=8)
+        trained, "StableDiffusion", lambda where, device: argparse.Namespace(name=where, downsample=8)
     )
     torch.manual_seed(0)
     weights = create_model("DiT-N/8", 64, num_classes=7).state_dict()
@@ -80,14 +80,14 @@ def test_dit_state_dicts_load_in_every_published_form(tmp_path, form, monkeypatc
         zeros = {key: torch.zeros_like(value) for key, value in weights.items()}
         torch.save({"model": zeros, "ema": weights, "opt": {}, "args": argparse.Namespace(lr=1e-4)}, path)
     named = WeightsConfig(model="DiT-N/8", resolution=64, num_classes=7)
-    trained = checkpoint.load_trained(path, torch.device("cpu"), named)
-    assert all(torch.equal(value, weights[key]) for key, value in trained.model.state_dict().items())
-    assert trained.origin["autoencoder"] == "stabilityai/sd-vae-ft-ema"
+    loaded = trained.load_trained(path, torch.device("cpu"), named)
+    assert all(torch.equal(value, weights[key]) for key, value in loaded.model.state_dict().items())
+    assert loaded.origin["autoencoder"] == "stabilityai/sd-vae-ft-ema"
 
 
 def test_weights_of_another_model_are_refused_with_what_differs(tmp_path):
     torch.save(create_model("DiT-N/8", 64, num_classes=7).state_dict(), tmp_path / "weights.pt")
-    load, cpu = checkpoint.load_trained, torch.device("cpu")
+    load, cpu = trained.load_trained, torch.device("cpu")
     with pytest.raises(ValueError, match=r"embedding_table\.weight \(8, 64\) for \(11, 64\)"):
         load(tmp_path / "weights.pt", cpu, WeightsConfig(model="DiT-N/8", resolution=64, num_classes=10))
     with pytest.raises(ValueError, match=r"missing: blocks\.0\.mixer"):
@@ -96,6 +96,6 @@ def test_weights_of_another_model_are_refused_with_what_differs(tmp_path):
 
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(ValueError, match="no such checkpoint: /nowhere"):
-        checkpoint.load_trained(tmp_path.__class__("/nowhere"), torch.device("cpu"))
+        trained.load_trained(tmp_path.__class__("/nowhere"), torch.device("cpu"))
     with pytest.raises(ValueError, match="no checkpoint in"):
-        checkpoint.load_trained(tmp_path, torch.device("cpu"))
+        trained.load_trained(tmp_path, torch.device("cpu"))

@@ -15,10 +15,11 @@ from PIL import Image
 from harness import sample
 from harness.core.distributed import Ranks
 from harness.data.autoencoder import Identity
-from harness.diffusion import checkpoint, generate
+from harness.diffusion import checkpoint, generate, trained
 from harness.diffusion.album import Album
 from harness.diffusion.generate import quantise
 from harness.diffusion.sample_config import SampleConfig
+from harness.diffusion.trained import Trained, load_trained
 from models import create_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +82,7 @@ def test_batch_size_does_not_change_a_single_byte(trained_run, tmp_path, monkeyp
 
 
 def test_latents_too_are_equal_to_the_last_bit_in_any_batch_subset_and_thread_count(trained_run, monkeypatch):
-    trained = checkpoint.load_trained(trained_run, torch.device("cpu"))
+    trained = load_trained(trained_run, torch.device("cpu"))
     monkeypatch.setattr(generate, "quantise", lambda decoded: decoded.numpy().copy())
     config = SampleConfig(steps=5)
 
@@ -152,7 +153,7 @@ def test_ema_and_raw_weights_draw_different_samples(dit_run, tmp_path):
 
 @pytest.mark.parametrize(("scale", "rows"), [(1.0, 64), (1.5, 128)])
 def test_guidance_costs_one_batched_forward_a_step_and_none_at_scale_1(dit_run, scale, rows):
-    trained = checkpoint.load_trained(dit_run, torch.device("cpu"))
+    trained = load_trained(dit_run, torch.device("cpu"))
     seen = []
     trained.model.x_embedder.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
     list(generate.generate(trained, SampleConfig(steps=5, cfg_scale=scale), range(16), 16, CPU))
@@ -162,7 +163,7 @@ def test_guidance_costs_one_batched_forward_a_step_and_none_at_scale_1(dit_run, 
 def test_guidance_extrapolates_from_the_null_class():
     """By hand on the guided output: null + scale (conditional - null) on the noise; the variance is conditional."""
     model = random_model("DiT-N/4").eval()
-    trained = checkpoint.Trained(model, Identity(), [], {}, {}, 5)
+    trained = Trained(model, Identity(), [], {}, {}, 5)
     x, t, y = torch.randn(3, 1, 8, 8), torch.tensor([999, 500, 3]), torch.tensor([1, 2, 3])
     with torch.no_grad():
         guided = generate.denoiser(trained, SampleConfig(cfg_scale=4.0), y, torch.device("cpu"))(x, t)
@@ -172,7 +173,7 @@ def test_guidance_extrapolates_from_the_null_class():
 
 
 def test_classes_are_uniform_balanced_or_listed(dit_run):
-    trained = checkpoint.load_trained(dit_run, torch.device("cpu"))
+    trained = load_trained(dit_run, torch.device("cpu"))
 
     def labels(classes, count=20):
         config = SampleConfig(steps=1, classes=classes)
@@ -186,7 +187,7 @@ def test_classes_are_uniform_balanced_or_listed(dit_run):
 
 
 def test_the_noise_of_a_sample_does_not_depend_on_how_classes_are_chosen(dit_run, monkeypatch):
-    trained = checkpoint.load_trained(dit_run, torch.device("cpu"))
+    trained = load_trained(dit_run, torch.device("cpu"))
     first = next(generate.generate(trained, SampleConfig(steps=4), range(16), 16, CPU))
     listed = SampleConfig(steps=4, classes=tuple(first.labels.tolist()))
     again = next(generate.generate(trained, listed, range(16), 16, CPU))
@@ -247,7 +248,7 @@ def test_a_bare_state_dict_samples_once_it_is_named(tmp_path, monkeypatch):
         def decode(self, latents):
             return torch.nn.functional.interpolate(latents[:, :3], scale_factor=8)
 
-    monkeypatch.setattr(checkpoint, "StableDiffusion", lambda where, device: Vae())
+    monkeypatch.setattr(trained, "StableDiffusion", lambda where, device: Vae())
     torch.save(create_model("DiM-N/2", 16, num_classes=5).state_dict(), tmp_path / "weights.pt")
     flags = ["--model", "DiM-N/2", "--resolution", 16, "--num-classes", 5, "--num-samples", 1]
     assert draw(tmp_path / "weights.pt", tmp_path / "out", *flags) == 0

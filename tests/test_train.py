@@ -16,8 +16,10 @@ import torch
 from PIL import Image
 
 from harness import train
-from harness.diffusion import checkpoint, fit
+from harness.diffusion import checkpoint, learner
 from harness.diffusion.config import PRESETS
+from harness.diffusion.losses import LossLog
+from harness.diffusion.numerics import set_precision
 from models import ModelSpec, create_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,14 +99,14 @@ def test_a_run_killed_with_sigkill_ends_as_if_it_had_not_been(whole, tmp_path):
 
 
 def test_sigterm_writes_a_checkpoint_exits_with_75_and_continues_exactly(whole, tmp_path, monkeypatch, capsys):
-    real = fit.log_losses
+    real = LossLog.add
 
     def log_and_be_told_to_stop(*arguments):
         real(*arguments)
-        monkeypatch.setattr(fit, "log_losses", real)
+        monkeypatch.setattr(LossLog, "add", real)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(fit, "log_losses", log_and_be_told_to_stop)
+    monkeypatch.setattr(LossLog, "add", log_and_be_told_to_stop)
     before = signal.getsignal(signal.SIGTERM)
     assert run(tmp_path, "--steps", 60) == 75
     assert "stopped at step 21 of 60" in capsys.readouterr().out
@@ -176,7 +178,7 @@ def test_clipping_bounds_what_the_optimizer_sees(tmp_path, monkeypatch):
             seen.append(torch.nn.utils.get_total_norm([p.grad for g in self.param_groups for p in g["params"]]).item())
             return super().step(*arguments)
 
-    monkeypatch.setattr(fit.torch.optim, "AdamW", Recorder)
+    monkeypatch.setattr(torch.optim, "AdamW", Recorder)
     run(tmp_path, "--steps", 3, "--clip-norm", 0.05)
     logged = [line["gradient_norm"] for line in losses(tmp_path)]
     assert min(logged) > 0.06, "what is logged is the norm before clipping"
@@ -216,7 +218,7 @@ def test_tf32_is_on_exactly_when_named(tmp_path, precision, allowed):
     run(tmp_path, "--steps", 1, "--precision", precision)
     assert torch.backends.cuda.matmul.allow_tf32 is allowed
     assert newest(tmp_path)["config"]["precision"] == precision
-    fit.set_precision("fp32")
+    set_precision("fp32")
 
 
 def test_milestones_stay(tmp_path):
@@ -241,13 +243,13 @@ def test_labels_are_dropped_to_the_null_class_at_the_asked_rate():
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_streams_and_last_good_checkpoint(tmp_path, monkeypatch, capsys):
-    real, calls = fit.training_loss, []
+    real, calls = learner.training_loss, []
 
     def poisoned(*arguments):
         calls.append(None)
         return real(*arguments) * (float("nan") if len(calls) == 12 else 1)
 
-    monkeypatch.setattr(fit, "training_loss", poisoned)
+    monkeypatch.setattr(learner, "training_loss", poisoned)
     assert run(tmp_path, "--steps", 40, "--checkpoint-every", 10) == 1
     message = capsys.readouterr().err
     assert "at step 12" in message

@@ -28,6 +28,7 @@ from harness.diffusion.config import PRESETS, TIMESTEPS
 from harness.diffusion.flags import open_sampling
 from harness.diffusion.process import linear_schedule, training_loss
 from harness.diffusion.sample_config import SampleConfig
+from harness.diffusion.trained import load_trained
 from harness.metrics.features import moving_digits
 from models import create_model
 
@@ -269,7 +270,7 @@ def test_clips_are_folders_of_frames_and_an_npz_and_pictures_for_the_eyes(untrai
 
 def test_guidance_takes_all_channels_of_a_clip_and_the_settings_say_so(tmp_path):
     run = save_run(tmp_path / "run", channels=4)
-    trained = checkpoint.load_trained(run, torch.device("cpu"))
+    trained = load_trained(run, torch.device("cpu"))
     x, t, y = torch.randn(2, 8, 4, 16, 16), torch.tensor([999, 3]), torch.tensor([1, 2])
     with torch.no_grad():
         guided = generate.denoiser(trained, SampleConfig(cfg_scale=4.0, cfg_channels=4), y, CPU.device)(x, t)

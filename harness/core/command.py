@@ -135,6 +135,17 @@ def require_writable(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
 
+def require_folder(path: Path) -> Path:
+    """The path, of a folder that can be written into or made. Raises ValueError, naming it, for any other."""
+    try:
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"cannot write into {path}: it is a file")
+        require_writable(path)
+    except OSError as error:
+        raise ValueError(f"cannot write into {path}: {error.strerror or error}") from error
+    return path
+
+
 def add_model_flags(parser: argparse.ArgumentParser, models: list[str], resolutions: list[int]) -> None:
     """The flags that choose models, their resolutions, and departures from the paper's architecture."""
     parser.add_argument("--model", nargs="+", default=models, metavar="NAME", help="default: %(default)s")

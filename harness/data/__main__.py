@@ -2,7 +2,8 @@
 
     python -m harness.data encode --data imagenet/train --vae sd-vae-ft-ema --out output/runs/imagenet256
 
-The same command, run again, continues. Exit codes: 0 done; 1 the run failed (disk full); 2 bad input.
+The same command, run again, continues. Exit codes: 0 done; 1 the run failed (disk full); 2 bad input;
+75 stopped by SIGINT, to be continued.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from harness.core.command import Parser, run
+from harness.core.command import STOPPED, Parser, run
 from harness.core.options import add_options, from_arguments
 from harness.data.encoding import EncodeConfig, encode
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(command, lambda: work(given))
 
 
-def work(given: argparse.Namespace) -> None:
+def work(given: argparse.Namespace) -> int:
     config = from_arguments(EncodeConfig, given)
     with tqdm(unit="image", delay=0.5) as bar:  # bad input is one line, without a bar
 
@@ -39,9 +40,14 @@ def work(given: argparse.Namespace) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        encoded = encode(config, progress)
+        try:
+            encoded = encode(config, progress)
+        except KeyboardInterrupt:
+            print("\nstopped; the same command encodes the rest", file=sys.stderr)
+            return STOPPED
     print(f"{len(encoded.cache)} images in {config.out}, {len(encoded.left_out)} left out as corrupt")
     print(f"next: python -m harness.train --preset imagenet256 --data {config.out}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.core.command import require_folder
 from harness.core.options import check, option
 from harness.data import AUTOENCODER
 
@@ -41,16 +42,19 @@ class Encoded:
 def encode(config: EncodeConfig, progress: Callable[[int, int], None] = lambda done, total: None) -> Encoded:
     """Encode an image tree; `progress(done, total)` is called after each shard.
 
-    Shards that an earlier call finished are kept. Raises ValueError for bad input, OSError where nothing can be
-    written.
+    Shards that an earlier call finished are kept. Raises ValueError for bad input, LockedError when another process
+    writes into `out`, OSError where nothing can be written.
     """
     from harness.core.distributed import choose_device
+    from harness.core.locks import locked
     from harness.data import autoencoder, latents
     from harness.data.images import ImageFolder
 
+    require_folder(config.out)
     images = ImageFolder(config.data, config.resolution, config.skip_corrupt)
     device = choose_device(config.device)
     encoder = autoencoder.StableDiffusion(config.vae, device)
-    for done in latents.encode(images, encoder, config.out, config.batch, device):
-        progress(done, len(images))
+    with locked(config.out):
+        for done in latents.encode(images, encoder, config.out, config.batch, device):
+            progress(done, len(images))
     return Encoded(latents.LatentCache(config.out), tuple(sorted(images.corrupt)))

@@ -18,6 +18,18 @@ from harness.data.digits import Digits as Digits
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 
 
+def open_rgb(path: Path) -> Image.Image:
+    """A picture in RGB. Raises ValueError, naming the file, for a damaged one: of PNG files the checksums are read."""
+    try:
+        with Image.open(path) as file:
+            if file.format == "PNG":  # decoding alone takes no notice of them
+                file.verify()
+        with Image.open(path) as file:
+            return file.convert("RGB")
+    except Exception as error:  # a damaged file can raise anything at all from inside a decoder
+        raise ValueError(f"corrupt image {path}: {error}") from error
+
+
 def centre_crop(image: Image.Image, resolution: int) -> Image.Image:
     """DiT's square: halve with a box filter while the short side is at least twice the goal, bicubic, centre crop."""
     while min(image.size) >= 2 * resolution:
@@ -67,10 +79,9 @@ class ImageFolder:
         """One image (3, R, R) in [-1, 1]. Raises ValueError, naming the file, when it cannot be decoded."""
         path = self.root / self.names[index]
         try:
-            with Image.open(path) as file:
-                image = centre_crop(file.convert("RGB"), self.resolution)
-        except Exception as error:  # a damaged file can raise anything at all from inside a decoder
-            raise ValueError(f"corrupt image {path}: {error}; --skip-corrupt leaves such images out") from error
+            image = centre_crop(open_rgb(path), self.resolution)
+        except ValueError as error:
+            raise ValueError(f"{error}; --skip-corrupt leaves such images out") from error
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
 
     def read_or_skip(self, index: int) -> Tensor | None:

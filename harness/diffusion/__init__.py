@@ -16,8 +16,8 @@ from harness.diffusion.config import PRESETS, Execution, TrainConfig
 from harness.diffusion.sample_config import Drawing, SampleConfig, WeightsConfig
 
 if TYPE_CHECKING:
-    from harness.diffusion.checkpoint import load_trained
     from harness.diffusion.sampling import sample
+    from harness.diffusion.trained import load_trained
     from harness.diffusion.training import train
 
 __all__ = [
@@ -36,7 +36,7 @@ def __getattr__(name: str) -> Any:
 
         return sample
     if name == "load_trained":
-        from harness.diffusion.checkpoint import load_trained
+        from harness.diffusion.trained import load_trained
 
         return load_trained
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

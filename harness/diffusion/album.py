@@ -17,10 +17,10 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from harness.core.distributed import Ranks, barrier
-from harness.core.files import write_atomically, write_json
-from harness.diffusion.checkpoint import Trained
+from harness.core.files import read_json, write_atomically, write_json
 from harness.diffusion.generate import Samples, generate
 from harness.diffusion.sample_config import SampleConfig
+from harness.diffusion.trained import Trained
 
 SETTINGS = "settings.json"
 
@@ -56,7 +56,7 @@ class Album:
         """
         path = self.folder / SETTINGS
         if path.is_file():
-            held = json.loads(path.read_text())
+            held = read_json(path)
             requested = json.loads(json.dumps(settings))  # tuples become lists, as in the file
             changed = [key for key in requested if key != "provenance" and held.get(key) != requested[key]]
             if changed:

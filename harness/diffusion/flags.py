@@ -11,7 +11,7 @@ from harness.diffusion.sample_config import SampleConfig, WeightsConfig
 
 if TYPE_CHECKING:
     from harness.core.distributed import Ranks
-    from harness.diffusion.checkpoint import Trained
+    from harness.diffusion.trained import Trained
 
 
 def add_sampling_flags(parser: argparse._ActionsContainer) -> None:
@@ -39,7 +39,7 @@ def sampling(given: argparse.Namespace) -> tuple[WeightsConfig, SampleConfig]:
 def open_sampling(given: argparse.Namespace, here: Ranks) -> tuple[Trained, SampleConfig]:
     """What the flags and `given.ckpt` name, loaded, with nothing left open. Raises ValueError as both do."""
     weights, config = sampling(given)  # before the slow part, what is impossible
-    from harness.diffusion.checkpoint import load_trained
+    from harness.diffusion.trained import load_trained
 
     trained = load_trained(given.ckpt, here.device, weights)
     return trained, trained.resolve(config)

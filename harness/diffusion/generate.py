@@ -10,6 +10,7 @@ would cost more than it gives, it is the batch, and between batch sizes a few pi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,12 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.core.capacity import require_memory
 from harness.core.distributed import Ranks
 from harness.core.seeds import stream
-from harness.diffusion.checkpoint import Trained
 from harness.diffusion.numerics import autocast, set_precision
 from harness.diffusion.process import linear_schedule, sample
 from harness.diffusion.sample_config import SampleConfig
+from harness.diffusion.trained import Trained
 
 CPU_TOKENS, CPU_SLOTS = 1024, 64
 """What keeps a core's matrix products efficient and its cache unburdened: tokens, and samples, at most."""
@@ -86,34 +88,74 @@ def generate(
 ) -> Iterator[Samples]:
     """The samples of these indices that fall to this process, `batch` at a time (on a CPU `slots_of` at most).
 
-    Raises ValueError for a class that the model does not have.
+    Raises ValueError for a class that the model does not have, and for a sample that is not finite.
     """
-    spec = trained.model.spec
     config = trained.resolve(config)
-    assert config.steps is not None, "resolved"
     set_precision(config.precision)
     slots = slots_of(trained, batch, ranks.device)
-    schedule = linear_schedule(config.steps).to(ranks.device)
-    side = trained.model.resolution // spec.downsample
-    shape = (*((spec.frames,) if spec.frames else ()), spec.channels, side, side)
+    shape = latent_shape(trained)
+    require_memory(
+        4 * slots * math.prod(shape) * 2, f"a batch of {slots:,} samples and their noise", "take a lower --batch"
+    )
     for members in plan(indices, batch, slots, ranks):
         rows = [index % slots for index in members]
-        random = [stream(config.seed, "sample", index) for index in members]
-        labels = np.array(
-            [draw_label(config, i, spec.num_classes, r) for i, r in zip(members, random, strict=True)], dtype=np.int64
-        )
+        latents, labels = run_chain(trained, config, members, slots, ranks.device)
+        images = trained.autoencoder.decode(latents)
+        finite = images[rows].isfinite().flatten(1).all(1).tolist()
+        if not all(finite):
+            raise ValueError(explain(trained, config, members, finite.index(False), slots, ranks.device))
+        yield Samples(members, quantise(images)[rows], labels)
 
-        def draw_noise(rows: list[int] = rows, random: list[np.random.Generator] = random) -> Tensor:
-            noise = np.zeros((slots, *shape), dtype=np.float32)
-            for row, generator in zip(rows, random, strict=True):
-                noise[row] = generator.standard_normal(shape, dtype=np.float32)
-            return torch.from_numpy(noise).to(ranks.device)
 
-        y = torch.zeros(slots, dtype=torch.int64)
-        y[rows] = torch.from_numpy(labels)
-        denoise = denoiser(trained, config, y.to(ranks.device), ranks.device)
-        latents = sample(schedule, denoise, draw_noise(), config.sampler, draw_noise)
-        yield Samples(members, quantise(trained.autoencoder.decode(latents))[rows], labels)
+def latent_shape(trained: Trained) -> tuple[int, ...]:
+    """Of a sample: ([T,] C, h, w)."""
+    spec, side = trained.model.spec, trained.model.resolution // trained.model.spec.downsample
+    return (*((spec.frames,) if spec.frames else ()), spec.channels, side, side)
+
+
+def run_chain(
+    trained: Trained,
+    config: SampleConfig,
+    members: list[int],
+    slots: int,
+    device: torch.device,
+    watch: Callable[[int, Tensor], None] = lambda done, x: None,
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """Latents (slots, ...) of one network batch, of which the rows of `members` are samples, and their labels."""
+    assert config.steps is not None, "resolved"
+    rows, shape, classes = [index % slots for index in members], latent_shape(trained), trained.model.spec.num_classes
+    random = [stream(config.seed, "sample", index) for index in members]
+    drawn = [draw_label(config, index, classes, one) for index, one in zip(members, random, strict=True)]
+    labels = np.array(drawn, dtype=np.int64)
+
+    def draw_noise() -> Tensor:
+        noise = np.zeros((slots, *shape), dtype=np.float32)
+        for row, generator in zip(rows, random, strict=True):
+            noise[row] = generator.standard_normal(shape, dtype=np.float32)
+        return torch.from_numpy(noise).to(device)
+
+    y = torch.zeros(slots, dtype=torch.int64)
+    y[rows] = torch.from_numpy(labels)
+    denoise = denoiser(trained, config, y.to(device), device)
+    schedule = linear_schedule(config.steps).to(device)
+    return sample(schedule, denoise, draw_noise(), config.sampler, draw_noise, watch), labels
+
+
+def explain(
+    trained: Trained, config: SampleConfig, members: list[int], bad: int, slots: int, device: torch.device
+) -> str:
+    """In which step the bad one of these samples stopped to be finite: the chain is run again, and watched."""
+    row, first = members[bad] % slots, list[int]()
+
+    def watch(done: int, x: Tensor) -> None:
+        if not first and not x[row].isfinite().all():
+            first.append(done)
+
+    run_chain(trained, config, members, slots, device, watch)
+    where = f"after step {first[0]} of {config.steps}" if first else "once it is decoded"
+    wrong = sum(not weight.isfinite().all() for weight in trained.model.state_dict().values())
+    why = f"{wrong} tensors of the weights are not finite either" if wrong else f"guidance is {config.cfg_scale:g}"
+    return f"sample {members[bad]} is not finite {where}; {why}"
 
 
 def denoiser(

@@ -170,10 +170,15 @@ def sample(
     x: Tensor,
     sampler: str,
     draw_noise: Callable[[], Tensor],
+    watch: Callable[[int, Tensor], None] = lambda done, x: None,
 ) -> Tensor:
-    """Run the whole chain from x ~ N(0, I), (B, ..., C, H, W). `draw_noise` gives each DDPM step's noise, like x."""
+    """Run the whole chain from x ~ N(0, I), (B, ..., C, H, W).
+
+    `draw_noise` gives each DDPM step's noise, like x; `watch` is given how many steps are done, and x, after each.
+    """
     for step in reversed(range(len(schedule))):
         t = torch.full((len(x),), step, dtype=torch.int64, device=x.device)
         output = denoiser(x, schedule.timesteps[t])
         x = ddim_step(schedule, output, x, t) if sampler == "ddim" else ddpm_step(schedule, output, x, t, draw_noise())
+        watch(len(schedule) - step, x)
     return x

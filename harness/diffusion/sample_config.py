@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from harness.core.options import check, option
 from harness.diffusion.config import LARGEST_SEED, PRECISIONS, TIMESTEPS, require_text
+from models import spec
 
 SAMPLERS = ("ddpm", "ddim")
 WEIGHTS = ("ema", "raw")
@@ -22,7 +23,7 @@ class WeightsConfig:
 
     A checkpoint of harness.train states its model; a bare state dict does not, so it takes `model`, and `resolution`
     and `num_classes` where they are not ImageNet's. `vae` overrides where the autoencoder is loaded from. Raises
-    ValueError for what would be ignored.
+    ValueError for what would be ignored, and for an unknown model.
     """
 
     model: str | None = option(None, "which model a bare state dict is of", metavar="NAME")
@@ -43,7 +44,9 @@ class WeightsConfig:
                     raise ValueError(
                         f"{flag} is of a bare state dict, and a checkpoint states its own: give --model too"
                     )
-        elif self.weights != "ema":
+            return
+        spec(self.model)
+        if self.weights != "ema":
             raise ValueError(
                 f"--weights {self.weights} is of a checkpoint of harness.train; a bare state dict has one set"
             )

@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 
-from harness.core.distributed import Ranks, barrier, choose_device, ranks
+from harness.core.command import require_folder
+from harness.core.distributed import Ranks, barrier, choose_device, exclusively, ranks
 from harness.core.provenance import Provenance
 from harness.diffusion import sheets
 from harness.diffusion.album import Album
-from harness.diffusion.checkpoint import Trained, load_trained
 from harness.diffusion.generate import QUANTISER
 from harness.diffusion.numerics import scan_backend
 from harness.diffusion.sample_config import Drawing, SampleConfig, WeightsConfig, check_count
+from harness.diffusion.trained import Trained, load_trained
 
 
 def sample(
@@ -38,21 +39,22 @@ def sample(
     loaded = isinstance(source, Trained)
     if loaded and out is None:
         raise ValueError("samples of weights that are in memory have no folder of their own: give out")
-    folder = Path(out) if out is not None else default_out(Path(str(source)))
+    folder = require_folder(Path(out) if out is not None else default_out(Path(str(source))))
     check_count(count)
     with ranks(choose_device(drawing.device)) as here:
         trained = source if isinstance(source, Trained) else load_trained(Path(source), here.device, weights)
         config = trained.resolve(config)
         album = Album.of(trained, folder)
-        if here.first:
-            album.begin({**settings_of(trained, config), "provenance": _provenance(trained, here)})
-        barrier()
-        album.fill(trained, config, count, drawing.batch, here)
-        if here.first:
-            if drawing.npz:
-                album.pack_npz(count)
-            sheets.write_all(album, count, trained.classes)
-        barrier()
+        with exclusively(folder, here):
+            if here.first:
+                album.begin({**settings_of(trained, config), "provenance": _provenance(trained, here)})
+            barrier()
+            album.fill(trained, config, count, drawing.batch, here)
+            if here.first:
+                if drawing.npz:
+                    album.pack_npz(count)
+                sheets.write_all(album, count, trained.classes)
+            barrier()
     return album
 
 

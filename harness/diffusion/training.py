@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import Any
 
 import torch
 
-from harness.core.distributed import Ranks, choose_device, ranks
+from harness.core.capacity import require_memory
+from harness.core.command import require_folder
+from harness.core.distributed import Ranks, choose_device, exclusively, ranks
 from harness.core.provenance import Provenance
 from harness.data.autoencoder import Autoencoder, Cached, Identity, StableDiffusion
 from harness.data.datasets import Dataset, VideoDataset
 from harness.data.latents import LatentCache
 from harness.data.registry import open_dataset, open_videos
 from harness.diffusion.config import Execution, TrainConfig
-from harness.diffusion.fit import fit, parts_of
+from harness.diffusion.fit import fit, parts_of, shape_of
 from harness.diffusion.numerics import scan_backend
 from models import ModelSpec, create_model
 
@@ -43,31 +46,40 @@ def train(
     announce: Callable[[dict[str, Any]], None] = lambda resolved: None,
     dry_run: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    flops_per_item: Callable[[ModelSpec], float] | None = None,
 ) -> Training:
-    """Train to `config.steps`, continuing from the newest checkpoint under `out`.
+    """Train to `config.steps`, continuing from the newest sound checkpoint under `out`.
 
     `announce` is given the resolved configuration before the first step, on the first process; with `dry_run` that is
-    all. When `stop()` turns true, a checkpoint is written and fewer steps are done; the same call continues. Raises
-    ValueError for bad input and for a directory of another run, DivergenceError for a loss that is not finite, OSError
-    where nothing can be written.
+    all. When `stop()` turns true, a checkpoint is written and fewer steps are done; the same call continues.
+    `flops_per_item` gives the exact operations that one item costs in a step, for the MFU in `throughput.jsonl`.
+
+    Under torchrun W processes share each batch; on CPUs they take, bit for bit, the steps of one process that
+    accumulates W times as many parts (harness.diffusion.gradients).
+
+    Raises ValueError for bad input and for a directory of another run, DivergenceError for a loss that is not finite,
+    LockedError when another process trains in `out`, OSError where nothing can be written.
     """
-    run, execution = Path(out), execution or Execution()
+    run, execution = require_folder(Path(out)), execution or Execution()
     execution.check(config)
     with ranks(choose_device(execution.device)) as here:
         dataset, autoencoder, spec = open_data(config, execution, here)
-        parts_of(config, execution, here)
+        parts = parts_of(config, execution, here)
         record = describe(config, dataset, autoencoder, spec)
         if here.first:
             shown = {key: value for key, value in record.items() if key not in ("spec", "classes")}
             announce({**shown, "run": str(run), "device": str(here.device), "processes": here.world})
         if dry_run:
             return Training(run, 0, config.steps)
+        require_memory_for(config, parts, spec)
         provenance = asdict(Provenance.here(str(here.device)))
         record["provenance"] = {**provenance, "scan": scan_backend(spec, here.device)}
-        with torch.random.fork_rng(devices=[]):  # a caller's random numbers stay as they are
-            torch.manual_seed(config.seed)
-            model = create_model(spec, config.resolution).to(here.device)
-        step = fit(model, dataset, autoencoder, config, record, execution, run, here, stop)
+        flops = flops_per_item(spec) if flops_per_item else None
+        with exclusively(run, here):
+            with torch.random.fork_rng(devices=[]):  # a caller's random numbers stay as they are
+                torch.manual_seed(config.seed)
+                model = create_model(spec, config.resolution).to(here.device)
+            step = fit(model, dataset, autoencoder, config, record, execution, run, here, stop, flops)
         return Training(run, step, config.steps, tuple(sorted(getattr(dataset, "corrupt", ()))))
 
 
@@ -103,6 +115,18 @@ def open_data(
     model = config.spec(channels=channels, downsample=autoencoder.downsample)
     model.grid(config.resolution)
     return dataset, autoencoder, model
+
+
+def require_memory_for(config: TrainConfig, parts: list[range], model: ModelSpec) -> None:
+    """Raise ValueError, with the sizes, for a batch of which not even the least fits into memory.
+
+    That is the items, their noise and one layer's activations of one part, in float32.
+    """
+    shape = shape_of(config, model.channels, model.downsample)
+    layer = model.tokens(config.resolution) * model.width * max(1, model.frames)
+    values = len(parts[0]) * (2 * math.prod(shape) + layer)
+    what = f"a part of {len(parts[0]):,} items of {' x '.join(f'{side:,}' for side in shape)}"
+    require_memory(4 * values, what, "take a lower --batch or --resolution, or more parts by --accumulate")
 
 
 def describe(
