@@ -54,13 +54,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def _records(args: argparse.Namespace) -> list[Record]:
     """What is recorded, and the counts that figures need, made anew."""
-    from harness.cost.measure import crossovers, measure_all
+    from harness.cost.records import crossovers, measure
 
     chosen = args.figure or list(report.FIGURES)
     specs = [spec(name) for name in report.COST_MODELS]
     if "cost" in chosen:
         workloads = [Workload(spec=s, resolution=r) for s in specs for r in RESOLUTIONS]
-        counts = measure_all(workloads, [CONVENTIONS["exact"], CONVENTIONS["paper"]]) + crossovers(specs)
+        counts = measure(workloads, [CONVENTIONS["exact"], CONVENTIONS["paper"]]) + crossovers(specs)
         store.append(args.measurements / "flops.jsonl", counts, repeat=False)
     records = store.load(args.measurements)
     timed = {record.get("model") for record in of_kind(records, LatencyRecord)}

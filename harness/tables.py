@@ -59,9 +59,9 @@ def _tables(args: argparse.Namespace) -> Iterator[report.Table]:
     yield from made
     numbers = [number for number in report.COST_TABLES if str(number) in args.table]
     if numbers:
-        from harness.cost.measure import measure_all, workloads_of_tables
+        from harness.cost.records import measure, workloads_of_tables
 
-        counts = measure_all(workloads_of_tables(numbers), list(CONVENTIONS.values()))
+        counts = measure(workloads_of_tables(numbers), list(CONVENTIONS.values()))
         store.append(args.measurements / "flops.jsonl", counts, repeat=False)
         yield from (report.cost_table(number, counts) for number in numbers)
 

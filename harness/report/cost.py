@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from harness.core.records import CostRecord, Key, Record, latest, of_kind
 from harness.cost import CONVENTIONS
@@ -13,11 +11,17 @@ from harness.cost.published import agrees, published_costs
 from harness.report.layout import Table, as_block
 from models import counterpart, spec
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 COST_TABLES = {
     4: "Table 4: Gflops by resolution",
     5: "Table 5: parameters and Gflops by patch size",
     6: "Table 6: parameters and Gflops by model size",
 }
+RECOUNTED = {"published_params_m": "paper_params_m", "published_gflops": "paper_gmacs"}
+"""Columns of the paper, and those that count the same under its convention."""
+
 Row = dict[str, Any]
 
 
@@ -89,18 +93,23 @@ def table(number: int, records: Iterable[Record]) -> pd.DataFrame:
     `vs_dit` columns divide by the exact figure of the DiT of the same size, patch and resolution. Raises ValueError for
     another table, and for records that lack a cell, naming it.
     """
+    import pandas as pd
+
     if number not in COST_TABLES:
         raise ValueError(f"table {number} has no costs; choose from {', '.join(map(str, COST_TABLES))}")
     known = single_images(records)
     rows = []
     for (model, resolution), cell in published_costs(number).items():
         rival = rival_of(model) or model
-        for needed in (model, rival):
-            if (needed, resolution) not in known:
-                raise ValueError(f"table {number}: no record of {needed} at {resolution} px")
+        needed = {rival: ["params_m", "exact_gmacs"]}
+        needed[model] = ["params_m", "exact_gmacs", "flops_gflops", *(RECOUNTED[theirs] for theirs in cell)]
+        for name, columns in needed.items():
+            lacking = [column for column in columns if column not in known.get((name, resolution), {})]
+            if lacking:
+                raise ValueError(f"table {number}: no record of {name} at {resolution} px ({', '.join(lacking)})")
         ours, dit = known[model, resolution], known[rival, resolution]
         row: Row = {"model": model, "resolution": resolution}
-        for theirs, under_paper in (("published_params_m", "paper_params_m"), ("published_gflops", "paper_gmacs")):
+        for theirs, under_paper in RECOUNTED.items():
             if theirs in cell:
                 match = agrees(ours[under_paper], str(cell[theirs]))
                 mark = "-" if match is None else "yes" if match else "NO"

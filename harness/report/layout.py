@@ -7,10 +7,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
+from harness.core.formats import FORMATS, Rows, render
 
-from harness.core.formats import FORMATS, render
+if TYPE_CHECKING:
+    import pandas as pd
 
 EMPTY = {"", "–"}
 LINE = 78  # characters of a row that fit a line of LaTeX's article, at its footnote size
@@ -111,9 +113,9 @@ class Table:
         return paths
 
 
-def as_block(frame: pd.DataFrame, caption: str = "") -> Block:
-    """A frame's cells, rounded for reading."""
-    lines = render(frame, "markdown").splitlines()
+def as_block(rows: Rows, caption: str = "") -> Block:
+    """The cells of rows, rounded for reading."""
+    lines = render(rows, "markdown").splitlines()
     cells = [[cell.strip() for cell in line.removeprefix("|").removesuffix("|").split(" | ")] for line in lines]
     return Block(cells[0], cells[2:], caption)
 
@@ -127,7 +129,7 @@ def _grid(block: Block) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
 
 
-NUMERIC = re.compile(r"(≈ )?-?\d[\d.]*($| [±(\[])|OOM|missing|unsupported|error|–?$|-$")
+NUMERIC = re.compile(r"(≈ )?-?\d[\d.]*(e-?\d+)?($| [±(\[])|OOM|missing|unsupported|error|–?$|-$")
 """A cell of a column to be set flush right."""
 
 
@@ -173,7 +175,7 @@ _ESCAPES = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "±": r"$\pm$", "×": r"$\times$", "→": r"$\to$", "≈": r"$\approx$", "†": r"$^\dagger$", "−": "$-$", "é": r"\'e",
-    "↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "²": "$^2$", '"': "''",
+    "↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "²": "$^2$", "ᵀ": r"$^\top$", '"': "''",
 }  # fmt: skip
 
 

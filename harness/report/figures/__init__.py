@@ -10,18 +10,30 @@ from harness.report.figures import style
 from harness.report.figures.contact_sheets import contact_figure
 from harness.report.figures.cost import cost_figure
 from harness.report.figures.quality import gmacs_figure, guidance_figure, params_figure, patch_figure, training_figure
-from harness.report.latency import latency_figure
-from harness.report.memory import memory_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from harness.suites.suite import Suite
 
+
+
+def _memory(records: Sequence[Record]) -> Figure:
+    from harness.report.memory import memory_figure  # which imports the style, and so this module
+
+    return memory_figure(records)
+
+
+def _latency(records: Sequence[Record]) -> Figure:
+    from harness.report.latency import latency_figure
+
+    return latency_figure(records)
+
+
 OF_COSTS: dict[str, Callable[[Sequence[Record]], Figure]] = {
     "cost": cost_figure,
-    "memory": memory_figure,
-    "latency": latency_figure,
+    "memory": _memory,
+    "latency": _latency,
 }
 OF_QUALITY: dict[str, Callable[[Suite, Sequence[Record]], Figure]] = {
     "figure1": training_figure,
