@@ -3,6 +3,9 @@
 import dataclasses
 import io
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +17,7 @@ from PIL import Image
 
 from harness import sample
 from harness.core.distributed import Ranks
+from harness.core.locks import locked
 from harness.data.autoencoder import Identity
 from harness.diffusion import checkpoint, generate, trained
 from harness.diffusion.album import Album
@@ -254,3 +258,125 @@ def test_a_bare_state_dict_samples_once_it_is_named(tmp_path, monkeypatch):
     assert draw(tmp_path / "weights.pt", tmp_path / "out", *flags) == 0
     assert images(tmp_path / "out", 1, 16).shape == (1, 16, 16, 3)
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["autoencoder"] == "vae"
+
+
+# What is not finite
+
+
+def with_weights(run, where, change):
+    """A copy of a run whose weights are changed."""
+    path = checkpoint.find(run / "checkpoints")[-1]
+    state = checkpoint.read(path)
+    state["ema"] = {name: change(name, value) for name, value in state["ema"].items()}
+    checkpoint.save(where / "checkpoints", {name: value for name, value in state.items() if name != "format"})
+    return where
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as exit_:
+        draw(*arguments)
+    assert exit_.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_weights_that_are_not_finite_draw_nothing(dit_run, tmp_path, capsys):
+    def poison(name, value):
+        return value.index_fill(0, torch.tensor([0]), float("nan")) if name == "final_layer.linear.bias" else value
+
+    run = with_weights(dit_run, tmp_path / "run", poison)
+    message = refused(capsys, run, tmp_path / "out", "--num-samples", 3)
+    assert "sample 0 is not finite after step 1 of 8; 1 tensors of the weights are not finite either" in message
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_guidance_that_overflows_is_named_with_step_and_sample(dit_run, tmp_path, capsys):
+    message = refused(capsys, dit_run, tmp_path / "out", "--num-samples", 3, "--cfg-scale", "1e30")
+    assert re.search(r"sample 0 is not finite after step \d of 8; guidance is 1e\+30", message)
+
+
+def test_only_the_bad_sample_is_to_blame(dit_run, monkeypatch):
+    trained = load_trained(dit_run, torch.device("cpu"))
+    decode = trained.autoencoder.decode
+
+    def broken(latents):
+        images = decode(latents).clone()
+        images[5] = float("inf")
+        return images
+
+    monkeypatch.setattr(trained.autoencoder, "decode", broken)
+    with pytest.raises(ValueError, match=r"sample 5 is not finite once it is decoded; guidance is 1\.5"):
+        list(generate.generate(trained, SampleConfig(steps=2), range(8), 8, CPU))
+    assert len(list(generate.generate(trained, SampleConfig(steps=2), range(4), 8, CPU))) == 1
+
+
+# What cannot be, and what goes wrong on the way
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--num-samples", 10**9], "a folder holds 1 to 1,000,000 samples, not 1,000,000,000"),
+        (["--num-samples", "1e9"], "must be a whole number, not '1e9'"),
+        (["--cfg-scale", "nan"], "must be a finite number"),
+        (["--cfg-scale", "inf"], "must be a finite number"),
+        (["--device", "meta"], "unknown device 'meta'"),
+        (["--device", "mps"], "unknown device 'mps'"),
+        (["--seed", 2**70], "must be at most"),
+        (["--resolution", 32], "--resolution is of a bare state dict"),
+        (["--num-classes", 5], "--num-classes is of a bare state dict"),
+        (["--model", "DiT-N/4", "--weights", "raw"], "--weights raw is of a checkpoint of harness.train"),
+        (["--model", "DiT-Q/4"], "unknown model 'DiT-Q/4'"),
+        (["--out", "a\0b"], "must be a path"),
+    ],
+)
+def test_what_cannot_be_is_one_line_that_names_the_offender(dit_run, tmp_path, capsys, flags, complaint):
+    assert complaint in refused(capsys, dit_run, tmp_path / "out", *flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_that_does_not_fit_is_refused_with_its_size(dit_run, monkeypatch):
+    trained = load_trained(dit_run, torch.device("cpu"))
+    monkeypatch.setattr(generate, "slots_of", lambda *_: 10**13)
+    with pytest.raises(ValueError, match=r"a batch of 10,000,000,000,000 samples and their noise takes [\d,]+ GiB"):
+        next(generate.generate(trained, SampleConfig(steps=2), range(4), 8, CPU))
+
+
+def test_a_destination_is_checked_before_anything_is_loaded(dit_run, tmp_path, capsys):
+    (tmp_path / "file").write_text("no folder")
+    assert "cannot write into" in refused(capsys, "/nowhere", tmp_path / "file")
+    assert "cannot write into" in refused(capsys, "/nowhere", tmp_path / "file" / "samples")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"null", b"\xff\xfe", b'{"seed": 0', b""])
+def test_damaged_settings_are_named(dit_run, tmp_path, capsys, content):
+    draw(dit_run, tmp_path, "--num-samples", 1)
+    (tmp_path / "settings.json").write_bytes(content)
+    assert f"{tmp_path}/settings.json is damaged" in refused(capsys, dit_run, tmp_path, "--num-samples", 2)
+    assert not (tmp_path / "000001.png").exists()
+
+
+def test_a_second_process_in_a_folder_of_samples_is_told_who_holds_it(dit_run, tmp_path, capsys):
+    with locked(tmp_path):
+        assert draw(dit_run, tmp_path, "--num-samples", 1) == 1
+    assert f"{tmp_path} is in use by process" in capsys.readouterr().err
+    assert not (tmp_path / "settings.json").exists()
+
+
+def test_an_interrupt_is_one_line_and_the_same_command_draws_the_rest(dit_run, tmp_path, capsys, monkeypatch):
+    draw(dit_run, tmp_path / "whole", "--num-samples", 70)
+    real = Album.write
+
+    def write_and_be_interrupted(album, samples):
+        real(album, samples)
+        monkeypatch.setattr(Album, "write", real)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Album, "write", write_and_be_interrupted)
+    capsys.readouterr()
+    assert draw(dit_run, tmp_path / "parts", "--num-samples", 70) == 75
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped; the same command draws the rest"
+    assert 0 < len(list((tmp_path / "parts").glob("0*.png"))) < 70
+    assert draw(dit_run, tmp_path / "parts", "--num-samples", 70) == 0
+    assert np.array_equal(images(tmp_path / "parts", 70), images(tmp_path / "whole", 70))

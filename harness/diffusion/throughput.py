@@ -82,8 +82,9 @@ class Throughput:
 
     def lap(self, step: int) -> Lap:
         """The steps since the last `start` or `lap`; the accelerator must have done them."""
-        seconds, steps = self.clock() - self.began, step - self.step
-        self.start(step)
+        now, steps = self.clock(), step - self.step
+        seconds = now - self.began
+        self.step, self.began = step, now
         items_per_s = steps * self.batch / seconds
         rate = items_per_s * self.flops_per_item if self.flops_per_item else None
         mfu = rate / self.peak if rate and self.peak else None
