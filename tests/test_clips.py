@@ -9,9 +9,9 @@ from PIL import Image
 from videos import numbered, write_tree, write_video
 
 from harness.data import decoding as clips
-from harness.data.datasets import open_dataset, open_videos
-from harness.data.images import Digits
-from harness.data.moving_digits import SIDE, MovingDigits, paths
+from harness.data.digits import SIDE, Digits
+from harness.data.moving_digits import MovingDigits, paths
+from harness.data.registry import open_dataset, open_videos
 from harness.data.videos import VideoFolder, prepare, read_lists
 
 pytest.importorskip("av", reason="pip install av")
@@ -21,9 +21,9 @@ pytest.importorskip("av", reason="pip install av")
 
 
 def test_a_digit_turns_back_at_the_walls_without_ever_standing_still():
-    path = paths(np.array([6, 1]), np.array([2, -1]), 6, room=8)
+    path = paths(np.array([6, 1]), np.array([2, -1]), 6, span=8)
     assert path.tolist() == [[6, 1], [8, 0], [6, 1], [4, 2], [2, 3], [0, 4]]
-    assert paths(np.array([7, 8]), np.array([2, 1]), 2, room=8).tolist() == [[7, 8], [5, 7]]
+    assert paths(np.array([7, 8]), np.array([2, 1]), 2, span=8).tolist() == [[7, 8], [5, 7]]
 
 
 def test_every_frame_is_a_scan_moved_by_whole_pixels():

@@ -8,11 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
+from harness.core.locks import locked
+from harness.data import EMBEDDED, autoencoder, latents
 from harness.data import __main__ as data
-from harness.data import latents
-from harness.data.datasets import open_dataset, order
-from harness.data.images import Digits, ImageFolder, centre_crop
+from harness.data.datasets import order
+from harness.data.digits import Digits
+from harness.data.images import ImageFolder, centre_crop, open_rgb
 from harness.data.latents import LatentCache, encode
+from harness.data.registry import CLIPS, IMAGES, open_dataset, open_videos
+from harness.data.sources import open_images
 
 
 class HalfSize:
@@ -182,7 +186,7 @@ def test_a_cache_of_another_resolution_is_refused(tree, tmp_path):
 
 
 def test_encode_command_writes_a_cache_and_resumes(tree, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(data, "StableDiffusion", lambda where, device: HalfSize())
+    monkeypatch.setattr(autoencoder, "StableDiffusion", lambda where, device: HalfSize())
     arguments = ["encode", "--data", str(tree), "--out", str(tmp_path / "cache"), "--resolution", "8", "--batch", "3"]
     arguments += ["--vae", "anywhere", "--device", "cpu", "--skip-corrupt"]
     assert data.main(arguments) == 0
@@ -195,7 +199,7 @@ def test_encode_command_writes_a_cache_and_resumes(tree, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("flags", "complaint"),
-    [(["--data", "/nowhere"], "no such directory"), (["--data", ".", "--batch", "0"], "positive")],
+    [(["--data", "/nowhere"], "no such directory"), (["--data", ".", "--batch", "0"], "at least 1")],
 )
 def test_encode_command_refuses_in_one_line_with_exit_code_2(tmp_path, capsys, flags, complaint):
     with pytest.raises(SystemExit) as exit_:
@@ -205,3 +209,98 @@ def test_encode_command_refuses_in_one_line_with_exit_code_2(tmp_path, capsys, f
     assert complaint in message
     assert message.count("\n") == 1
     assert not (tmp_path / "cache").exists()
+
+
+# Damage, and one process a directory
+
+
+def encode_with_half_size(monkeypatch, tree, where, *flags):
+    monkeypatch.setattr(autoencoder, "StableDiffusion", lambda name, device: HalfSize())
+    arguments = ["encode", "--data", str(tree), "--out", str(where), "--resolution", "8", "--device", "cpu", *flags]
+    return data.main(arguments)
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", b"null", b"", b"\xff\xfe", b'{"format": 1}', b'{"format": 1, "shards": [[]]}']
+)
+def test_a_damaged_index_is_named_by_what_reads_it(tree, tmp_path, monkeypatch, capsys, content):
+    where = tmp_path / "cache"
+    assert encode_with_half_size(monkeypatch, tree, where) == 0
+    (where / "index.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"index\.json is damaged"):
+        open_dataset(str(where), 8)
+    with pytest.raises(SystemExit) as exit_:
+        encode_with_half_size(monkeypatch, tree, where)
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "index.json is damaged" in message
+
+
+def test_an_index_of_foreign_shards_is_named(tree, tmp_path, monkeypatch):
+    where = tmp_path / "cache"
+    assert encode_with_half_size(monkeypatch, tree, where) == 0
+    index = json.loads((where / "index.json").read_text())
+    (where / "index.json").write_text(json.dumps({**index, "shards": [{"file": 3}]}))
+    with pytest.raises(ValueError, match=r"index\.json is damaged: .* is no shard"):
+        LatentCache(where)
+
+
+def test_a_second_process_in_a_cache_is_told_who_holds_it(tree, tmp_path, monkeypatch, capsys):
+    with locked(tmp_path / "cache"):
+        assert encode_with_half_size(monkeypatch, tree, tmp_path / "cache") == 1
+    assert "is in use by process" in capsys.readouterr().err
+
+
+def test_an_encoding_that_is_interrupted_continues_with_the_same_command(tree, tmp_path, monkeypatch, capsys):
+    def interrupted(self, images):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HalfSize, "moments", interrupted)
+        assert encode_with_half_size(monkeypatch, tree, tmp_path / "cache") == 75
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped; the same command encodes the rest"
+    assert encode_with_half_size(monkeypatch, tree, tmp_path / "cache") == 0
+
+
+def test_the_destination_of_a_cache_is_checked_before_the_work(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(SystemExit):
+        encode_with_half_size(monkeypatch, "/nowhere", tmp_path / "file")
+    assert "cannot write into" in capsys.readouterr().err
+
+
+def test_a_flipped_bit_in_a_png_is_found(tree):
+    """Pillow decodes pixels without a look at the checksums of a PNG."""
+    path = tree / "ant" / "0.png"
+    whole = path.read_bytes()
+    for place in range(8, len(whole) - 12):  # the last chunk, IEND, has no content
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"corrupt image .*ant/0\.png"):
+            open_rgb(path)
+    path.write_bytes(whole)
+    assert open_rgb(path).size == (12, 9)
+
+
+# Data sets by name
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_a_data_set_by_name_is_learnt_from_and_compared_with(name):
+    reference = (CLIPS[name] if name in CLIPS else IMAGES[name]).reference()
+    learnt = open_videos(name, 16, 8, 1) if name in CLIPS else open_dataset(name, 8)
+    assert reference.dtype == np.uint8
+    assert reference.shape[-1] == learnt.channels
+    pixels = learnt.load_clips([0], [False], [0.0])[0] if name in CLIPS else learnt.load([0], [False])[0]
+    assert reference.shape[1:-1] == (*pixels.shape[1:-3], *pixels.shape[-2:])
+
+
+def test_a_data_set_by_name_is_compared_with_what_metrics_have_always_had():
+    """The bytes behind the committed scores."""
+    assert np.array_equal(IMAGES["digits"].reference(), open_images("digits").read(0, 1797))
+    clips = open_images("moving-digits", 12, 4)
+    assert np.array_equal(CLIPS["moving-digits"].reference(12, 4), clips.read(0, clips.count))
+
+
+def test_digits_that_do_not_fit_are_refused_with_their_size():
+    with pytest.raises(ValueError, match=r"1797 digits of 100000000 x 100000000 pixels in float32 takes [\d,]+ GiB"):
+        Digits(100_000_000)

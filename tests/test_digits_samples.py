@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.images import Digits
+from harness.data.digits import Digits
 from harness.metrics.features import digits_network
 
 SAMPLES = Path(__file__).resolve().parents[1] / "results" / "samples"

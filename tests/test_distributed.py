@@ -7,7 +7,8 @@ import torch
 import torch.multiprocessing as mp
 
 from harness.core import distributed
-from harness.core.distributed import Agreement, Ranks, choose_device, ranks
+from harness.core.distributed import Agreement, Ranks, choose_device, exclusively, ranks
+from harness.core.locks import LockedError
 
 
 def _worker(rank, port, results):
@@ -50,3 +51,34 @@ def test_an_unknown_or_absent_device_is_named():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="no CUDA device"):
             choose_device("cuda")
+
+
+def _fails_alone(rank, port, error):
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    with ranks(torch.device("cpu")) as here:
+        if here.rank == 1:
+            raise error
+        distributed.barrier()  # which the other never reaches
+
+
+@pytest.mark.parametrize("error", [ValueError("no such data"), OSError("disk full")])
+def test_a_process_that_fails_alone_ends_the_others_and_says_why(capfd, error):
+    context = mp.spawn(_fails_alone, args=(31_000 + os.getpid() % 1000, error), nprocs=2, join=False)
+    for process in context.processes:
+        process.join(60)
+    assert [process.exitcode for process in context.processes] == [1, 1]
+    assert [line for line in capfd.readouterr().err.splitlines() if line.startswith("process ")] == [
+        f"process 1 of 2: {error}"
+    ]
+
+
+def test_the_first_process_holds_a_directory_for_all(tmp_path, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    first, second = Ranks(0, 2, torch.device("cpu")), Ranks(1, 2, torch.device("cpu"))
+    with (
+        exclusively(tmp_path, first),
+        exclusively(tmp_path, second),
+        pytest.raises(LockedError, match="is in use by process"),
+        exclusively(tmp_path, first),
+    ):
+        pass

@@ -17,7 +17,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from harness import eval as command
-from harness.data.images import Digits
+from harness.data.digits import Digits
 from harness.diffusion import checkpoint
 from models import create_model
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from harness.core.distributed import Ranks
 from harness.core.locks import locked
-from harness.data.images import Digits
+from harness.data.digits import Digits
 from harness.data.sources import ArraySource
 from harness.metrics import ClipProtocol, Extraction, Settings, evaluate, parse, shards, statistics
 from harness.metrics.evaluation import Evaluation

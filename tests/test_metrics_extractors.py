@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from harness.core.distributed import Ranks
-from harness.data.images import Digits
+from harness.data.digits import Digits
 from harness.metrics.distances import DISTANCES
 from harness.metrics.features import SPACES, digits_network, train, weights
 from harness.metrics.features.extractor import exact_arithmetic, open_extractor

@@ -13,7 +13,7 @@ from scipy import stats
 
 from harness import eval as command
 from harness.core.distributed import Ranks
-from harness.data.images import Digits
+from harness.data.digits import Digits
 from harness.data.moving_digits import MovingDigits
 from harness.metrics import recipes
 from harness.metrics.distances import motion

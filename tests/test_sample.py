@@ -3,6 +3,9 @@
 import dataclasses
 import io
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +17,13 @@ from PIL import Image
 
 from harness import sample
 from harness.core.distributed import Ranks
+from harness.core.locks import locked
 from harness.data.autoencoder import Identity
-from harness.diffusion import checkpoint, generate
+from harness.diffusion import checkpoint, generate, trained
 from harness.diffusion.album import Album
-from harness.diffusion.generate import SampleConfig, quantise
+from harness.diffusion.generate import quantise
+from harness.diffusion.sample_config import SampleConfig
+from harness.diffusion.trained import Trained, load_trained
 from models import create_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +86,7 @@ def test_batch_size_does_not_change_a_single_byte(trained_run, tmp_path, monkeyp
 
 
 def test_latents_too_are_equal_to_the_last_bit_in_any_batch_subset_and_thread_count(trained_run, monkeypatch):
-    trained = checkpoint.load_trained(trained_run, torch.device("cpu"))
+    trained = load_trained(trained_run, torch.device("cpu"))
     monkeypatch.setattr(generate, "quantise", lambda decoded: decoded.numpy().copy())
     config = SampleConfig(steps=5)
 
@@ -128,7 +134,7 @@ def test_a_folder_of_other_samples_is_never_touched(dit_run, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         draw(dit_run, tmp_path, "--num-samples", 4, "--seed", 1)
     assert exit_.value.code == 2
-    assert "seed is 0, asked for 1; choose another --out" in capsys.readouterr().err
+    assert "seed is 0, requested 1; choose another --out" in capsys.readouterr().err
     assert not (tmp_path / "000003.png").exists()
 
 
@@ -151,7 +157,7 @@ def test_ema_and_raw_weights_draw_different_samples(dit_run, tmp_path):
 
 @pytest.mark.parametrize(("scale", "rows"), [(1.0, 64), (1.5, 128)])
 def test_guidance_costs_one_batched_forward_a_step_and_none_at_scale_1(dit_run, scale, rows):
-    trained = checkpoint.load_trained(dit_run, torch.device("cpu"))
+    trained = load_trained(dit_run, torch.device("cpu"))
     seen = []
     trained.model.x_embedder.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
     list(generate.generate(trained, SampleConfig(steps=5, cfg_scale=scale), range(16), 16, CPU))
@@ -161,7 +167,7 @@ def test_guidance_costs_one_batched_forward_a_step_and_none_at_scale_1(dit_run, 
 def test_guidance_extrapolates_from_the_null_class():
     """By hand on the guided output: null + scale (conditional - null) on the noise; the variance is conditional."""
     model = random_model("DiT-N/4").eval()
-    trained = checkpoint.Trained(model, Identity(), [], {}, {}, 5)
+    trained = Trained(model, Identity(), [], {}, {}, 5)
     x, t, y = torch.randn(3, 1, 8, 8), torch.tensor([999, 500, 3]), torch.tensor([1, 2, 3])
     with torch.no_grad():
         guided = generate.denoiser(trained, SampleConfig(cfg_scale=4.0), y, torch.device("cpu"))(x, t)
@@ -171,7 +177,7 @@ def test_guidance_extrapolates_from_the_null_class():
 
 
 def test_classes_are_uniform_balanced_or_listed(dit_run):
-    trained = checkpoint.load_trained(dit_run, torch.device("cpu"))
+    trained = load_trained(dit_run, torch.device("cpu"))
 
     def labels(classes, count=20):
         config = SampleConfig(steps=1, classes=classes)
@@ -185,7 +191,7 @@ def test_classes_are_uniform_balanced_or_listed(dit_run):
 
 
 def test_the_noise_of_a_sample_does_not_depend_on_how_classes_are_chosen(dit_run, monkeypatch):
-    trained = checkpoint.load_trained(dit_run, torch.device("cpu"))
+    trained = load_trained(dit_run, torch.device("cpu"))
     first = next(generate.generate(trained, SampleConfig(steps=4), range(16), 16, CPU))
     listed = SampleConfig(steps=4, classes=tuple(first.labels.tolist()))
     again = next(generate.generate(trained, listed, range(16), 16, CPU))
@@ -219,11 +225,11 @@ def test_grid_shows_the_samples_in_order_of_class(dit_run, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--num-samples", "0"], "must be a positive integer"),
+        (["--num-samples", "0"], "1 to 1,000,000 samples, not 0"),
         (["--steps", "1001"], "steps must lie in 1..1000"),
         (["--classes", "cat"], "unknown classes 'cat'"),
         (["--classes", "3", "10"], "no class 10: the model has 0..9"),
-        (["--cfg-scale", "-1"], "must not be negative"),
+        (["--cfg-scale", "-1"], "must be at least 0"),
         (["--model", "DiT-N/4", "--resolution", "32"], "not of this model"),
         (["--vae", "/nowhere/vae"], "no autoencoder at '/nowhere/vae'"),
         (["--ckpt", "/nowhere/model.pt"], "no such checkpoint"),
@@ -246,9 +252,131 @@ def test_a_bare_state_dict_samples_once_it_is_named(tmp_path, monkeypatch):
         def decode(self, latents):
             return torch.nn.functional.interpolate(latents[:, :3], scale_factor=8)
 
-    monkeypatch.setattr(checkpoint, "StableDiffusion", lambda where, device: Vae())
+    monkeypatch.setattr(trained, "StableDiffusion", lambda where, device: Vae())
     torch.save(create_model("DiM-N/2", 16, num_classes=5).state_dict(), tmp_path / "weights.pt")
     flags = ["--model", "DiM-N/2", "--resolution", 16, "--num-classes", 5, "--num-samples", 1]
     assert draw(tmp_path / "weights.pt", tmp_path / "out", *flags) == 0
     assert images(tmp_path / "out", 1, 16).shape == (1, 16, 16, 3)
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["autoencoder"] == "vae"
+
+
+# What is not finite
+
+
+def with_weights(run, where, change):
+    """A copy of a run whose weights are changed."""
+    path = checkpoint.find(run / "checkpoints")[-1]
+    state = checkpoint.read(path)
+    state["ema"] = {name: change(name, value) for name, value in state["ema"].items()}
+    checkpoint.save(where / "checkpoints", {name: value for name, value in state.items() if name != "format"})
+    return where
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as exit_:
+        draw(*arguments)
+    assert exit_.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_weights_that_are_not_finite_draw_nothing(dit_run, tmp_path, capsys):
+    def poison(name, value):
+        return value.index_fill(0, torch.tensor([0]), float("nan")) if name == "final_layer.linear.bias" else value
+
+    run = with_weights(dit_run, tmp_path / "run", poison)
+    message = refused(capsys, run, tmp_path / "out", "--num-samples", 3)
+    assert "sample 0 is not finite after step 1 of 8; 1 tensors of the weights are not finite either" in message
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_guidance_that_overflows_is_named_with_step_and_sample(dit_run, tmp_path, capsys):
+    message = refused(capsys, dit_run, tmp_path / "out", "--num-samples", 3, "--cfg-scale", "1e30")
+    assert re.search(r"sample 0 is not finite after step \d of 8; guidance is 1e\+30", message)
+
+
+def test_only_the_bad_sample_is_to_blame(dit_run, monkeypatch):
+    trained = load_trained(dit_run, torch.device("cpu"))
+    decode = trained.autoencoder.decode
+
+    def broken(latents):
+        images = decode(latents).clone()
+        images[5] = float("inf")
+        return images
+
+    monkeypatch.setattr(trained.autoencoder, "decode", broken)
+    with pytest.raises(ValueError, match=r"sample 5 is not finite once it is decoded; guidance is 1\.5"):
+        list(generate.generate(trained, SampleConfig(steps=2), range(8), 8, CPU))
+    assert len(list(generate.generate(trained, SampleConfig(steps=2), range(4), 8, CPU))) == 1
+
+
+# What cannot be, and what goes wrong on the way
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--num-samples", 10**9], "a folder holds 1 to 1,000,000 samples, not 1,000,000,000"),
+        (["--num-samples", "1e9"], "must be a whole number, not '1e9'"),
+        (["--cfg-scale", "nan"], "must be a finite number"),
+        (["--cfg-scale", "inf"], "must be a finite number"),
+        (["--device", "meta"], "unknown device 'meta'"),
+        (["--device", "mps"], "unknown device 'mps'"),
+        (["--seed", 2**70], "must be at most"),
+        (["--resolution", 32], "--resolution is of a bare state dict"),
+        (["--num-classes", 5], "--num-classes is of a bare state dict"),
+        (["--model", "DiT-N/4", "--weights", "raw"], "--weights raw is of a checkpoint of harness.train"),
+        (["--model", "DiT-Q/4"], "unknown model 'DiT-Q/4'"),
+        (["--out", "a\0b"], "must be a path"),
+    ],
+)
+def test_what_cannot_be_is_one_line_that_names_the_offender(dit_run, tmp_path, capsys, flags, complaint):
+    assert complaint in refused(capsys, dit_run, tmp_path / "out", *flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_that_does_not_fit_is_refused_with_its_size(dit_run, monkeypatch):
+    trained = load_trained(dit_run, torch.device("cpu"))
+    monkeypatch.setattr(generate, "slots_of", lambda *_: 10**13)
+    with pytest.raises(ValueError, match=r"a batch of 10,000,000,000,000 samples and their noise takes [\d,]+ GiB"):
+        next(generate.generate(trained, SampleConfig(steps=2), range(4), 8, CPU))
+
+
+def test_a_destination_is_checked_before_anything_is_loaded(dit_run, tmp_path, capsys):
+    (tmp_path / "file").write_text("no folder")
+    assert "cannot write into" in refused(capsys, "/nowhere", tmp_path / "file")
+    assert "cannot write into" in refused(capsys, "/nowhere", tmp_path / "file" / "samples")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"null", b"\xff\xfe", b'{"seed": 0', b""])
+def test_damaged_settings_are_named(dit_run, tmp_path, capsys, content):
+    draw(dit_run, tmp_path, "--num-samples", 1)
+    (tmp_path / "settings.json").write_bytes(content)
+    assert f"{tmp_path}/settings.json is damaged" in refused(capsys, dit_run, tmp_path, "--num-samples", 2)
+    assert not (tmp_path / "000001.png").exists()
+
+
+def test_a_second_process_in_a_folder_of_samples_is_told_who_holds_it(dit_run, tmp_path, capsys):
+    with locked(tmp_path):
+        assert draw(dit_run, tmp_path, "--num-samples", 1) == 1
+    assert f"{tmp_path} is in use by process" in capsys.readouterr().err
+    assert not (tmp_path / "settings.json").exists()
+
+
+def test_an_interrupt_is_one_line_and_the_same_command_draws_the_rest(dit_run, tmp_path, capsys, monkeypatch):
+    draw(dit_run, tmp_path / "whole", "--num-samples", 70)
+    real = Album.write
+
+    def write_and_be_interrupted(album, samples):
+        real(album, samples)
+        monkeypatch.setattr(Album, "write", real)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Album, "write", write_and_be_interrupted)
+    capsys.readouterr()
+    assert draw(dit_run, tmp_path / "parts", "--num-samples", 70) == 75
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped; the same command draws the rest"
+    assert 0 < len(list((tmp_path / "parts").glob("0*.png"))) < 70
+    assert draw(dit_run, tmp_path / "parts", "--num-samples", 70) == 0
+    assert np.array_equal(images(tmp_path / "parts", 70), images(tmp_path / "whole", 70))

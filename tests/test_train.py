@@ -1,5 +1,7 @@
 """The trainer: exact continuation, one process or two, what the optimizer really sees, and how it says no."""
 
+import dataclasses
+import fcntl
 import functools
 import json
 import os
@@ -15,8 +17,13 @@ import torch
 from PIL import Image
 
 from harness import train
-from harness.diffusion import checkpoint, fit
+from harness.core.distributed import Ranks
+from harness.core.locks import locked
+from harness.diffusion import checkpoint, gradients, learner, throughput, training
 from harness.diffusion.config import PRESETS
+from harness.diffusion.losses import LossLog
+from harness.diffusion.numerics import set_precision
+from models import ModelSpec, create_model, spec
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--model", "DiT-N/4", "--batch", "16", "--device", "cpu"]
@@ -95,14 +102,14 @@ def test_a_run_killed_with_sigkill_ends_as_if_it_had_not_been(whole, tmp_path):
 
 
 def test_sigterm_writes_a_checkpoint_exits_with_75_and_continues_exactly(whole, tmp_path, monkeypatch, capsys):
-    real = fit.log_losses
+    real = LossLog.add
 
     def log_and_be_told_to_stop(*arguments):
         real(*arguments)
-        monkeypatch.setattr(fit, "log_losses", real)
+        monkeypatch.setattr(LossLog, "add", real)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(fit, "log_losses", log_and_be_told_to_stop)
+    monkeypatch.setattr(LossLog, "add", log_and_be_told_to_stop)
     before = signal.getsignal(signal.SIGTERM)
     assert run(tmp_path, "--steps", 60) == 75
     assert "stopped at step 21 of 60" in capsys.readouterr().out
@@ -158,7 +165,7 @@ def test_first_step_of_adamw_moves_every_parameter_by_the_learning_rate(tmp_path
     run(tmp_path, "--steps", 2, "--checkpoint-every", 1, "--learning-rate", 0.01)
     first, second = (checkpoint.read(path) for path in checkpoint.find(tmp_path / "checkpoints"))
     torch.manual_seed(0)
-    initial = train.create_model(train.ModelSpec(**first["config"]["spec"]), 8).state_dict()
+    initial = create_model(ModelSpec(**first["config"]["spec"]), 8).state_dict()
     moved = (first["model"]["final_layer.linear.weight"] - initial["final_layer.linear.weight"]).abs()
     assert moved.max().item() == pytest.approx(0.01, rel=1e-3)
     unmoved = first["model"]["blocks.0.attn.qkv.weight"] - initial["blocks.0.attn.qkv.weight"]
@@ -174,7 +181,7 @@ def test_clipping_bounds_what_the_optimizer_sees(tmp_path, monkeypatch):
             seen.append(torch.nn.utils.get_total_norm([p.grad for g in self.param_groups for p in g["params"]]).item())
             return super().step(*arguments)
 
-    monkeypatch.setattr(fit.torch.optim, "AdamW", Recorder)
+    monkeypatch.setattr(torch.optim, "AdamW", Recorder)
     run(tmp_path, "--steps", 3, "--clip-norm", 0.05)
     logged = [line["gradient_norm"] for line in losses(tmp_path)]
     assert min(logged) > 0.06, "what is logged is the norm before clipping"
@@ -214,7 +221,7 @@ def test_tf32_is_on_exactly_when_named(tmp_path, precision, allowed):
     run(tmp_path, "--steps", 1, "--precision", precision)
     assert torch.backends.cuda.matmul.allow_tf32 is allowed
     assert newest(tmp_path)["config"]["precision"] == precision
-    fit.set_precision("fp32")
+    set_precision("fp32")
 
 
 def test_milestones_stay(tmp_path):
@@ -224,7 +231,7 @@ def test_milestones_stay(tmp_path):
 
 
 def test_labels_are_dropped_to_the_null_class_at_the_asked_rate():
-    from harness.data.images import Digits
+    from harness.data.digits import Digits
     from harness.diffusion.batches import draw_batch
 
     batch = draw_batch(Digits(8), PRESETS["digits"], (1, 8, 8), False, 5, range(128))
@@ -239,13 +246,13 @@ def test_labels_are_dropped_to_the_null_class_at_the_asked_rate():
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_streams_and_last_good_checkpoint(tmp_path, monkeypatch, capsys):
-    real, calls = fit.training_loss, []
+    real, calls = learner.training_loss, []
 
     def poisoned(*arguments):
         calls.append(None)
         return real(*arguments) * (float("nan") if len(calls) == 12 else 1)
 
-    monkeypatch.setattr(fit, "training_loss", poisoned)
+    monkeypatch.setattr(learner, "training_loss", poisoned)
     assert run(tmp_path, "--steps", 40, "--checkpoint-every", 10) == 1
     message = capsys.readouterr().err
     assert "at step 12" in message
@@ -305,14 +312,14 @@ def test_an_image_tree_trains_in_pixel_space(tree, tmp_path):
         (["--data", "/nowhere"], "no data at '/nowhere'"),
         (["--num-classes", "9"], "digits has 10 classes, the model 9; pass --num-classes 10"),
         (["--resolution", "10"], "not divisible by 4"),
-        (["--steps", "0"], "must be a positive integer"),
+        (["--steps", "0"], "must be at least 1"),
         (["--batch", "16", "--accumulate", "3"], "do not divide into 3"),
         (["--learning-rate", "-1"], "learning_rate must lie between 0 and 1"),
         (["--ema-decay", "1.5"], "ema_decay must lie in [0, 1)"),
         (["--vae", "/nowhere/vae"], "digits has 1 channel"),
         (["--device", "abacus"], "unknown device 'abacus'"),
         (["--checkpoint-at", "1", "7"], "--checkpoint-at 7 lies beyond the run's 1 steps"),
-        (["--preset", "imagenet9"], "invalid choice: 'imagenet9'"),
+        (["--preset", "imagenet9"], "unknown --preset 'imagenet9'"),
     ],
 )
 def test_bad_input_gets_one_line_and_exit_code_2(tmp_path, capsys, flags, complaint):
@@ -340,3 +347,268 @@ def test_a_run_directory_of_another_run_is_refused(whole, capsys):
         run(whole, "--steps", 60, "--seed", 1)
     assert exit_.value.code == 2
     assert "seed was 0, now 1; choose another --out" in capsys.readouterr().err
+
+
+WITHOUT_TORCH = """
+import importlib, sys
+try:
+    code = importlib.import_module(sys.argv[1]).main(sys.argv[2:])
+except SystemExit as exit:
+    code = exit.code
+heavy = {"torch", "pandas", "sklearn"} & set(sys.modules)
+sys.exit(f"imported {heavy}" if heavy else code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("harness.train --help", 0),
+        ("harness.train --preset imagenet9", 2),
+        ("harness.train --model DiM-Q/9", 2),
+        ("harness.train --preset digits --model DiT-N/8-video", 2),
+        ("harness.train --stride 2", 2),
+        ("harness.train --learning-rate nan", 2),
+        ("harness.train --flatten", 2),
+        ("harness.sample --help", 0),
+        ("harness.sample --ckpt nowhere --steps 0", 2),
+        ("harness.sample --ckpt nowhere --cfg-scale inf", 2),
+        ("harness.sample --ckpt nowhere --classes cat", 2),
+        ("harness.data.__main__ encode --help", 0),
+        ("harness.data.__main__ encode --data . --out x --batch 0", 2),
+    ],
+)
+def test_help_and_refusals_need_no_torch(command, code):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *command.split()], cwd=ROOT, capture_output=True)
+    assert done.returncode == code, done.stderr.decode()
+    assert code == 0 or done.stderr.count(b"\n") == 1
+
+
+def test_help_shows_examples_defaults_and_presets():
+    done = subprocess.run([sys.executable, "-m", "harness.train", "--help"], cwd=ROOT, capture_output=True, text=True)
+    for text in ("torchrun --nproc-per-node 8", "(default: 1000)", "(default: digits)", "DiM-T/2 on digits, 8 px"):
+        assert text in done.stdout
+
+
+def test_a_python_caller_trains_and_samples_without_argv(tmp_path):
+    from harness.diffusion import Drawing, Execution, SampleConfig, sample
+    from harness.diffusion import train as train_a_run
+
+    config = dataclasses.replace(PRESETS["digits"], model="DiT-N/4", batch=16, steps=4)
+    resolved: list[dict] = []
+    before = torch.get_rng_state()
+    done = train_a_run(config, tmp_path / "api", Execution(device="cpu"), announce=resolved.append)
+    assert torch.equal(torch.get_rng_state(), before), "a caller's random numbers stay as they are"
+    assert (done.step, done.finished, resolved[0]["images"]) == (4, True, 1797)
+    assert run(tmp_path / "command", "--steps", 4) == 0
+    assert_same_run(tmp_path / "api", tmp_path / "command")
+    album = sample(done.out, SampleConfig(steps=2), 3, tmp_path / "album", drawing=Drawing(device="cpu"))
+    assert all(album.present(index) for index in range(3))
+    with pytest.raises(ValueError, match="1 to 1,000,000 samples, not 0"):
+        sample(done.out, SampleConfig(), 0)
+
+
+def test_a_run_ends_with_where_it_lies_and_the_next_command(tmp_path, capsys):
+    assert run(tmp_path / "run", "--steps", 1) == 0
+    assert f"1 steps in {tmp_path}/run; next: python -m harness.sample --ckpt {tmp_path}/run" in capsys.readouterr().out
+
+
+# One process or many
+
+
+def together(where, processes, *flags, timeout=300):
+    """The same command under torchrun; returns what it wrote to stderr, and its exit code."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+    command = [*launcher, "harness.train", *TINY, "--out", str(where), *map(str, flags)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+    return done.stderr, done.returncode
+
+
+@pytest.mark.parametrize(("processes", "accumulate", "alone"), [(2, 1, 2), (2, 2, 4), (3, 1, 3)])
+def test_processes_take_the_steps_of_one_that_accumulates_their_parts_bit_for_bit(
+    tmp_path, processes, accumulate, alone
+):
+    flags = ["--steps", 5, "--batch", 12, "--clip-norm", 0.5]
+    assert run(tmp_path / "alone", *flags, "--accumulate", alone) == 0
+    message, code = together(tmp_path / "together", processes, *flags, "--accumulate", accumulate)
+    assert code == 0, message
+    assert_same_run(tmp_path / "alone", tmp_path / "together")
+    assert (tmp_path / "alone" / "losses.jsonl").read_bytes() == (tmp_path / "together" / "losses.jsonl").read_bytes()
+
+
+def test_gradients_in_many_buckets_are_those_in_one(tmp_path, monkeypatch):
+    parameters = [torch.nn.Parameter(torch.zeros(size)) for size in (3, 5, 2, 9)]
+    monkeypatch.setattr(gradients, "BUCKET_BYTES", 32)
+    assert gradients._buckets(parameters) == [[0, 1], [2], [3]]
+    monkeypatch.setattr(gradients, "BUCKET_BYTES", 10_000)
+    assert gradients._buckets(parameters) == [[0, 1, 2, 3]]
+
+
+def complaints(message):
+    return [line for line in message.splitlines() if "harness.train: error:" in line or line.startswith("process ")]
+
+
+def test_under_torchrun_a_failure_is_one_line_and_ends_all_processes_at_once(tmp_path):
+    message, code = together(tmp_path / "run", 2, "--learning-rate", 7)
+    assert code
+    assert len(complaints(message)) == 1
+    with locked(tmp_path / "held"):  # the first process alone sees it; the second waits for the first
+        message, code = together(tmp_path / "held", 2, "--steps", 4, timeout=60)
+    assert code
+    assert len(complaints(message)) == 1
+    assert "is in use by process" in complaints(message)[0]
+    assert "Traceback (most recent call last):\n  File \"" not in message.split("torch/distributed")[0]
+
+
+# One directory, one process
+
+
+def test_a_second_process_in_a_run_s_directory_is_told_who_holds_it(tmp_path, capsys):
+    with locked(tmp_path):
+        assert run(tmp_path, "--steps", 2) == 1
+    assert f"{tmp_path} is in use by process {os.getpid()} on" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoints").exists()
+    assert run(tmp_path, "--steps", 2) == 0, "the lock goes with its holder"
+
+
+def test_a_parent_may_hold_a_lock_of_its_own_on_the_directory(tmp_path):
+    with (tmp_path / "lock").open("w") as file:  # as harness.reproduce does
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert run(tmp_path, "--steps", 1) == 0
+
+
+# Damage
+
+
+def test_a_damaged_checkpoint_does_not_change_what_a_run_ends_with(whole, tmp_path):
+    assert run(tmp_path, "--steps", 40, "--checkpoint-every", 20) == 0
+    path = tmp_path / "checkpoints" / "step-0000040.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"skipped: .*step-0000040\.pt is damaged"):
+        assert run(tmp_path, "--steps", 60, "--checkpoint-every", 20) == 0
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_run_without_a_sound_checkpoint_is_one_line(tmp_path, capsys):
+    run(tmp_path, "--steps", 2)
+    (tmp_path / "checkpoints" / "step-0000002.pt").write_text("text")
+    with pytest.warns(UserWarning, match="skipped"), pytest.raises(SystemExit) as exit_:
+        run(tmp_path, "--steps", 4)
+    assert exit_.value.code == 2
+    assert "is sound: remove them to begin anew" in capsys.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "checkpoints" / "step-0000002.pt").read_text() == "text"
+
+
+@pytest.mark.parametrize("damage", ["a list", "not UTF-8", "another number", "gone"])
+def test_the_loss_log_is_restored_from_the_checkpoint(whole, tmp_path, damage):
+    run(tmp_path, "--steps", 30)
+    log = tmp_path / "losses.jsonl"
+    content = log.read_bytes()
+    if damage == "gone":
+        log.unlink()
+    else:
+        other = {"a list": b"[]\n", "not UTF-8": b"\xff\xfe" + content, "another number": content.replace(b"0.", b"9.")}
+        log.write_bytes(other[damage])
+    assert run(tmp_path, "--steps", 60) == 0
+    assert log.read_bytes() == (whole / "losses.jsonl").read_bytes()
+
+
+def test_a_run_whose_checkpoints_hold_no_losses_keeps_the_lines_that_are_whole(tmp_path):
+    run(tmp_path, "--steps", 4)
+    path = tmp_path / "checkpoints" / "step-0000004.pt"
+    state = torch.load(path, weights_only=True)
+    del state["losses"]
+    torch.save(state, path)
+    log = tmp_path / "losses.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([lines[0], "[]", *lines[2:], '{"step": 5, "lo']))
+    run(tmp_path, "--steps", 6)
+    assert [line["step"] for line in losses(tmp_path)] == [1, 3, 4, 5, 6]
+    assert losses(tmp_path)[0] == json.loads(lines[0])
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--seed", str(2**64)], "must be at most"),
+        (["--seed", "-1"], "must be at least 0"),
+        (["--data", ""], "data must be a text without null bytes, not ''"),
+        (["--data", "a\0b"], "data must be a text without null bytes"),
+        (["--out", ""], "must be a path, not ''"),
+        (["--split-list", "a\0b"], "must be a path"),
+        (["--learning-rate", "nan"], "must be a finite number"),
+        (["--clip-norm", "inf"], "must be a finite number"),
+        (["--stride", "3"], "a stride is of clips"),
+        (["--clip-after", "3"], "clip_norm 0 never clips"),
+        (["--split-list", "trainlist01.txt"], "--split-list chooses videos"),
+        (["--skip-corrupt"], "--skip-corrupt leaves files out, and digits is not read from a tree of files"),
+        (["--device", "mps"], "unknown device 'mps'; choose cpu, cuda or cuda:N"),
+        (["--device", "meta"], "unknown device 'meta'"),
+        (["--resolution", "100000000"], "GiB of memory, and this machine has"),
+        (["--batch", str(10**12)], "a part of 1,000,000,000,000 items of 1 x 8 x 8 takes"),
+        (["--workers", "100000"], "must be at most 256"),
+    ],
+)
+def test_what_cannot_be_is_one_line_that_names_the_offender(tmp_path, capsys, flags, complaint):
+    with pytest.raises(SystemExit) as exit_:
+        run(tmp_path / "run", "--steps", 1, *flags)
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err
+    assert complaint in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("out", ["file", "file/run"])
+def test_a_destination_is_checked_before_the_work(tmp_path, capsys, out, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(training, "open_data", None)
+    with pytest.raises(SystemExit) as exit_:
+        run(tmp_path / out, "--steps", 1)
+    assert exit_.value.code == 2
+    assert "cannot write into" in capsys.readouterr().err
+
+
+# Speed
+
+
+def test_throughput_by_hand():
+    """40 steps of 16 items in 2 s: 50 ms, 320 items/s; at 1e9 FLOP an item 3.2e11 FLOP/s, of 4e12 a share of 8 %."""
+    times = iter([100.0, 102.0, 107.0, 108.0])
+    speed = throughput.Throughput(Ranks(0, 1, torch.device("cpu")), 16, "fp32", 1e9, clock=lambda: next(times))
+    speed.peak = 4e12
+    speed.start(10)
+    lap = speed.lap(50)
+    assert (lap.step, lap.step_ms, lap.samples_per_s, lap.flop_per_s, lap.mfu) == (50, 50.0, 320.0, 3.2e11, 0.08)
+    assert lap.postfix()["MFU"] == "8.0%"
+    speed.start(50)  # five seconds of saving a checkpoint do not count
+    assert speed.lap(60).step_ms == 100.0
+
+
+def test_a_device_s_peak_is_that_of_its_data_sheet():
+    assert throughput.peak_flop_per_s("NVIDIA H100 80GB HBM3", "bf16") == 989e12
+    assert throughput.peak_flop_per_s("NVIDIA H100 PCIe", "bf16") == 756e12
+    assert throughput.peak_flop_per_s("NVIDIA A100-SXM4-80GB", "tf32") == 156e12
+    assert throughput.peak_flop_per_s("CPU", "fp32") is None
+
+
+def test_a_training_step_costs_three_forward_passes_and_joint_images_those_over_space():
+    from harness.cost import analytic
+    from harness.cost.training import training_macs
+
+    image, clip = spec("DiT-XL/2"), spec("DiT-XL/2-video")
+    assert training_macs(image, 256) == 3 * analytic(image, 256).macs
+    half = dataclasses.replace(image, depth=14)  # blocks over space and over time alternate
+    assert training_macs(clip, 256, 8) == 3 * (analytic(clip, 256).macs + 8 * analytic(half, 256).macs)
+
+
+def test_a_run_writes_down_its_speed(tmp_path):
+    run(tmp_path, "--steps", 25)
+    laps = [json.loads(line) for line in (tmp_path / "throughput.jsonl").read_text().splitlines()]
+    assert [lap["step"] for lap in laps] == [20, 25]
+    assert all(lap["samples_per_s"] > 0 and lap["flop_per_s"] > 0 and lap["mfu"] is None for lap in laps)

@@ -20,10 +20,10 @@ from torch import nn
 from harness.core.distributed import Ranks
 from harness.core.provenance import Provenance
 from harness.data.autoencoder import Identity
-from harness.data.images import Digits
-from harness.diffusion import fit
+from harness.data.digits import Digits
 from harness.diffusion.batches import draw_batch, prefetch
-from harness.diffusion.config import PRESETS
+from harness.diffusion.config import PRESETS, Execution
+from harness.diffusion.learner import make_step, new_learner
 from harness.diffusion.process import linear_schedule, training_loss
 from models import create_model
 from models.layers import FinalLayer, LabelEmbedder, TimestepEmbedder, modulate, sincos_2d
@@ -77,9 +77,9 @@ def test_the_trainer_s_step_is_as_fast_as_a_loop_by_hand(benchmark, seconds):
     twin = create_model("DiT-T/2", 8, channels=1, downsample=1, num_classes=10)
     twin.load_state_dict(model.state_dict())
 
-    execution = fit.Execution(checkpoint_every=10**9, milestones=frozenset())
-    learner = fit.new_learner(model, config)
-    train_step = fit.make_step(learner, Identity(), config, execution, CPU)
+    execution = Execution()
+    learner = new_learner(model, config)
+    train_step = make_step(learner, Identity(), config, execution, CPU)
     parts = ((step, range(128)) for step in range(10**6))
     batches = prefetch(lambda s, rows: draw_batch(digits, config, (1, 8, 8), False, s, rows), parts, 2)
 

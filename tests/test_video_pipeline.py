@@ -18,14 +18,16 @@ from harness import sample, train
 from harness.core.distributed import Ranks
 from harness.core.seeds import stream
 from harness.data import sources
-from harness.data.images import Digits
+from harness.data.digits import Digits
 from harness.data.moving_digits import MovingDigits
 from harness.diffusion import checkpoint, generate
 from harness.diffusion.album import Album
 from harness.diffusion.batches import BLOCK, draw_batch
-from harness.diffusion.config import PRESETS
-from harness.diffusion.generate import SampleConfig
-from harness.diffusion.process import TIMESTEPS, linear_schedule, training_loss
+from harness.diffusion.config import PRESETS, TIMESTEPS
+from harness.diffusion.flags import open_sampling
+from harness.diffusion.process import linear_schedule, training_loss
+from harness.diffusion.sample_config import SampleConfig
+from harness.diffusion.trained import load_trained
 from models import create_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -207,7 +209,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(tree, tmp_path, capsys):
         (["--preset", "digits"], "DiT-N/8-video is a model of video: pass --frames"),
         (["--data", "digits"], "no videos at 'digits'"),
         (["--preset", "digits", "--data", "moving-digits", "--model", "DiT-N/4"], "moving-digits is of clips"),
-        (["--joint-images", -1], "must not be negative"),
+        (["--joint-images", -1], "must be at least 0"),
         (["--data", tree, "--split-list", tmp_path / "no.txt", *videos, 1], "no such split list"),
     ):
         with pytest.raises(SystemExit) as exit_:
@@ -266,7 +268,7 @@ def test_clips_are_folders_of_frames_and_an_npz_and_pictures_for_the_eyes(untrai
 
 def test_guidance_takes_all_channels_of_a_clip_and_the_settings_say_so(tmp_path):
     run = save_run(tmp_path / "run", channels=4)
-    trained = checkpoint.load_trained(run, torch.device("cpu"))
+    trained = load_trained(run, torch.device("cpu"))
     x, t, y = torch.randn(2, 8, 4, 16, 16), torch.tensor([999, 3]), torch.tensor([1, 2])
     with torch.no_grad():
         guided = generate.denoiser(trained, SampleConfig(cfg_scale=4.0, cfg_channels=4), y, CPU.device)(x, t)
@@ -274,10 +276,10 @@ def test_guidance_takes_all_channels_of_a_clip_and_the_settings_say_so(tmp_path)
     noise, null_noise = conditional[:, :, :4], null[:, :, :4]
     assert torch.allclose(guided[:, :, :4], null_noise + 4 * (noise - null_noise), atol=1e-4)
     assert torch.allclose(guided[:, :, 4:], conditional[:, :, 4:], atol=1e-5)
-    asked = sample.parser().parse_args(["--ckpt", str(run)])
-    assert sample.open_sampling(asked, CPU)[1].cfg_channels == 4
-    asked = sample.parser().parse_args(["--ckpt", str(run), "--cfg-channels", "3"])
-    assert sample.open_sampling(asked, CPU)[1].cfg_channels == 3
+    given = sample.parser().parse_args(["--ckpt", str(run)])
+    assert open_sampling(given, CPU)[1].cfg_channels == 4
+    given = sample.parser().parse_args(["--ckpt", str(run), "--cfg-channels", "3"])
+    assert open_sampling(given, CPU)[1].cfg_channels == 3
 
 
 def test_a_clip_depends_on_its_seed_alone_and_only_what_is_missing_is_drawn(untrained, tmp_path, monkeypatch):

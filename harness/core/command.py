@@ -44,15 +44,20 @@ class Parser(argparse.ArgumentParser):
             flags = [flag for action in self._actions for flag in action.option_strings]
             near = difflib.get_close_matches(given[1], flags, n=3) or flags
             message = f"unknown flag {given[1]}; nearest: {', '.join(near)}"
-        if os.environ.get("RANK", "0") == "0":  # of many processes that were given the same flags, one speaks
-            print(f"{self.prog}: error: {message}", file=sys.stderr)
+        self.complain(message)
         raise SystemExit(BAD_INPUT)
+
+    def complain(self, message: str) -> None:
+        """One line on stderr; of many processes that were given the same flags, the first one prints it."""
+        if first_process():
+            print(f"{self.prog}: error: {message}", file=sys.stderr)
 
 
 def run(parser: Parser, work: Callable[[], int | None]) -> int:
     """Do the work of a command; returns its exit code.
 
-    ValueError is bad input: one line, exit code 2. OSError is a failure: one line that names the file, exit code 1.
+    ValueError is bad input: one line, exit code 2. OSError is a failure: one line that names the file, exit code 1; so
+    is FloatingPointError, a result that is not finite.
     A reader of the output that goes away (`| head`) does not stop the work.
     """
     sys.stdout = _Patient(sys.stdout)
@@ -62,10 +67,18 @@ def run(parser: Parser, work: Callable[[], int | None]) -> int:
         parser.error(one_line(error))
     except OSError as error:
         where = f"{error.filename}: {error.strerror}" if error.filename else one_line(error)
-        print(f"{parser.prog}: error: {where}", file=sys.stderr)
+        parser.complain(where)
+        return FAILED
+    except FloatingPointError as error:
+        parser.complain(one_line(error))
         return FAILED
     finally:
         sys.stdout = sys.stdout.stream
+
+
+def first_process() -> bool:
+    """Whether this is the one process, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def one_line(error: BaseException) -> str:
@@ -131,6 +144,17 @@ def require_writable(path: Path) -> None:
         raise NotADirectoryError(20, f"{existing} is not a folder", str(path))
     if not os.access(existing, os.W_OK):
         raise PermissionError(13, "Permission denied", str(path))
+
+
+def require_folder(path: Path) -> Path:
+    """The path, of a folder that can be written into or made. Raises ValueError, naming it, for any other."""
+    try:
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"cannot write into {path}: it is a file")
+        require_writable(path)
+    except OSError as error:
+        raise ValueError(f"cannot write into {path}: {error.strerror or error}") from error
+    return path
 
 
 def add_model_flags(parser: argparse.ArgumentParser, models: list[str], resolutions: list[int]) -> None:

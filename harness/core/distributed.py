@@ -1,19 +1,29 @@
 """One process or many: `python -m` and `torchrun -m` are the same program.
 
 Under torchrun the environment says so, and the group is gloo for CPU tensors beside NCCL for CUDA tensors; alone, every
-function here is the identity.
+function here is the identity. When a process fails, the others end at once and in silence: the one that failed first
+says why.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from harness.core.command import FAILED, one_line
+from harness.core.locks import locked
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,32 +47,44 @@ class Ranks:
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """CUDA when there is one, else the CPU; or the device asked for. Raises ValueError when it is not to be had."""
+    """CUDA when there is one, else the CPU; or the device requested. Raises ValueError when it is not to be had."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}; choose cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
         raise ValueError(f"unknown device {name!r}; choose cpu, cuda or cuda:N")
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} asked for, but torch sees no CUDA device here")
+        raise ValueError(f"device {name!r} requested, but torch sees no CUDA device here")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r} requested, but torch sees {torch.cuda.device_count()} CUDA devices here")
     return device
 
 
 @contextmanager
 def ranks(device: torch.device) -> Iterator[Ranks]:
-    """Join the process group that torchrun describes, if any; leave it at the end."""
+    """Join the process group that torchrun describes, if any; leave it at the end.
+
+    An exception ends all processes: the first that raises one keeps it, and says on stderr what it was unless it is the
+    first in rank too, whose caller says it; in the others it becomes SystemExit.
+    """
     if "RANK" not in os.environ:
         yield Ranks(0, 1, device)
         return
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    store, rank, world = next(iter(dist.rendezvous("env://")))  # type: ignore[attr-defined]
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=world
+    )
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), device)
+        yield Ranks(rank, world, device)
+    except Exception as error:
+        if not _is_first_to_fail(store):
+            raise SystemExit(FAILED) from None
+        if rank:
+            print(f"process {rank} of {world}: {one_line(error)}", file=sys.stderr)
+        raise
     finally:
         dist.destroy_process_group()
 
@@ -78,10 +100,37 @@ def processes(device: str | None = None, threads: int | None = None) -> Iterator
         yield here
 
 
+def _is_first_to_fail(store: Any) -> bool:
+    try:
+        return bool(store.add("failed", 1) == 1)
+    except RuntimeError:  # the store's process has ended, hence has failed before
+        return False
+
+
+@contextmanager
+def exclusively(directory: Path, here: Ranks) -> Iterator[None]:
+    """The right to write into a directory, which the first process holds for all; the others wait until it has it.
+
+    Raises LockedError, in the first process, when someone else works there.
+    """
+    with locked(directory) if here.first else nullcontext():
+        barrier()
+        yield
+
+
 def barrier() -> None:
     """Wait for all. A reduction of a CPU tensor, so that it needs no accelerator."""
     if dist.is_initialized():
         dist.all_reduce(torch.zeros(1))
+
+
+def from_first(value: T) -> T:
+    """The first process's value, for all."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
 
 
 def mean(values: Tensor) -> Tensor:

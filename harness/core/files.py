@@ -30,7 +30,19 @@ def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    write_atomically(path, lambda file: file.write((json.dumps(value, indent=1) + "\n").encode()))
+    """Raises ValueError for a number that is not finite."""
+    write_atomically(path, lambda file: file.write((json.dumps(value, indent=1, allow_nan=False) + "\n").encode()))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a file holds. Raises ValueError, naming the file, for anything else."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: it is not JSON ({(str(error).splitlines() or [''])[0]})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged: it holds a {type(value).__name__}, not an object")
+    return value
 
 
 def sha256(path: Path) -> str:

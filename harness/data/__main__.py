@@ -1,49 +1,52 @@
-"""`python -m harness.data encode`: write an image tree's latents, so that training needs no autoencoder.
+"""Write an image tree's latents, so that training needs no autoencoder.
 
-    python -m harness.data encode --data imagenet/train --vae sd-vae-ft-ema --out imagenet256
+    python -m harness.data encode --data imagenet/train --vae sd-vae-ft-ema --out output/runs/imagenet256
+
+The same command, run again, continues. Exit codes: 0 done; 1 the run failed (disk full); 2 bad input;
+75 stopped by SIGINT, to be continued.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from tqdm import tqdm
 
-from harness.core.command import Parser, positive
-from harness.core.distributed import choose_device
-from harness.data.autoencoder import HUB, StableDiffusion
-from harness.data.images import ImageFolder
-from harness.data.latents import LatentCache, encode
+from harness.core.command import STOPPED, Parser, run
+from harness.core.options import add_options, from_arguments
+from harness.data.encoding import EncodeConfig, encode
 
 
 def parser() -> Parser:
-    door = Parser(prog="python -m harness.data", description="Encode an image tree into latents.")
-    verb = door.add_subparsers(dest="verb", required=True).add_parser("encode", help="write a latent cache")
-    verb.add_argument("--data", type=Path, required=True, help="an image tree, one directory a class")
-    verb.add_argument("--out", type=Path, required=True, help="the cache's directory; the same command resumes")
-    verb.add_argument("--vae", default=HUB, help="directory or hub name of the autoencoder (default: %(default)s)")
-    verb.add_argument("--resolution", type=positive, default=256)
-    verb.add_argument("--batch", type=positive, default=32, help="images through the encoder at once")
-    verb.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
-    verb.add_argument("--skip-corrupt", action="store_true", help="leave unreadable images out, named and counted")
-    return door
+    command = Parser(prog="python -m harness.data", description=__doc__)
+    verbs = command.add_subparsers(dest="verb", required=True, metavar="encode")
+    add_options(verbs.add_parser("encode", help="write a latent cache", description=__doc__), EncodeConfig)
+    return command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    asked = parser().parse_args(arguments)
-    try:
-        images = ImageFolder(asked.data, asked.resolution, asked.skip_corrupt)
-        device = choose_device(asked.device)
-        autoencoder = StableDiffusion(asked.vae, device)
-        with tqdm(total=len(images), unit="image") as bar:
-            for done in encode(images, autoencoder, asked.out, asked.batch, device):
-                bar.update(done - bar.n)
-        cache = LatentCache(asked.out)
-    except ValueError as error:
-        parser().error(str(error))
-    print(f"{len(cache)} images in {asked.out}, {len(images.corrupt)} left out as corrupt")
+    command = parser()
+    given = command.parse_args(arguments)
+    return run(command, lambda: work(given))
+
+
+def work(given: argparse.Namespace) -> int:
+    config = from_arguments(EncodeConfig, given)
+    with tqdm(unit="image", delay=0.5) as bar:  # bad input is one line, without a bar
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        try:
+            encoded = encode(config, progress)
+        except KeyboardInterrupt:
+            print("\nstopped; the same command encodes the rest", file=sys.stderr)
+            return STOPPED
+    print(f"{len(encoded.cache)} images in {config.out}, {len(encoded.left_out)} left out as corrupt")
+    print(f"next: python -m harness.train --preset imagenet256 --data {config.out}")
     return 0
 
 

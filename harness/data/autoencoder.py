@@ -7,14 +7,15 @@ latents, `sample` of a latent from moments and given noise, `decode`. Images are
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from harness.data import AUTOENCODER
+
 SCALE = 0.18215
 """Latents are multiplied by this, so that they have about unit variance (Rombach et al., arXiv 2112.10752; DiT)."""
-HUB = "stabilityai/sd-vae-ft-ema"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -58,10 +59,11 @@ class StableDiffusion:
 
     downsample = 8
 
-    def __init__(self, where: str = HUB, device: torch.device | str = "cpu") -> None:
+    def __init__(self, where: str = AUTOENCODER, device: torch.device | str = "cpu") -> None:
         path = Path(where).expanduser()
         advice = (
-            f"download config.json and {WEIGHTS} from hf.co/{HUB} into a directory and point at it with --vae DIRECTORY"
+            f"download config.json and {WEIGHTS} from hf.co/{AUTOENCODER} into a directory "
+            "and point at it with --vae DIRECTORY"
         )
         if path.is_dir():
             missing = [name for name in ("config.json", WEIGHTS) if not (path / name).is_file()]
@@ -74,25 +76,25 @@ class StableDiffusion:
         except ImportError as error:
             raise ValueError("the autoencoder needs diffusers: pip install 'dim-vs-dit[vae]'") from error
         try:
-            self.model = AutoencoderKL.from_pretrained(where, use_safetensors=True, low_cpu_mem_usage=False)
+            model = AutoencoderKL.from_pretrained(where, use_safetensors=True, low_cpu_mem_usage=False)  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise ValueError(f"cannot load the autoencoder {where!r}: {advice}") from error
-        self.model = self.model.eval().requires_grad_(False).to(device)
+        self.model: Any = model.eval().requires_grad_(False).to(device)
         self.name = path.name if path.is_dir() else where
         self.downsample = 2 ** (len(self.model.config.block_out_channels) - 1)
 
     @torch.no_grad()
     def moments(self, images: Tensor) -> Tensor:
-        moments = self.model.encode(images.flatten(0, -4)).latent_dist.parameters
-        return moments.unflatten(0, images.shape[:-3])
+        moments: Tensor = self.model.encode(images.flatten(0, -4)).latent_dist.parameters
+        return moments.reshape(*images.shape[:-3], *moments.shape[1:])
 
     def sample(self, moments: Tensor, noise: Tensor) -> Tensor:
         return sample_latents(moments, noise)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        images = self.model.decode(latents.flatten(0, -4) / SCALE).sample
-        return images.unflatten(0, latents.shape[:-3])
+        images: Tensor = self.model.decode(latents.flatten(0, -4) / SCALE).sample
+        return images.reshape(*latents.shape[:-3], *images.shape[1:])
 
 
 class Cached:

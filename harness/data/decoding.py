@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from harness.data.images import EXTENSIONS
+from harness.data.images import EXTENSIONS, open_rgb
 
 VIDEO_EXTENSIONS = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 
@@ -59,11 +59,7 @@ def decode(video: Path, wanted: Sequence[int]) -> list[Image.Image]:
 
 def _frames_of_folder(folder: Path, wanted: Sequence[int]) -> list[Image.Image]:
     files = files_of(folder)
-    pictures = []
-    for number in wanted:
-        with Image.open(files[number]) as file:
-            pictures.append(file.convert("RGB"))
-    return pictures
+    return [open_rgb(files[number]) for number in wanted]
 
 
 def _frames_of_file(path: Path, wanted: Sequence[int]) -> list[Image.Image]:

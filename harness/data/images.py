@@ -1,4 +1,4 @@
-"""Images: the embedded digits, and a tree of image files prepared as DiT prepares it."""
+"""A tree of image files to learn from, prepared as DiT prepares it."""
 
 from __future__ import annotations
 
@@ -11,45 +11,23 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
+
+from harness.data.digits import TRAINING_DIGITS as TRAINING_DIGITS
+from harness.data.digits import Digits as Digits
 
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
-TRAINING_DIGITS, SPLIT_SEED = 1500, 0
 
 
-class Digits:
-    """scikit-learn's 1,797 scanned digits (UCI Optical Recognition), ten classes, one channel: no download.
-
-    Eight pixels a side natively; other resolutions by antialiased bicubic resizing. `pixels` is (N, 1, R, R) uint8.
-    """
-
-    name = "digits"
-    channels = 1
-
-    def __init__(self, resolution: int = 8) -> None:
-        from sklearn.datasets import load_digits
-
-        raw = load_digits()
-        pixels = torch.from_numpy(raw.images).float()[:, None] * (255 / 16)
-        if resolution != pixels.shape[-1]:
-            pixels = interpolate(pixels, size=(resolution, resolution), mode="bicubic", antialias=True)
-        self.resolution = resolution
-        self.pixels = pixels.round().clamp(0, 255).to(torch.uint8)
-        self.labels = torch.from_numpy(raw.target).long()
-        self.classes = [str(name) for name in raw.target_names]
-
-    @staticmethod
-    def split() -> tuple[np.ndarray, np.ndarray]:
-        """The indices that classifiers train on, and those held out, in a fixed random order."""
-        order = np.random.default_rng(SPLIT_SEED).permutation(len(Digits()))
-        return order[:TRAINING_DIGITS], order[TRAINING_DIGITS:]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def load(self, indices: Sequence[int], flips: Sequence[bool]) -> tuple[Tensor, Tensor]:
-        x = self.pixels[list(indices)].float() / 127.5 - 1
-        return torch.where(torch.tensor(flips).view(-1, 1, 1, 1), x.flip(-1), x), self.labels[list(indices)]
+def open_rgb(path: Path) -> Image.Image:
+    """A picture in RGB. Raises ValueError, naming the file, for a damaged one: of PNG files the checksums are read."""
+    try:
+        with Image.open(path) as file:
+            if file.format == "PNG":  # decoding alone takes no notice of them
+                file.verify()
+        with Image.open(path) as file:
+            return file.convert("RGB")
+    except Exception as error:  # a damaged file can raise anything at all from inside a decoder
+        raise ValueError(f"corrupt image {path}: {error}") from error
 
 
 def centre_crop(image: Image.Image, resolution: int) -> Image.Image:
@@ -101,10 +79,9 @@ class ImageFolder:
         """One image (3, R, R) in [-1, 1]. Raises ValueError, naming the file, when it cannot be decoded."""
         path = self.root / self.names[index]
         try:
-            with Image.open(path) as file:
-                image = centre_crop(file.convert("RGB"), self.resolution)
-        except Exception as error:  # a damaged file can raise anything at all from inside a decoder
-            raise ValueError(f"corrupt image {path}: {error}; --skip-corrupt leaves such images out") from error
+            image = centre_crop(open_rgb(path), self.resolution)
+        except ValueError as error:
+            raise ValueError(f"{error}; --skip-corrupt leaves such images out") from error
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
 
     def read_or_skip(self, index: int) -> Tensor | None:

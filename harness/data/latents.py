@@ -7,7 +7,6 @@ and `labels` (n,), and `index.json` with what made them and every shard's sha256
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -20,13 +19,16 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from harness.core.files import sha256, write_atomically, write_json
+from harness.core.files import read_json, sha256, write_atomically, write_json
 from harness.data.autoencoder import Autoencoder
 from harness.data.images import ImageFolder
+from harness.data.registry import INDEX
 
 FORMAT = 1
-INDEX = "index.json"
 SHARD_IMAGES = 4096
+OF_INDEX = {"format": int, "autoencoder": str, "downsample": int, "resolution": int, "classes": list, "complete": bool,
+            "shards": list}  # fmt: skip
+OF_SHARD = {"file": str, "count": int, "sha256": str}
 
 
 def encode(
@@ -70,7 +72,7 @@ def _finished(where: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]
     """The shards of an earlier run that can stay."""
     if not (where / INDEX).is_file():
         return {}
-    index = json.loads((where / INDEX).read_text())
+    index = _read_index(where)
     changed = [key for key, value in settings.items() if index.get(key) != value]
     if changed:
         raise ValueError(f"{where} holds a cache made with another {', '.join(changed)}; choose another --out")
@@ -104,6 +106,18 @@ def _encode_shard(
     return torch.cat(moments), torch.tensor(labels)
 
 
+def _read_index(where: Path) -> dict[str, Any]:
+    """The index of a cache. Raises ValueError, naming the file, for a field that is missing or of another type."""
+    index = read_json(where / INDEX)
+    for name, kind in OF_INDEX.items():
+        if not isinstance(index.get(name), kind):
+            raise ValueError(f"{where / INDEX} is damaged: its {name} is {index.get(name)!r}")
+    for shard in index["shards"]:
+        if not isinstance(shard, dict) or [type(shard.get(name)) for name in OF_SHARD] != list(OF_SHARD.values()):
+            raise ValueError(f"{where / INDEX} is damaged: {shard!r} is no shard")
+    return index
+
+
 class LatentCache:
     """A cache as a data set; items are moments (8, h, w). `verify` checks every shard's hash.
 
@@ -111,12 +125,9 @@ class LatentCache:
     """
 
     def __init__(self, where: Path, verify: bool = True) -> None:
-        try:
-            index = json.loads((where / INDEX).read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where / INDEX} is not readable JSON: {error}") from error
-        if index.get("format") != FORMAT:
-            raise ValueError(f"{where / INDEX} has format {index.get('format')}, not {FORMAT}")
+        index = _read_index(where)
+        if index["format"] != FORMAT:
+            raise ValueError(f"{where / INDEX} has format {index['format']}, not {FORMAT}")
         if not index["complete"]:
             raise ValueError(f"{where} is unfinished: run the same encode command again to complete it")
         for shard in index["shards"] if verify else []:
@@ -129,8 +140,8 @@ class LatentCache:
         self.downsample: int = index["downsample"]
         self.classes: list[str] = index["classes"]
         self._starts = np.cumsum([0, *[shard["count"] for shard in index["shards"]]])
-        shards = [safe_open(where / shard["file"], framework="pt") for shard in index["shards"]]
-        self._moments = [shard.get_slice("moments") for shard in shards]
+        shards: list[Any] = [safe_open(where / shard["file"], framework="pt") for shard in index["shards"]]
+        self._moments: list[Any] = [shard.get_slice("moments") for shard in shards]
         self._labels = torch.cat([shard.get_tensor("labels") for shard in shards])
         self.channels = self._moments[0].get_shape()[2] // 2
 

@@ -11,27 +11,30 @@ Letters: B batch, T frames, R pixels a side.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from harness.core.seeds import stream
-from harness.data.images import Digits
+from harness.data.digits import SIDE, Digits
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STEP = 4  # pixels a frame, on an axis that moves
 DIRECTIONS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if row or column]
-SIDE = 8
 PARTS = {"train": 0, "reference": 1, "held-out": 2}  # the number is part of the stream: never reuse one
 MOTIONS_A_DIGIT = 100
+RESOLUTION, FRAMES, REFERENCE_CLIPS = 16, 8, 1500
+"""Of what samples are compared with: every scan once, on a path that no clip of training takes."""
 
 
-def paths(start: NDArray[np.int64], velocity: NDArray[np.int64], frames: int, room: int) -> NDArray[np.int64]:
-    """Top left corners (frames, 2) as row and column, in 0..room, from `start` (2,) at `velocity` (2,) a frame."""
+def paths(start: NDArray[np.int64], velocity: NDArray[np.int64], frames: int, span: int) -> NDArray[np.int64]:
+    """Top left corners (frames, 2) as row and column, in 0..span, from `start` (2,) at `velocity` (2,) a frame."""
     corners = [start]
     for _ in range(frames - 1):
-        velocity = np.where((corners[-1] + velocity >= 0) & (corners[-1] + velocity <= room), velocity, -velocity)
+        velocity = np.where((corners[-1] + velocity >= 0) & (corners[-1] + velocity <= span), velocity, -velocity)
         corners.append(corners[-1] + velocity)
     return np.stack(corners)
 
@@ -40,14 +43,16 @@ class MovingDigits:
     """Clips of one digit each, ten classes, one channel.
 
     `part` is `train` or `reference` (the same 1,500 scans, other motions), or `held-out` (the other 297 scans). With
-    `stride` the frames are every stride-th of the motion. Raises ValueError for a square that leaves too little room.
+    `stride` the frames are every stride-th of the motion. Raises ValueError for a square that is too small to move in.
     """
 
     name = "moving-digits"
     channels = 1
 
-    def __init__(self, resolution: int = 16, frames: int = 8, stride: int = 1, part: str = "train") -> None:
-        self.room = resolution - SIDE
+    def __init__(
+        self, resolution: int = RESOLUTION, frames: int = FRAMES, stride: int = 1, part: str = "train"
+    ) -> None:
+        self.span = resolution - SIDE
         least = SIDE + STEP
         if resolution < least:
             raise ValueError(f"{self.name} needs a resolution of at least {least} pixels, not {resolution}")
@@ -59,15 +64,21 @@ class MovingDigits:
         self.classes = digits.classes
         self.corrupt: set[str] = set()
 
+    @classmethod
+    def reference(cls, resolution: int | None = None, frames: int | None = None) -> NDArray[np.uint8]:
+        """What samples are compared with: clips (N, T, R, R, 1)."""
+        data = cls(resolution or RESOLUTION, frames or FRAMES, part="reference")
+        return data.pixels(range(REFERENCE_CLIPS))[..., None]
+
     def __len__(self) -> int:
         return MOTIONS_A_DIGIT * len(self.scans)
 
     def corners(self, index: int) -> NDArray[np.int64]:
         """Where the digit of a clip is: rows and columns (T, 2) of its top left corner."""
         random = stream(0, "clip", PARTS[self.part], index)
-        start = STEP * random.integers(self.room // STEP + 1, size=2)
+        start = STEP * random.integers(self.span // STEP + 1, size=2)
         velocity = STEP * np.array(DIRECTIONS[random.integers(len(DIRECTIONS))])
-        return paths(start, velocity, (self.frames - 1) * self.stride + 1, self.room)[:: self.stride]
+        return paths(start, velocity, (self.frames - 1) * self.stride + 1, self.span)[:: self.stride]
 
     def pixels(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Clips (B, T, R, R)."""
@@ -84,12 +95,16 @@ class MovingDigits:
     def load_clips(
         self, indices: Sequence[int], flips: Sequence[bool], starts: Sequence[float]
     ) -> tuple[Tensor, Tensor]:
-        """Clips (B, T, 1, R, R) and labels (B,); the whole of each, wherever `starts` says."""
+        """Clips (B, T, 1, R, R) in [-1, 1] and labels (B,); the whole of each, wherever `starts` says."""
+        import torch
+
         x = torch.from_numpy(self.pixels(indices)).unsqueeze(2).float() / 127.5 - 1
         return torch.where(torch.tensor(flips).view(-1, 1, 1, 1, 1), x.flip(-1), x), self.labels(indices)
 
     def load_frames(self, indices: Sequence[int], starts: Sequence[float]) -> tuple[Tensor, Tensor]:
         """One frame of each clip, (B, 1, R, R), `starts` (in [0, 1)) of the way through it, and labels (B,)."""
+        import torch
+
         clips, labels = self.load_clips(indices, [False] * len(indices), starts)
         chosen = [int(start * self.frames) for start in starts]
         return clips[torch.arange(len(indices)), chosen], labels

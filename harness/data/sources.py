@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.core.files import sha256
-from harness.data.images import EXTENSIONS, Digits, centre_crop
+from harness.data.digits import Digits
+from harness.data.images import EXTENSIONS, centre_crop
 from harness.data.moving_digits import MovingDigits
 from harness.data.npz import Npz
 

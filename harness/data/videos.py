@@ -135,7 +135,8 @@ class VideoFolder:
 
     def _window_numbers(self, length: int, start: float) -> list[int]:
         first = int(start * (length - self.window + 1))
-        return np.linspace(first, first + self.window - 1, self.frames).astype(int).tolist()
+        numbers: list[int] = np.linspace(first, first + self.window - 1, self.frames).astype(int).tolist()
+        return numbers
 
     def _frame_number(self, length: int, start: float) -> list[int]:
         return [int(start * length)]

@@ -17,9 +17,10 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from harness.core.distributed import Ranks, barrier
-from harness.core.files import write_atomically, write_json
-from harness.diffusion.checkpoint import Trained
-from harness.diffusion.generate import SampleConfig, Samples, generate
+from harness.core.files import read_json, write_atomically, write_json
+from harness.diffusion.generate import Samples, generate
+from harness.diffusion.sample_config import SampleConfig
+from harness.diffusion.trained import Trained
 
 SETTINGS = "settings.json"
 
@@ -48,18 +49,18 @@ class Album:
             return [self.folder / f"{index:06d}.png"]
         return [self.folder / f"{index:06d}" / f"{frame:04d}.png" for frame in range(self.frames)]
 
-    def claim(self, settings: dict[str, Any]) -> None:
-        """Write down what the folder holds. Raises ValueError when it already holds something else.
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Write down what the folder's samples follow from. Raises ValueError when it already holds others.
 
         `provenance` may differ between the runs that fill one folder.
         """
         path = self.folder / SETTINGS
         if path.is_file():
-            held = json.loads(path.read_text())
-            asked = json.loads(json.dumps(settings))  # tuples become lists, as in the file
-            changed = [key for key in asked if key != "provenance" and held.get(key) != asked[key]]
+            held = read_json(path)
+            requested = json.loads(json.dumps(settings))  # tuples become lists, as in the file
+            changed = [key for key in requested if key != "provenance" and held.get(key) != requested[key]]
             if changed:
-                what = "; ".join(f"{key} is {held.get(key)!r}, asked for {asked[key]!r}" for key in changed)
+                what = "; ".join(f"{key} is {held.get(key)!r}, requested {requested[key]!r}" for key in changed)
                 raise ValueError(f"{self.folder} holds other samples: {what}; choose another --out")
             return
         if any(self.folder.glob("*.png")) or any(self.folder.glob("[0-9]*/*.png")):

@@ -6,19 +6,19 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.core.seeds import stream
 from harness.data.datasets import Dataset, VideoDataset, order
-from harness.diffusion.config import TrainConfig
-from harness.diffusion.process import TIMESTEPS
+from harness.diffusion.config import TIMESTEPS, TrainConfig
 
 BLOCK = 16
-"""Rows that share a random stream: a process draws for few rows but its own, and a stream is dear to make."""
+"""Rows that share a random stream: a process draws for few rows but its own, and a stream is expensive to make."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def draw_batch(
 
 
 def _load_clips(
-    dataset: VideoDataset, indices: list[int], flips: list[bool], starts: np.ndarray, joint: np.ndarray
+    dataset: VideoDataset, indices: list[int], flips: list[bool], starts: NDArray[Any], joint: NDArray[Any]
 ) -> tuple[Tensor, Tensor]:
     """Clips, and after them the joint images that `joint` (B, J, 2) in [0, 1) places: which video, how far into it.
 
@@ -79,16 +79,15 @@ def _load_clips(
         return clips, labels
     which = (joint[..., 0] * len(dataset)).astype(int).ravel().tolist()
     images, of_images = dataset.load_frames(which, joint[..., 1].ravel().tolist())
-    apart = joint.shape[:2]
     return (
-        torch.cat([clips, images.unflatten(0, apart)], dim=1),
-        torch.cat([labels[:, None], of_images.unflatten(0, apart)], dim=1),
+        torch.cat([clips, images.reshape(*joint.shape[:2], *images.shape[1:])], dim=1),
+        torch.cat([labels[:, None], of_images.reshape(joint.shape[:2])], dim=1),
     )
 
 
 def _draw_block(
     config: TrainConfig, shape: tuple[int, ...], random_latents: bool, step: int, block: int
-) -> tuple[np.ndarray, ...]:
+) -> tuple[NDArray[Any], ...]:
     """Flips, label drops, timesteps, noise and posterior noise of a block of rows, from the block's own stream.
 
     Of clips also where they start, and the joint images' label drops and places.

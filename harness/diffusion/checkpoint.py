@@ -1,38 +1,43 @@
-"""Checkpoints: written whole or not at all, plain tensors and containers only, the last good one never touched.
+"""Checkpoints: written whole or not at all, verified before they are used, the last good one never touched.
 
-`step-0001000.pt` are kept two at a time, `milestone-0001000.pt` for good. Each holds `format`, `config`, `step`,
-`model`, `ema` and `optimizer`; random state needs none, being a function of seed and step (harness.core.seeds).
+`step-0001000.pt` are kept two at a time, `milestone-0001000.pt` for good. Each holds plain tensors and containers:
+`format`, `config`, `step`, `model`, `ema`, `optimizer` and `losses`; random state needs none, being a function of seed
+and step (harness.core.seeds). The last line of the file is the digest of its content (harness.diffusion.integrity).
 """
 
 from __future__ import annotations
 
-import pickle
 import re
 import warnings
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from harness.core.files import sha256, write_atomically
-from harness.data.autoencoder import HUB, Autoencoder, Identity, StableDiffusion
-from harness.diffusion.config import TrainConfig
-from models import ModelSpec, create_model, load_weights
-from models.denoiser import Denoiser
+from harness.core.files import write_atomically
+from harness.diffusion.integrity import Sealed, verified
+from models import ModelSpec
 
 FORMAT = 1
 KEPT = 2
-NOT_OF_THE_WEIGHTS = ("spec", "classes", "images", "videos", "data", "vae", "steps", "sampling_steps", "provenance")
-"""Of a run's configuration, what its weights at a given step do not follow from, or what says it twice."""
+FOR_SAMPLING = ("config", "step", "model", "ema")
+FOR_TRAINING = (*FOR_SAMPLING, "optimizer")
 
 
 def save(directory: Path, state: dict[str, Any], milestone: bool = False) -> Path:
     """Write a checkpoint, then drop the rolling ones beyond the last two. Raises OSError, naming what is left."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{'milestone' if milestone else 'step'}-{state['step']:07d}.pt"
+
+    def write(file: Any) -> None:
+        sealed = Sealed(file)
+        torch.save({"format": FORMAT, **state}, sealed)  # type: ignore[arg-type]
+        sealed.seal()
+
     try:
-        write_atomically(path, lambda file: torch.save({"format": FORMAT, **state}, file))
+        write_atomically(path, write)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a failed write into a RuntimeError
         cause = error if isinstance(error, OSError) else error.__context__ or error
         left = find(directory)
@@ -49,88 +54,88 @@ def find(directory: Path) -> list[Path]:
     return [path for _, path in sorted((int(match[1]), path) for match, path in numbered if match)]
 
 
-def read(path: Path) -> dict[str, Any]:
-    """One checkpoint, on the CPU. Raises ValueError, naming the file, when it is damaged or not one of these."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, ValueError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"cannot read the checkpoint {path}: {reason}") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+def read(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
+    """One checkpoint, on the CPU, that holds at least the `needed` entries.
+
+    Raises ValueError, naming the file, when it is damaged, or not one of these.
+    """
+    verified(path)
+    return open_verified(path, needed)
+
+
+def open_verified(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
+    """`read` for a file that has been verified already."""
+    state = load(path)
+    if state.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of this trainer; for a bare state dict say which --model it is")
+    missing = [name for name in needed if name not in state]
+    if missing:
+        raise ValueError(f"{path} is not a whole checkpoint: it has no {' and no '.join(missing)}")
+    if needed:
+        _require_config(path, state["config"])
+        if not isinstance(state["step"], int):
+            raise ValueError(f"{path} is not a whole checkpoint: its step is {state['step']!r}")
     return state
 
 
-def latest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that can be read; damaged ones are skipped, each named in a warning."""
-    for path in reversed(find(directory)):
+def load(path: Path) -> dict[str, Any]:
+    """The dictionary that a file of weights holds, on the CPU. Raises ValueError, naming the file, for any other."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors import SafetensorError
+            from safetensors.torch import load_file
+
+            try:
+                return dict(load_file(path))
+            except SafetensorError as error:
+                raise ValueError(f"it is not a safetensors file ({error})") from error
+        # DiT's training script keeps its command line in the checkpoint: a plain Namespace, harmless to load.
+        with torch.serialization.safe_globals([Namespace]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign file can raise anything from inside its reader
+        raise ValueError(f"cannot read the checkpoint {path}: {_reason(error)}") from error
+    if not isinstance(state, Mapping):
+        raise ValueError(f"cannot read the checkpoint {path}: it holds a {type(state).__name__}, not a dictionary")
+    return dict(state)
+
+
+def latest(directory: Path, needed: Sequence[str] = ()) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that is sound, or None where there is none at all.
+
+    Unsound ones are skipped, each named in a warning. Raises ValueError when there are checkpoints and none is sound.
+    """
+    found = find(directory)
+    for path in reversed(found):
         try:
-            return path, read(path)
+            return path, read(path, needed)
         except ValueError as error:
             warnings.warn(f"skipped: {error}", stacklevel=2)
+            reason = error
+    if found:
+        raise ValueError(f"{reason}; no checkpoint in {directory} is sound: remove them to begin anew") from reason
     return None
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A denoiser ready to sample from, its decoder, and where both come from, for the record.
-
-    `training` is what its weights follow from (empty for a bare state dict).
-    """
-
-    model: Denoiser
-    autoencoder: Autoencoder
-    classes: list[str]
-    origin: dict[str, Any]
-    training: dict[str, Any]
-    sampling_steps: int
+def spec_of(config: Mapping[str, Any]) -> ModelSpec:
+    """The model of a checkpoint's configuration."""
+    return ModelSpec(**config["spec"])
 
 
-def load_trained(
-    where: Path,
-    device: torch.device,
-    weights: str = "ema",
-    name: str | None = None,
-    resolution: int = 256,
-    num_classes: int = 1000,
-    vae: str | None = None,
-) -> Trained:
-    """A checkpoint of this trainer, the newest of a run directory, or a bare state dict such as DiT's official files.
+def _require_config(path: Path, config: Any) -> None:
+    """Raise ValueError, naming the file, for a configuration that no run writes."""
+    try:
+        spec_of(config)
+        for name in ("resolution", "vae", "classes", "dataset"):
+            config[name]
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else _reason(error)
+        raise ValueError(f"{path} is not a whole checkpoint: its config is not of this trainer ({what})") from error
 
-    Model and configuration come from the checkpoint. A state dict says neither, so it takes `name`, `resolution` and
-    `num_classes`, and decodes with Stable Diffusion's autoencoder. `vae` overrides where the autoencoder is loaded
-    from. Raises ValueError for a missing, damaged or foreign file, naming the keys and shapes that differ.
-    """
-    if where.is_dir():
-        found = latest(where / "checkpoints" if (where / "checkpoints").is_dir() else where)
-        if found is None:
-            raise ValueError(f"no checkpoint in {where}")
-        where = found[0]
-    elif not where.is_file():
-        raise ValueError(f"no such checkpoint: {where}")
-    origin: dict[str, Any] = {"checkpoint": where.name, "sha256": sha256(where)}
-    training: dict[str, Any] = {}
-    sampling_steps = TrainConfig.sampling_steps
-    if name is not None:
-        model = create_model(name, resolution, num_classes=num_classes)
-        load_weights(model, where)
-        chosen = vae or HUB
-        classes = [str(number) for number in range(num_classes)]
-        origin |= {"model": model.spec.name, "resolution": resolution}
-    else:
-        state = read(where)
-        config = state["config"]
-        model = create_model(ModelSpec(**config["spec"]), config["resolution"])
-        load_weights(model, state[{"ema": "ema", "raw": "model"}[weights]])
-        chosen = vae or config["vae"]
-        classes = config["classes"]
-        origin |= {"model": model.spec.name, "resolution": config["resolution"], "data": config["dataset"]}
-        origin |= {"step": state["step"], "weights": weights}
-        training = {key: value for key, value in config.items() if key not in NOT_OF_THE_WEIGHTS}
-        sampling_steps = config.get("sampling_steps", sampling_steps)
-    autoencoder: Autoencoder = Identity() if chosen == "identity" else StableDiffusion(chosen, device)
-    if autoencoder.downsample != model.spec.downsample:
-        raise ValueError(f"{where} needs {model.spec.downsample} pixels a latent position, --vae {chosen} has another")
-    origin["autoencoder"] = autoencoder.name
-    model = model.to(device).eval().requires_grad_(False)
-    return Trained(model, autoencoder, classes, origin, training, sampling_steps)
+
+def _reason(error: BaseException) -> str:
+    """One line without torch's advice to switch its protection off."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    if "weights_only" not in str(error) and "Weights only" not in str(error):
+        return lines[0]
+    refused = re.search(r"Unsupported (?:global|class|operand)[^\n]*|GLOBAL [\w.]+", str(error))
+    return f"it holds more than tensors, numbers and texts ({refused[0] if refused else 'not a checkpoint'})"

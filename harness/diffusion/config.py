@@ -1,12 +1,23 @@
-"""What a training run is, as a frozen value, and the runs that have a name."""
+"""What a training run is, as a frozen value, how it is carried out, and the runs that have a name. Imports no torch.
+
+The fields that `option` declares are the flags of harness.train.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
 
-from harness.data.autoencoder import HUB
+from harness.core.options import check, option
+from harness.data import AUTOENCODER
+from models import ModelSpec, spec
 
 PRECISIONS = ("fp32", "tf32", "bf16")
+TIMESTEPS = 1000
+"""Of the chain that is learnt (DDPM's)."""
+LARGEST_SEED = 2**63 - 1
+"""torch keeps a seed in 64 bits, one of them for the sign."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,53 +27,109 @@ class TrainConfig:
     `depth` 0 is the model's own. `batch` is global, over all processes and accumulation steps. `precision`: fp32 (TF32
     off), tf32 (fp32 with TF32 matrix products) or bf16 (autocast; parameters, loss and the scan's state stay fp32).
     Gradients are clipped to `clip_norm` (0: never) after `clip_after` steps. AdamW with constant rate and no weight
-    decay. `sampling_steps` is what the result is sampled with where nothing else is said. Of video: `frames` of a clip
-    and their `stride` (both 0 for images), and `joint_images`: single frames that are learnt beside each clip (the
+    decay. `sampling_steps` is what the result is sampled with where nothing else is stated. Of video: `frames` of a
+    clip and their `stride` (both 0 for images), and `joint_images`: single frames that are learnt beside each clip (the
     paper's "+IMG"). Raises ValueError, naming the field, for impossible values.
     """
 
-    model: str
-    depth: int = 0
-    data: str
-    vae: str = "identity"
-    resolution: int
-    num_classes: int
+    model: str = option(help="DiM-T/2, DiT-XL/2, DiM-B/4-video, ...", metavar="NAME")
+    depth: int = option(0, "blocks, instead of the catalogue's", least=0, most=10_000)
+    data: str = option(help="[moving-]digits, a tree of images or videos, a latent cache", metavar="WHERE")
+    vae: str = option("identity", "identity, or the autoencoder's directory or hub name", metavar="WHERE")
+    resolution: int = option(help="pixels a side", least=1, metavar="PX")
+    num_classes: int = option(help="classes of the data", least=1)
     flip: bool
-    frames: int = 0
-    stride: int = 0
-    joint_images: int = 0
-    steps: int
-    batch: int
-    learning_rate: float
-    ema_decay: float
+    frames: int = option(0, "frames of a clip; for models of video", least=0)
+    stride: int = option(0, "frames from one of a clip to the next", least=0, metavar="FRAMES")
+    joint_images: int = option(0, "single frames that are learnt beside each clip", least=0)
+    steps: int = option(help="optimizer steps", least=1)
+    batch: int = option(help="items a step, over all processes", least=1)
+    learning_rate: float = option(help="of AdamW")
+    ema_decay: float = option(help="of the moving average of the weights")
     class_dropout: float = 0.1
-    clip_norm: float = 0.0
-    clip_after: int = 0
-    precision: str = "fp32"
-    seed: int = 0
+    clip_norm: float = option(0.0, "largest gradient norm; 0 for no clipping", least=0)
+    clip_after: int = option(0, "steps that are done before the first is clipped", least=0, metavar="STEPS")
+    precision: str = option("fp32", "arithmetic of the network", choices=PRECISIONS)
+    seed: int = option(0, "of the weights, and of everything that is drawn", least=0, most=LARGEST_SEED)
     sampling_steps: int = 250
 
     def __post_init__(self) -> None:
-        for name in ("resolution", "num_classes", "steps", "batch", "sampling_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if min(self.frames, self.stride, self.joint_images) < 0:
-            raise ValueError("frames, stride and joint_images must not be negative")
+        check(self)
+        require_text(self)
+        if self.sampling_steps < 1:
+            raise ValueError(f"sampling_steps must be at least 1, not {self.sampling_steps}")
         if self.frames and not self.stride:
             raise ValueError("clips take a stride of at least 1 frame")
         if self.joint_images and not self.frames:
             raise ValueError(f"joint images learn beside clips, and {self.model} is to learn images alone: no --frames")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"unknown precision {self.precision!r}; choose from {', '.join(PRECISIONS)}")
+        if self.stride and not self.frames:
+            raise ValueError(f"a stride is of clips, and {self.model} is to learn images alone: no --frames")
+        if self.clip_after and not self.clip_norm:
+            raise ValueError(f"clip_after {self.clip_after} delays clipping, and clip_norm 0 never clips")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate must lie between 0 and 1, not {self.learning_rate}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), not {self.ema_decay}")
-        if min(self.clip_norm, self.clip_after, self.seed, self.depth) < 0:
-            raise ValueError("clip_norm, clip_after, seed and depth must not be negative")
+
+    def spec(self, **of_the_data: object) -> ModelSpec:
+        """The model's specification; `of_the_data` are channels and downsample.
+
+        Raises ValueError, with the nearest names, for an unknown model, and for one of video without frames.
+        """
+        chosen = {"depth": self.depth} if self.depth else {}
+        clips = {"frames": self.frames} if self.frames else {}
+        found = spec(
+            self.model, num_classes=self.num_classes, class_dropout=self.class_dropout, **chosen, **clips, **of_the_data
+        )
+        if found.frames and not self.frames:
+            raise ValueError(f"{self.model} is a model of video: pass --frames and --stride, or a preset of clips")
+        return found
 
 
-PRESETS = {
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a run is carried out, and what it leaves out of its data.
+
+    Nothing else of it changes what is computed, beyond floating-point reordering. `milestones` are steps whose
+    checkpoints stay for good. Raises ValueError, naming the field, for impossible values.
+    """
+
+    accumulate: int = option(1, "parts in which a process computes its batch", least=1)
+    activation_checkpointing: bool = option(
+        False, "recompute blocks in the backward pass", flag="--checkpoint-activations"
+    )
+    compile: bool = option(False, "torch.compile the model")
+    workers: int = option(2, "threads that prepare batches", least=1, most=256)
+    checkpoint_every: int = option(1000, "steps from one checkpoint to the next", least=1, metavar="STEPS")
+    milestones: tuple[int, ...] = option(
+        (), "steps whose checkpoints stay for good", least=1, metavar="STEP", flag="--checkpoint-at"
+    )
+    split_list: tuple[Path, ...] = option((), "videos to learn from, as trainlist01.txt", metavar="FILE")
+    skip_corrupt: bool = option(False, "leave out what is unreadable or too short, named")
+    device: str | None = option(None, "cpu, cuda or cuda:N (default: cuda where there is one)", metavar="NAME")
+
+    def __post_init__(self) -> None:
+        check(self)
+        require_text(self)
+
+    def check(self, config: TrainConfig) -> None:
+        """Raise ValueError for what a run of this configuration would ignore."""
+        late = [step for step in self.milestones if step > config.steps]
+        if late:
+            raise ValueError(f"--checkpoint-at {late[-1]} lies beyond the run's {config.steps} steps")
+        if self.split_list and not config.frames:
+            raise ValueError("--split-list chooses videos, and there are none without --frames")
+
+
+def require_text(options: object) -> None:
+    """Raise ValueError for a field of a dataclass that is an empty text, or one with a null byte."""
+    for field in fields(options):  # type: ignore[arg-type]
+        value = getattr(options, field.name)
+        if isinstance(value, str) and (not value or "\0" in value):
+            raise ValueError(f"{field.name} must be a text without null bytes, not {value!r}")
+
+
+PRESETS: Mapping[str, TrainConfig] = {
     "digits": TrainConfig(
         model="DiM-T/2",
         data="digits",
@@ -78,7 +145,7 @@ PRESETS = {
     "imagenet256": TrainConfig(
         model="DiM-XL/2",
         data="imagenet/train",
-        vae=HUB,
+        vae=AUTOENCODER,
         resolution=256,
         num_classes=1000,
         flip=True,
@@ -106,7 +173,7 @@ PRESETS = {
     "ucf101": TrainConfig(
         model="DiM-XL/2-video",
         data="ucf101",
-        vae=HUB,
+        vae=AUTOENCODER,
         resolution=256,
         num_classes=101,
         flip=True,
@@ -122,11 +189,11 @@ PRESETS = {
     ),
 }
 """`digits`: scikit-learn's digits in pixel space. Expected after its 2000 steps, 100 DDPM steps, guidance 1.5: a
-classifier of the real digits (99.3 % on held-out ones) sees the class that was asked for in 99 of 100 samples, for
+classifier of the real digits (99.3 % on held-out ones) sees the requested class in 99 of 100 samples, for
 DiM-T/2 (15 core-minutes of training) and for DiT-T/2 (6); results/samples shows them.
 
 `moving-digits`: those digits going to and fro in a square of 12 pixels. Expected after its 6000 steps, 50 DDPM steps,
-guidance 4: a classifier sees the digit that was asked for in 99 of 100 frames of DiM-U/4-video (30 core-minutes of
+guidance 4: a classifier sees the requested digit in 99 of 100 frames of DiM-U/4-video (30 core-minutes of
 training) and 95 of DiT-U/4-video (11), and 94 and 82 of 100 steps between frames are as long as real ones. Table 3 of
 results/tables has them.
 
@@ -139,3 +206,13 @@ the same encoder, hence the same latents, with a decoder that was trained furthe
 so that a run with and one without them differ in the images alone. Expected, from the paper's Table 3: FVD 358.75 for
 DiM, 206.83 with joint images.
 """
+
+
+def presets() -> str:
+    """A line each: what a preset trains."""
+    lines = [
+        f"  {name:<14} {one.model} on {one.data}, {one.resolution} px, {one.steps:,} steps of {one.batch}, rate "
+        f"{one.learning_rate:g}, EMA {one.ema_decay:g}, {one.precision}"
+        for name, one in PRESETS.items()
+    ]
+    return "\n".join(["presets:", *lines])

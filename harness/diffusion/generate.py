@@ -10,65 +10,33 @@ would cost more than it gives, it is the batch, and between batch sizes a few pi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.core.capacity import require_memory
 from harness.core.distributed import Ranks
 from harness.core.seeds import stream
-from harness.diffusion.checkpoint import Trained
-from harness.diffusion.config import PRECISIONS
-from harness.diffusion.fit import autocast, set_precision
-from harness.diffusion.process import SAMPLERS, linear_schedule, sample
+from harness.diffusion.numerics import autocast, set_precision
+from harness.diffusion.process import linear_schedule, sample
+from harness.diffusion.sample_config import SampleConfig
+from harness.diffusion.trained import Trained
 
 CPU_TOKENS, CPU_SLOTS = 1024, 64
 """What keeps a core's matrix products efficient and its cache unburdened: tokens, and samples, at most."""
 QUANTISER = "trunc(clamp(127.5 x + 128, 0, 255))"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SampleConfig:
-    """What the samples follow from, beside the weights. `classes`: uniform (at random, as DiT), balanced, or a list.
-
-    Guidance is uncond + cfg_scale (cond - uncond) on the first `cfg_channels` channels; 3 is DiT's published choice,
-    all of them Latte's for clips.
-    Raises ValueError, naming the field, for impossible values.
-    """
-
-    seed: int = 0
-    steps: int = 250
-    sampler: str = "ddpm"
-    cfg_scale: float = 1.5
-    cfg_channels: int = 3
-    classes: str | tuple[int, ...] = "uniform"
-    precision: str = "fp32"
-
-    def __post_init__(self) -> None:
-        linear_schedule(self.steps)
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"unknown sampler {self.sampler!r}; choose from {', '.join(SAMPLERS)}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"unknown precision {self.precision!r}; choose from {', '.join(PRECISIONS)}")
-        if self.seed < 0 or self.cfg_scale < 0 or self.cfg_channels < 0:
-            raise ValueError("seed, cfg_scale and cfg_channels must not be negative")
-        if isinstance(self.classes, str) and self.classes not in ("uniform", "balanced"):
-            raise ValueError(f"unknown classes {self.classes!r}; choose uniform, balanced, or a list of numbers")
-
-    def check_classes(self, num_classes: int) -> None:
-        """Raise ValueError for a listed class that a model of so many does not have."""
-        wrong = [label for label in self.classes if label not in range(num_classes)]
-        if wrong and not isinstance(self.classes, str):
-            raise ValueError(f"no class {wrong[0]}: the model has 0..{num_classes - 1}")
-
-
 @dataclass(frozen=True)
 class Samples:
     indices: list[int]
-    images: np.ndarray  # (B, [T,] H, W, 3) uint8; grey images have three equal channels
-    labels: np.ndarray  # (B,) int64
+    images: NDArray[np.uint8]  # (B, [T,] H, W, 3) uint8; grey images have three equal channels
+    labels: NDArray[np.int64]  # (B,) int64
 
 
 def draw_label(config: SampleConfig, index: int, num_classes: int, random: np.random.Generator) -> int:
@@ -79,16 +47,17 @@ def draw_label(config: SampleConfig, index: int, num_classes: int, random: np.ra
     return index % num_classes if config.classes == "balanced" else uniform
 
 
-def draw_labels(config: SampleConfig, count: int, num_classes: int) -> np.ndarray:
+def draw_labels(config: SampleConfig, count: int, num_classes: int) -> NDArray[np.int64]:
     """The classes (count,) of the first samples."""
     streams = (stream(config.seed, "sample", index) for index in range(count))
     return np.array([draw_label(config, index, num_classes, one) for index, one in enumerate(streams)], dtype=np.int64)
 
 
-def quantise(images: Tensor) -> np.ndarray:
+def quantise(images: Tensor) -> NDArray[np.uint8]:
     """(..., C, H, W) in [-1, 1] to (..., H, W, 3) uint8 by DiT's rule, which rounds halves up; grey is repeated."""
     levels = (127.5 * images.float() + 128).clamp(0, 255).to(torch.uint8).cpu()
-    return levels.expand(*levels.shape[:-3], 3, -1, -1).movedim(-3, -1).contiguous().numpy()
+    pixels: NDArray[np.uint8] = levels.expand(*levels.shape[:-3], 3, -1, -1).movedim(-3, -1).contiguous().numpy()
+    return pixels
 
 
 def slots_of(trained: Trained, batch: int, device: torch.device) -> int:
@@ -119,43 +88,87 @@ def generate(
 ) -> Iterator[Samples]:
     """The samples of these indices that fall to this process, `batch` at a time (on a CPU `slots_of` at most).
 
-    Raises ValueError for a class that the model does not have.
+    Raises ValueError for a class that the model does not have, and for a sample that is not finite.
     """
-    spec = trained.model.spec
-    config.check_classes(spec.num_classes)
+    config = trained.resolve(config)
     set_precision(config.precision)
     slots = slots_of(trained, batch, ranks.device)
-    schedule = linear_schedule(config.steps).to(ranks.device)
-    side = trained.model.resolution // spec.downsample
-    shape = (*((spec.frames,) if spec.frames else ()), spec.channels, side, side)
+    shape = latent_shape(trained)
+    require_memory(
+        4 * slots * math.prod(shape) * 2, f"a batch of {slots:,} samples and their noise", "take a lower --batch"
+    )
     for members in plan(indices, batch, slots, ranks):
         rows = [index % slots for index in members]
-        random = [stream(config.seed, "sample", index) for index in members]
-        labels = np.array(
-            [draw_label(config, i, spec.num_classes, r) for i, r in zip(members, random, strict=True)], dtype=np.int64
-        )
-
-        def draw_noise(rows: list[int] = rows, random: list[np.random.Generator] = random) -> Tensor:
-            noise = np.zeros((slots, *shape), dtype=np.float32)
-            for row, generator in zip(rows, random, strict=True):
-                noise[row] = generator.standard_normal(shape, dtype=np.float32)
-            return torch.from_numpy(noise).to(ranks.device)
-
-        y = torch.zeros(slots, dtype=torch.int64)
-        y[rows] = torch.from_numpy(labels)
-        denoise = denoiser(trained, config, y.to(ranks.device), ranks.device)
-        latents = sample(schedule, denoise, draw_noise(), config.sampler, draw_noise)
-        yield Samples(members, quantise(trained.autoencoder.decode(latents))[rows], labels)
+        latents, labels = run_chain(trained, config, members, slots, ranks.device)
+        images = trained.autoencoder.decode(latents)
+        finite = images[rows].isfinite().flatten(1).all(1).tolist()
+        if not all(finite):
+            raise ValueError(explain(trained, config, members, finite.index(False), slots, ranks.device))
+        yield Samples(members, quantise(images)[rows], labels)
 
 
-def denoiser(trained: Trained, config: SampleConfig, y: Tensor, device: torch.device):
+def latent_shape(trained: Trained) -> tuple[int, ...]:
+    """Of a sample: ([T,] C, h, w)."""
+    spec, side = trained.model.spec, trained.model.resolution // trained.model.spec.downsample
+    return (*((spec.frames,) if spec.frames else ()), spec.channels, side, side)
+
+
+def run_chain(
+    trained: Trained,
+    config: SampleConfig,
+    members: list[int],
+    slots: int,
+    device: torch.device,
+    watch: Callable[[int, Tensor], None] = lambda done, x: None,
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """Latents (slots, ...) of one network batch, of which the rows of `members` are samples, and their labels."""
+    assert config.steps is not None, "resolved"
+    rows, shape, classes = [index % slots for index in members], latent_shape(trained), trained.model.spec.num_classes
+    random = [stream(config.seed, "sample", index) for index in members]
+    drawn = [draw_label(config, index, classes, one) for index, one in zip(members, random, strict=True)]
+    labels = np.array(drawn, dtype=np.int64)
+
+    def draw_noise() -> Tensor:
+        noise = np.zeros((slots, *shape), dtype=np.float32)
+        for row, generator in zip(rows, random, strict=True):
+            noise[row] = generator.standard_normal(shape, dtype=np.float32)
+        return torch.from_numpy(noise).to(device)
+
+    y = torch.zeros(slots, dtype=torch.int64)
+    y[rows] = torch.from_numpy(labels)
+    denoise = denoiser(trained, config, y.to(device), device)
+    schedule = linear_schedule(config.steps).to(device)
+    return sample(schedule, denoise, draw_noise(), config.sampler, draw_noise, watch), labels
+
+
+def explain(
+    trained: Trained, config: SampleConfig, members: list[int], bad: int, slots: int, device: torch.device
+) -> str:
+    """In which step the bad one of these samples stopped to be finite: the chain is run again, and watched."""
+    row, first = members[bad] % slots, list[int]()
+
+    def watch(done: int, x: Tensor) -> None:
+        if not first and not x[row].isfinite().all():
+            first.append(done)
+
+    run_chain(trained, config, members, slots, device, watch)
+    where = f"after step {first[0]} of {config.steps}" if first else "once it is decoded"
+    wrong = sum(not weight.isfinite().all() for weight in trained.model.state_dict().values())
+    why = f"{wrong} tensors of the weights are not finite either" if wrong else f"guidance is {config.cfg_scale:g}"
+    return f"sample {members[bad]} is not finite {where}; {why}"
+
+
+def denoiser(
+    trained: Trained, config: SampleConfig, y: Tensor, device: torch.device
+) -> Callable[[Tensor, Tensor], Tensor]:
     """The network as a function of (x, t): one forward a step, doubled by guidance only when the scale is not 1."""
     model = trained.model
     both = torch.cat([y, torch.full_like(y, model.spec.num_classes)])
 
     def plain(x: Tensor, t: Tensor) -> Tensor:
         with autocast(device, config.precision):
-            return model(x, t, y)
+            output: Tensor = model(x, t, y)
+            return output
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
         with autocast(device, config.precision):

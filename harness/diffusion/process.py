@@ -16,8 +16,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-TIMESTEPS = 1000
-SAMPLERS = ("ddpm", "ddim")
+from harness.diffusion.config import TIMESTEPS
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def posterior(schedule: Schedule, x0: Tensor, xt: Tensor, t: Tensor) -> tuple[Te
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a denoiser's output says of a step: the noise, x_0, and the Gaussian p(x_{t-1} | x_t)."""
+    """What a denoiser's output states of a step: the noise, x_0, and the Gaussian p(x_{t-1} | x_t)."""
 
     noise: Tensor
     x0: Tensor
@@ -171,10 +170,15 @@ def sample(
     x: Tensor,
     sampler: str,
     draw_noise: Callable[[], Tensor],
+    watch: Callable[[int, Tensor], None] = lambda done, x: None,
 ) -> Tensor:
-    """Run the whole chain from x ~ N(0, I), (B, ..., C, H, W). `draw_noise` gives each DDPM step's noise, like x."""
+    """Run the whole chain from x ~ N(0, I), (B, ..., C, H, W).
+
+    `draw_noise` gives each DDPM step's noise, like x; `watch` is given how many steps are done, and x, after each.
+    """
     for step in reversed(range(len(schedule))):
         t = torch.full((len(x),), step, dtype=torch.int64, device=x.device)
         output = denoiser(x, schedule.timesteps[t])
         x = ddim_step(schedule, output, x, t) if sampler == "ddim" else ddpm_step(schedule, output, x, t, draw_noise())
+        watch(len(schedule) - step, x)
     return x

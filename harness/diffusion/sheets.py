@@ -18,6 +18,13 @@ GAP, CAPTION, LEAST_SIDE = 4, 14, 48  # pixels
 MILLISECONDS = 125  # a frame of the animation
 
 
+def write_all(album: Album, count: int, classes: Sequence[str]) -> None:
+    """`grid.png`, and of clips `preview.gif` too."""
+    write_grid(album, count, classes)
+    if album.frames:
+        write_animation(album, count, classes)
+
+
 def write_grid(album: Album, count: int, classes: Sequence[str], columns: int = 10, rows: int = 10) -> Path:
     """`grid.png`: the first samples in order of class, each under its class's name, small ones enlarged.
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from harness.core.distributed import Ranks, barrier
 from harness.diffusion.album import Album
-from harness.diffusion.checkpoint import Trained
-from harness.diffusion.fit import scan_backend
 from harness.diffusion.flags import open_sampling
-from harness.diffusion.generate import QUANTISER, SampleConfig, draw_labels, generate, slots_of
+from harness.diffusion.generate import QUANTISER, draw_labels, generate, slots_of
+from harness.diffusion.numerics import scan_backend
+from harness.diffusion.sample_config import SampleConfig
+from harness.diffusion.trained import Trained
 from harness.metrics.evaluation import Evaluation
 from harness.metrics.recipes import Recipe, needed
 
@@ -84,7 +85,7 @@ class CheckpointSource:
         """This source with its samples in a folder: those that are missing are drawn, each process its share."""
         album = Album.of(self.trained, folder)
         if self.here.first:
-            album.claim(self.settings)
+            album.begin(self.settings)
         barrier()
         album.fill(self.trained, self.config, self.count, BATCH, self.here)
         return dataclasses.replace(self, album=album)

@@ -12,7 +12,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.data.images import TRAINING_DIGITS, Digits
+from harness.data.digits import TRAINING_DIGITS, Digits
 from harness.metrics.features.extractor import Extractor, exact_arithmetic
 from harness.metrics.features.weights import Weights
 

@@ -1,0 +1,65 @@
+"""The embedded digits: small real images that need no download. Imports torch only when a digit is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.core.capacity import require_memory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TRAINING_DIGITS, SPLIT_SEED = 1500, 0
+SIDE = 8  # pixels, of a scan
+
+
+class Digits:
+    """scikit-learn's 1,797 scanned digits (UCI Optical Recognition), ten classes, one channel: no download.
+
+    Eight pixels a side natively; other resolutions by antialiased bicubic resizing. `pixels` is (N, 1, R, R) uint8.
+    Raises ValueError for a resolution at which they do not fit into memory.
+    """
+
+    name = "digits"
+    channels = 1
+
+    def __init__(self, resolution: int = SIDE) -> None:
+        import torch
+        from sklearn.datasets import load_digits
+        from torch.nn.functional import interpolate
+
+        raw = load_digits()
+        size = f"{len(raw.images)} digits of {resolution} x {resolution} pixels in float32"
+        require_memory(4 * len(raw.images) * resolution**2, size, "take a lower --resolution")
+        pixels = torch.from_numpy(raw.images).float()[:, None] * (255 / 16)
+        if resolution != pixels.shape[-1]:
+            pixels = interpolate(pixels, size=(resolution, resolution), mode="bicubic", antialias=True)
+        self.resolution = resolution
+        self.pixels = pixels.round().clamp(0, 255).to(torch.uint8)
+        self.labels = torch.from_numpy(raw.target).long()
+        self.classes = [str(name) for name in raw.target_names]
+
+    @classmethod
+    def reference(cls, resolution: int | None = None) -> NDArray[np.uint8]:
+        """What samples are compared with: all of them, (N, R, R, 1)."""
+        return cls(resolution or SIDE).pixels.permute(0, 2, 3, 1).contiguous().numpy()
+
+    @staticmethod
+    def split() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The indices that classifiers train on, and those held out, in a fixed random order."""
+        order = np.random.default_rng(SPLIT_SEED).permutation(len(Digits()))
+        return order[:TRAINING_DIGITS], order[TRAINING_DIGITS:]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def load(self, indices: Sequence[int], flips: Sequence[bool]) -> tuple[Tensor, Tensor]:
+        """Images (B, 1, R, R) in [-1, 1] and labels (B,)."""
+        import torch
+
+        x = self.pixels[list(indices)].float() / 127.5 - 1
+        return torch.where(torch.tensor(flips).view(-1, 1, 1, 1), x.flip(-1), x), self.labels[list(indices)]

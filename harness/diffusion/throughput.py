@@ -1,0 +1,104 @@
+"""How fast a run is: step time, items and floating-point operations a second, their share of the device's peak, memory.
+
+MFU, model FLOPs utilisation, is the exact operations of the steps (two a multiply-add; recomputed ones do not count)
+over what the devices could have done meanwhile (PaLM, arXiv 2204.02311, appendix B).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from harness.core.distributed import Ranks
+
+TERA = 1e12
+PEAK_TFLOP_PER_S: Mapping[str, Mapping[str, float]] = {
+    "H100 PCIe": {"fp32": 51, "tf32": 378, "bf16": 756},
+    "H100 NVL": {"fp32": 60, "tf32": 417, "bf16": 835},
+    "H100": {"fp32": 67, "tf32": 494, "bf16": 989},
+    "H200": {"fp32": 67, "tf32": 494, "bf16": 989},
+    "A100": {"fp32": 19.5, "tf32": 156, "bf16": 312},
+    "L40S": {"fp32": 91.6, "tf32": 183, "bf16": 362},
+}
+"""By what a device's name contains, the first that fits: dense rates of NVIDIA's data sheets, which print those of
+sparse matrices, twice as high, for tensor cores. H100 and H200 are the SXM boards unless named."""
+
+
+def peak_flop_per_s(device_name: str, precision: str) -> float | None:
+    """What a device could do in a second at this precision; None where no data sheet is at hand."""
+    found = next((rates for name, rates in PEAK_TFLOP_PER_S.items() if name in device_name), None)
+    return found[precision] * TERA if found else None
+
+
+@dataclass(frozen=True)
+class Lap:
+    """Some steps in a row, up to `step`; over all processes, but of memory, which is this one's."""
+
+    step: int
+    step_ms: float
+    samples_per_s: float
+    flop_per_s: float | None
+    mfu: float | None
+    peak_memory_bytes: int
+
+    def postfix(self) -> dict[str, str]:
+        """For the progress bar."""
+        shown = {"ms": f"{self.step_ms:.1f}", "samples/s": f"{self.samples_per_s:.1f}"}
+        if self.mfu is not None:
+            shown["MFU"] = f"{100 * self.mfu:.1f}%"
+        elif self.flop_per_s is not None:
+            shown["FLOP/s"] = f"{self.flop_per_s:.2e}"
+        return {**shown, "GiB": f"{self.peak_memory_bytes / 2**30:.2f}"}
+
+
+class Throughput:
+    """A stopwatch for steps of `batch` items: `start`, then `lap(step)` at the end of some steps.
+
+    `flops_per_item` is the exact cost of one item's part in a step; without it there is no FLOP/s.
+    """
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        batch: int,
+        precision: str,
+        flops_per_item: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.ranks, self.batch, self.flops_per_item, self.clock = ranks, batch, flops_per_item, clock
+        name = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "CPU"
+        peak = peak_flop_per_s(name, precision)
+        self.peak = peak * ranks.world if peak else None
+
+    def start(self, step: int) -> None:
+        """From here: what came before, such as a checkpoint, is not counted."""
+        self.step, self.began = step, self.clock()
+
+    def lap(self, step: int) -> Lap:
+        """The steps since the last `start` or `lap`; the accelerator must have done them."""
+        now, steps = self.clock(), step - self.step
+        seconds = now - self.began
+        self.step, self.began = step, now
+        items_per_s = steps * self.batch / seconds
+        rate = items_per_s * self.flops_per_item if self.flops_per_item else None
+        mfu = rate / self.peak if rate and self.peak else None
+        return Lap(step, 1000 * seconds / steps, items_per_s, rate, mfu, peak_memory_bytes(self.ranks.device))
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most that torch has held on an accelerator, or this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def log(path: Path, lap: Lap) -> None:
+    """Add a line to a run's `throughput.jsonl`: for the eyes, and no part of what a run is compared by."""
+    with open(path, "a") as file:
+        file.write(json.dumps(asdict(lap), allow_nan=False) + "\n")

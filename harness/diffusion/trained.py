@@ -1,0 +1,93 @@
+"""A denoiser ready to sample from, loaded from a checkpoint of ours or from a bare state dict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.data import AUTOENCODER
+from harness.data.autoencoder import Autoencoder, Identity, StableDiffusion
+from harness.diffusion import checkpoint
+from harness.diffusion.config import TrainConfig
+from harness.diffusion.integrity import verified
+from harness.diffusion.sample_config import IMAGENET_CLASSES, IMAGENET_RESOLUTION, SampleConfig, WeightsConfig
+from models import create_model, load_weights
+from models.denoiser import Denoiser
+
+GUIDED_CHANNELS = 3
+"""Of an image, DiT's published choice; of a clip all are guided, as by Latte."""
+NOT_OF_THE_WEIGHTS = ("spec", "classes", "images", "videos", "data", "vae", "steps", "sampling_steps", "provenance")
+"""Of a run's configuration, what its weights at a given step do not follow from, or what says it twice."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A denoiser, its decoder, and where both come from, for the record.
+
+    `training` is what its weights follow from (empty for a bare state dict).
+    """
+
+    model: Denoiser
+    autoencoder: Autoencoder
+    classes: list[str]
+    origin: dict[str, Any]
+    training: dict[str, Any]
+    sampling_steps: int
+
+    def resolve(self, config: SampleConfig) -> SampleConfig:
+        """`config` with nothing left open. Raises ValueError for a class that the model does not have."""
+        spec = self.model.spec
+        channels = config.cfg_channels
+        if channels is None:
+            channels = spec.channels if spec.frames else GUIDED_CHANNELS
+        config.check_classes(spec.num_classes)
+        return replace(config, steps=config.steps or self.sampling_steps, cfg_channels=channels)
+
+
+def load_trained(where: Path, device: torch.device, weights: WeightsConfig | None = None) -> Trained:
+    """A checkpoint of this trainer, the newest of a run directory, or a bare state dict such as DiT's official files.
+
+    Model and configuration come from the checkpoint. A state dict states neither: `weights` does, and it decodes with
+    Stable Diffusion's autoencoder. Raises ValueError for a missing, damaged or foreign file, naming the keys and shapes
+    that differ; of a run directory whose newest checkpoint is damaged, no older one is taken instead.
+    """
+    weights = weights or WeightsConfig()
+    if where.is_dir():
+        found = checkpoint.find(where / "checkpoints" if (where / "checkpoints").is_dir() else where)
+        if not found:
+            raise ValueError(f"no checkpoint in {where}")
+        where = found[-1]
+    elif not where.is_file():
+        raise ValueError(f"no such checkpoint: {where}")
+    origin: dict[str, Any] = {"checkpoint": where.name, "sha256": verified(where)}
+    training: dict[str, Any] = {}
+    sampling_steps = TrainConfig.sampling_steps
+    if weights.model is not None:
+        resolution = weights.resolution or IMAGENET_RESOLUTION
+        num_classes = weights.num_classes or IMAGENET_CLASSES
+        state = checkpoint.load(where)
+        model = create_model(weights.model, resolution, num_classes=num_classes)
+        load_weights(model, state)
+        chosen = weights.vae or AUTOENCODER
+        classes = [str(number) for number in range(num_classes)]
+        origin |= {"model": model.spec.name, "resolution": resolution}
+    else:
+        state = checkpoint.open_verified(where, checkpoint.FOR_SAMPLING)
+        config = state["config"]
+        model = create_model(checkpoint.spec_of(config), config["resolution"])
+        load_weights(model, state[{"ema": "ema", "raw": "model"}[weights.weights]])
+        chosen = weights.vae or config["vae"]
+        classes = config["classes"]
+        origin |= {"model": model.spec.name, "resolution": config["resolution"], "data": config["dataset"]}
+        origin |= {"step": state["step"], "weights": weights.weights}
+        training = {key: value for key, value in config.items() if key not in NOT_OF_THE_WEIGHTS}
+        sampling_steps = config.get("sampling_steps", sampling_steps)
+    autoencoder: Autoencoder = Identity() if chosen == "identity" else StableDiffusion(chosen, device)
+    if autoencoder.downsample != model.spec.downsample:
+        raise ValueError(f"{where} needs {model.spec.downsample} pixels a latent position, --vae {chosen} has another")
+    origin["autoencoder"] = autoencoder.name
+    model = model.to(device).eval().requires_grad_(False)
+    return Trained(model, autoencoder, classes, origin, training, sampling_steps)
