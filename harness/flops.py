@@ -150,7 +150,7 @@ def _op_frame(name: str, cost: Cost) -> pd.DataFrame:
     return pd.concat([rows, pd.DataFrame(no_rule)], ignore_index=True)
 
 
-def _exact_section(rows: list[report.Row], what: str) -> str:
+def _exact_section(rows: list[report.Fields], what: str) -> str:
     columns = {"model": "model", "resolution": "px", "frames": "frames", "input": "input", "params_m": "params (M)"}
     columns |= {f"{kind}_gmacs": kind for kind in MAC_KINDS}
     columns |= {"exact_gmacs": "GMAC", "flops_gflops": "GFLOP", "elementwise_g": "elementwise (G)"}
@@ -165,13 +165,13 @@ def _exact_section(rows: list[report.Row], what: str) -> str:
     return "\n".join(lines)
 
 
-def _columns(rows: list[report.Row], columns: dict[str, str]) -> pd.DataFrame:
+def _columns(rows: list[report.Fields], columns: dict[str, str]) -> pd.DataFrame:
     """Those columns that any row fills, under their headings."""
     frame = pd.DataFrame(rows).reindex(columns=list(columns))
     return frame.dropna(axis="columns", how="all").rename(columns=columns)
 
 
-def _convention_section(rows: list[report.Row], conventions: list[Convention]) -> str:
+def _convention_section(rows: list[report.Fields], conventions: list[Convention]) -> str:
     """The same passes as others count them, the published figures, and what each leaves out."""
     others = [c for c in conventions if c.name not in ("exact", "flops")]
     if not others:
@@ -191,7 +191,7 @@ def _convention_section(rows: list[report.Row], conventions: list[Convention]) -
     return "\n".join(lines)
 
 
-def _omissions(rows: list[report.Row], convention: Convention) -> list[str]:
+def _omissions(rows: list[report.Fields], convention: Convention) -> list[str]:
     """One line a model: what the convention leaves out, and how much of the exact cost that is."""
     lines = []
     for model, cells in itertools.groupby(rows, key=lambda row: row["model"]):
@@ -230,7 +230,7 @@ def _formula_section(workloads: list[Workload]) -> str:
         return ""
     for w in blocks.values():
         L, D, S = w.spec.tokens(w.resolution), w.spec.width, w.spec.state
-        row: report.Row = {"model": w.spec.name, "px": w.resolution, "L": L, "D": D, "N": S}
+        row: report.Fields = {"model": w.spec.name, "px": w.resolution, "L": L, "D": D, "N": S}
         row |= {f.name: f.multiply_adds(L, D, S) / 1e9 for f in FORMULAS}
         block = sum(op.macs for op in analytic(w.spec, w.resolution).ops if op.where.startswith("blocks.*"))
         rows.append(row | {"exact, one block": block / 1e9 / w.spec.depth})

@@ -13,18 +13,18 @@ from harness.core.records import ScoreRecord
 from harness.report.cells import Cell, with_error
 from harness.report.claims import Claim, Tally, holm, tally, welch
 from harness.report.layout import Block, Bold, Table, escape
-from harness.suites.run import Row, Run, Score
-from harness.suites.suite import Suite
+from harness.suites import Row, Run, Score, Suite
 
 SEEDS = (0, 1, 2)
 METRICS = ("fd1k@digits", "is1k@digits", "pr1k@digits")
 
 
-def row(table, model, published, contest, variant="", step=500, cfg=1.5) -> Row:
+def row(part, model, published, contest, variant="", step=500, cfg=1.5) -> Row:
     runs = [Run(preset="digits", model=model, milestones=(step,), seed=seed) for seed in SEEDS]
     scores = tuple(Score(run=run, step=step, metrics=METRICS, cfg_scale=cfg, sampling_steps=50) for run in runs)
     label = f"{model} at {step} steps"
-    return Row(table=table, label=label, family=model[:3], contest=contest, scores=scores, published=published,
+    part = part if isinstance(part, str) else f"table{part}"
+    return Row(part=part, label=label, family=model[:3], contest=contest, scores=scores, published=published,
                variant=variant)  # fmt: skip
 
 
@@ -215,8 +215,8 @@ def test_table_3_has_every_printed_method_and_compares_latte_with_dim_each_way_o
     for (family, variant), value in values.items():
         named = {"DiT": "Latte", "DiM": "DiM"}[family] + variant
         several = scores(family, variant)
-        rows.append(Row(table=3, label=f"{family}-video{variant}", family=family, contest=variant or "clips alone",
-                        scores=several, published={"method": named}, variant=variant))  # fmt: skip
+        rows.append(Row(part="table3", label=f"{family}-video{variant}", family=family, variant=variant, scores=several,
+                        contest=variant or "clips alone", published={"method": named}))  # fmt: skip
         for score in several:
             training = dataclasses.asdict(score.run.config)
             one = record(score.run.model, score.run.seed, value + 0.1 * score.run.seed, "fvd", training=training)
@@ -242,8 +242,9 @@ def test_what_a_suite_measures_beside_the_printed_columns_is_shown_beside_them_a
     metrics = ("fvd1k@moving-digits", "accuracy1k@moving-digits", "motion1k@moving-digits")
     score = Score(run=run, step=500, metrics=metrics, cfg_scale=1.5, sampling_steps=50)
     row = Row(
-        table=3, label="DiM-N/4-video", family="DiM", contest="clips", scores=(score,), published={"method": "DiM"}
-    )
+        part="table3", label="DiM-N/4-video", family="DiM", contest="clips", scores=(score,),
+        published={"method": "DiM"},
+    )  # fmt: skip
     found = {"fvd": 40.0, "accuracy": 0.91, "moving": 0.75}
     records = []
     for metric, (quantity, value) in zip(metrics, found.items(), strict=True):
@@ -317,9 +318,46 @@ def test_a_users_own_records_are_rows_scored_alike_however_trained():
     mine = record("DiM-S/2", 7, 3.0, step=9, training={"batch": 1}, source="mine")
     table = report.quality_table(7, SUITE, seeds("DiT-N/2", [1.0, 2.0]), [mine])
     assert cells(table)["mine (DiM-S/2), guidance 1.5, yours"][:3] == ["3.00 ± 0.25†", "unsupported", "missing"]
-    unlike = record("DiM-S/2", 7, 3.0, source="mine", sampling={"steps": 10})
-    with pytest.raises(ValueError, match=r"sampling\.steps: 50 and 10"):
-        report.quality_table(7, SUITE, seeds("DiT-N/2", [1.0, 2.0]), [unlike])
+    assert table.left_out == []
+
+
+def test_of_a_users_records_those_that_fit_are_rows_and_the_others_are_named_with_the_field_that_differs():
+    """One evaluation at other settings does not take the table away, nor stand in it."""
+    fits, unlike = (record("DiM-S/2", 7, value, source=source, sampling={"steps": steps})
+                    for value, source, steps in ((3.0, "mine", 50), (9.0, "quick", 10)))  # fmt: skip
+    both = [unlike, fits, record("DiM-S/2", 7, 8.0, source="mine", sampling={"steps": 10})]
+    for records in (seeds("DiT-N/2", [1.0, 2.0]), []):  # the suite fixes the protocol before anything is measured, too
+        table = report.quality_table(7, SUITE, records, both)
+        shown = {label: line[0] for label, line in cells(table).items() if label.endswith("yours")}
+        assert shown == {"mine (DiM-S/2), guidance 1.5, yours": "3.00 ± 0.25†"}
+        assert table.left_out == [
+            "left out: quick (DiM-S/2): sampling.steps is 10, here 50.",
+            "left out: mine (DiM-S/2): sampling.steps is 10, here 50.",
+        ]
+        assert "- left out: quick (DiM-S/2)" in table.markdown()
+        assert "left out: quick (DiM-S/2)" in table.latex()
+    two = [record("DiM-S/2", 7, 1.0, source="mine", metric="fd500@digits", n_samples=500)]
+    assert report.quality_table(7, SUITE, [], two).left_out == [
+        "left out: mine (DiM-S/2): metric of fd is 'fd500@digits', here 'fd1k@digits'."
+    ]
+
+
+def test_another_distance_does_not_stand_in_the_column_of_the_suites_own():
+    mine = record("DiM-S/2", 7, 3.0, quantity="fid", source="mine")
+    table = report.quality_table(7, SUITE, [], [mine])
+    assert not any(label.endswith("yours") for label in cells(table))
+    assert table.left_out[0].startswith("left out: mine (DiM-S/2): fid is not measured here, but fd, ")
+
+
+def test_scores_of_two_versions_of_torch_stand_in_one_table_where_the_extractor_has_the_same_weights():
+    old, new = record("DiT-N/2", 0, 1.0), record("DiT-N/2", 1, 2.0)
+    versions = {**new.provenance.versions, "torch": "9.0.0"}
+    assert versions != old.provenance.versions
+    new = dataclasses.replace(new, provenance=dataclasses.replace(new.provenance, versions=versions))
+    shown = cells(report.quality_table(7, SUITE, [old, new]))
+    assert shown["DiT-N/2 at 500 steps [DiT-B/4, 400K steps, guidance 1.5]"][0] == "1.50 ± 0.71 (2)"
+    mine = dataclasses.replace(record("DiM-S/2", 7, 3.0, source="mine"), provenance=new.provenance)
+    assert report.quality_table(7, SUITE, [old, new], [mine]).left_out == []
 
 
 def test_own_records_are_named_by_file_model_or_source(tmp_path):
@@ -331,6 +369,15 @@ def test_own_records_are_named_by_file_model_or_source(tmp_path):
     for name in ("DiM-XL/2", str(tmp_path / "none.jsonl")):
         with pytest.raises(ValueError, match=r"no (evaluation|records)"):
             report.included([name], records)
+
+
+def test_a_name_with_a_bar_or_a_line_end_keeps_its_markdown_row_whole():
+    table = report.quality_table(7, SUITE, [], [record("DiM-S/2", 7, 3.0, source="a|b\nß")])
+    (line,) = (line for line in table.markdown().splitlines() if "yours" in line)
+    assert r"a\|b ß (DiM-S/2)" in line
+    (header, *_) = (line for line in table.markdown().splitlines() if line.startswith("|"))
+    assert line.replace(r"\|", "").count("|") == header.count("|")
+    assert table.latex().isascii()
 
 
 # -------------------------------------------------------------------------------------------------------------- layout

@@ -126,8 +126,8 @@ def test_records_of_the_preset_at_a_tiny_size_flow_into_tables_and_figures(capsy
     tiny += ["--action", "forward", "--dtype", "float32", "--attention", "sdpa", "--rounds", "1", "--warmup", "1"]
     bench.main([*tiny, "--records", str(records / "bench.jsonl")])
     out = tmp_path / "out"
-    tables.main(["--table", "memory", "latency", "--measurements", str(records), "--output", str(out)])
-    plots.main(["--figure", "latency", "--measurements", str(records), "--output", str(out)])
+    tables.main(["--table", "memory", "latency", "--records", str(records), "--output", str(out)])
+    plots.main(["--figure", "latency", "--records", str(records), "--output", str(out)])
     capsys.readouterr()
     frame = pd.read_csv(out / "latency.csv")
     tiny_rows = frame[frame["model"].isin(["DiT-N/4", "DiM-N/4"])]

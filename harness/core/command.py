@@ -113,6 +113,18 @@ def writable(text: str) -> Path:
     return path
 
 
+def folder(text: str) -> Path:
+    """argparse type: a folder that can be written into; it is made when something is."""
+    path = Path(text) if text and "\0" not in text else Path()
+    if not text or (path.exists() and not path.is_dir()):
+        raise argparse.ArgumentTypeError(f"cannot write into {text!r}: it is {'no folder' if text else 'no path'}")
+    try:
+        require_writable(path)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write into {text!r}: {error.strerror}") from None
+    return path
+
+
 def require_writable(path: Path) -> None:
     """Raise OSError, naming it, for a file or folder that cannot be written, or created below the first that exists."""
     existing = next(place for place in (path, *path.absolute().parents) if place.exists())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMATS = ("table", "markdown", "csv", "json")
 
@@ -26,6 +28,8 @@ def render(frame: pd.DataFrame, style: str) -> str:
 
 
 def _cell(value: object) -> str:
+    import pandas as pd
+
     if isinstance(value, dict):
         return "; ".join(f"{name} {_cell(amount)}" for name, amount in value.items())
     if isinstance(value, bool):

@@ -13,7 +13,7 @@ SWEEP = "gpu-sweep"
 SWEEP_COMMAND = f"python -m harness.bench --preset {SWEEP}"
 ANY_GPU = "any CUDA GPU"
 MISSING = "missing"
-Row = dict[str, Any]
+Fields = dict[str, Any]
 RUN = ("model", "resolution", "batch", "frames", "action", "dtype", "mixer", "checkpointing")
 """Columns that say what was run."""
 
@@ -23,7 +23,7 @@ def key_of(workload: Mapping[str, Any]) -> Key:
     return MemoryRecord.key_of("peak_memory", workload)
 
 
-def columns_of(workload: Mapping[str, Any]) -> Row:
+def columns_of(workload: Mapping[str, Any]) -> Fields:
     """The same as columns of a table."""
     attention, scan = workload.get("attention"), workload.get("scan")
     mixer = f"{attention} attention" if attention else f"{scan} scan" if scan else ""
@@ -70,7 +70,7 @@ def predicted(records: Iterable[Record]) -> dict[Key, MemoryRecord]:
     return latest(of_kind(records, MemoryRecord))
 
 
-def by_resolution(rows: list[tuple[Row, str]], caption: str) -> Block:
+def by_resolution(rows: list[tuple[Fields, str]], caption: str) -> Block:
     """Cells in a grid: a line a model and way of running it, a column a resolution."""
     columns = sorted({key["resolution"] for key, _ in rows})
     lines: dict[tuple[str, ...], dict[int, str]] = {}

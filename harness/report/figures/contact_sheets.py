@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.core.paper import BASELINE
 from harness.core.paths import PROJECT
 from harness.data import EMBEDDED
 from harness.report.figures import style
@@ -14,19 +15,19 @@ from harness.report.figures import style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from harness.suites.suite import Suite
+    from harness.suites.rows import Suite
 
 SAMPLES = PROJECT / "samples"
 
 
 def sheets(folder: Path = SAMPLES) -> list[tuple[Path, dict[str, Any]]]:
-    """Grids of a folder with the settings of their samples: by data, clips alone before joint training, DiT first."""
+    """Grids of a folder with their settings: by data; clips alone before joint training, the baseline first."""
     found = []
     for grid in sorted(folder.rglob("grid.png")):
         settings = json.loads((grid.parent / "settings.json").read_text())
         found.append((grid, settings))
     return sorted(
-        found, key=lambda pair: (pair[1]["data"], _joint(pair[0]), not pair[1]["model"].startswith("DiT"), pair[0])
+        found, key=lambda pair: (pair[1]["data"], _joint(pair[0]), not pair[1]["model"].startswith(BASELINE), pair[0])
     )
 
 

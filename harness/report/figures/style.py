@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.core.files import write_atomically
 from models import spec
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ def plain_log(axes: Axes, which: str, ticks: Sequence[float] = (1, 2, 3, 5)) -> 
     axis.set_minor_formatter(NullFormatter())
 
 
-def say(axes: Axes, text: str) -> None:
+def write(axes: Axes, text: str) -> None:
     """Words where there is nothing to draw."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=7)
 
@@ -101,10 +103,13 @@ def styled() -> Iterator[None]:
         yield
 
 
-def save(drawing: Figure, stem: Path, note: Callable[[Path], object] = lambda path: None) -> None:
-    """`stem`.svg and .png; the same drawing gives the same bytes."""
+def save(drawing: Figure, stem: Path) -> list[Path]:
+    """Write `stem`.svg and .png, each whole or not at all; the same drawing gives the same bytes. Raises OSError."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
     with styled():
         for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-            path = stem.with_name(stem.name + suffix)
-            drawing.savefig(path, dpi=200, metadata=metadata)
-            note(path)
+            paths.append(stem.with_name(stem.name + suffix))
+            how: dict[str, Any] = {"format": suffix[1:], "dpi": 200, "metadata": metadata}
+            write_atomically(paths[-1], partial(drawing.savefig, **how))
+    return paths
