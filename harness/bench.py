@@ -26,6 +26,7 @@ from harness.core.provenance import Provenance
 from harness.core.records import LatencyRecord, MemoryRecord, Record, of_kind
 from harness.core.workload import CHOICES, PRESETS, Workload, runs
 from harness.cost import equal_macs_depth, rivals
+from models.families import FAMILIES, implementations
 
 MODELS = ["DiT-XL/2", "DiM-XL/2"]
 RESOLUTIONS = [256, 512, 1024, 2048]
@@ -59,10 +60,10 @@ def _parser() -> Parser:
     add_model_flags(parser, MODELS, RESOLUTIONS)
     parser.add_argument("--action", nargs="+", choices=CHOICES["action"], default=["forward"])
     parser.add_argument("--dtype", nargs="+", choices=CHOICES["dtype"], default=["float32"])
-    parser.add_argument(
-        "--attention", nargs="+", choices=CHOICES["attention"], default=["sdpa", "naive"], help="of DiT"
-    )
-    parser.add_argument("--scan", nargs="+", default=["auto"], metavar="BACKEND", help="of DiM: auto, naive, ...")
+    for field, ways in implementations().items():
+        names = [family.name for family in FAMILIES if family.implementations is ways]
+        how = f"of {', '.join(names)} (default: {' '.join(ways.usual)})"
+        parser.add_argument(f"--{field}", nargs="+", default=list(ways.usual), metavar="BACKEND", help=how)
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--equal-macs", action="store_true", help="add a DiM of DiT's multiply-adds at each resolution")
     parser.add_argument("--preset", choices=list(PRESETS), help="defaults for the flags not given")
@@ -98,26 +99,24 @@ def _bytes(text: str) -> int:
 
 
 def _workloads(args: argparse.Namespace) -> list[Workload]:
-    """The sweep, in order of models and resolutions; attention varies for DiT only, the scan for DiM only."""
-    from models.scan import available
-
-    known = ["auto", *available()]
-    for name in args.scan:
-        if name not in known:
-            raise ValueError(f"unknown scan backend {name!r}; choose from {', '.join(known)}")
+    """The sweep, in order of models and resolutions, each in the implementations of its family's mixer."""
+    chosen = {field: getattr(args, field) for field in implementations()}
+    for field, ways in implementations().items():
+        for name in chosen[field]:
+            ways.check(name)
     base = sweep(args)
     if args.equal_macs:
-        base += [_of_equal_macs(dim, dit) for dim, dit in itertools.product(base, base) if _rivals(dim, dit)]
-    return runs(base, args.action, args.dtype, args.attention, args.scan, args.checkpointing)
+        base += [_of_equal_macs(one, other) for one, other in itertools.product(base, base) if _rivals(one, other)]
+    return runs(base, args.action, args.dtype, chosen, args.checkpointing)
 
 
-def _rivals(dim: Workload, dit: Workload) -> bool:
-    return rivals(dim.spec, dit.spec) and dim.resolution == dit.resolution and not dim.spec.variant
+def _rivals(one: Workload, other: Workload) -> bool:
+    return rivals(one.spec, other.spec) and one.resolution == other.resolution and not one.spec.variant
 
 
-def _of_equal_macs(dim: Workload, dit: Workload) -> Workload:
-    depth = equal_macs_depth(dim.spec, dit.spec, dim.resolution)
-    return dataclasses.replace(dim, spec=dataclasses.replace(dim.spec, depth=depth))
+def _of_equal_macs(one: Workload, other: Workload) -> Workload:
+    depth = equal_macs_depth(one.spec, other.spec, one.resolution)
+    return dataclasses.replace(one, spec=dataclasses.replace(one.spec, depth=depth))
 
 
 def _predict(args: argparse.Namespace, workloads: list[Workload]) -> str:
@@ -150,9 +149,8 @@ def _predict(args: argparse.Namespace, workloads: list[Workload]) -> str:
 
 def _label(w: Workload) -> report.Row:
     """A workload in a few columns."""
-    mixer = f"{w.attention} attention" if w.spec.family == "DiT" else f"{w.scan} scan"
-    how = f"{w.action}, {w.dtype}, {mixer}" + (", checkpointing" if w.checkpointing else "")
-    return {"model": w.spec.name, "px": w.resolution, "batch": w.batch, "run": how}
+    how = [w.action, w.dtype, w.mixer, "checkpointing" if w.checkpointing else ""]
+    return {"model": w.spec.name, "px": w.resolution, "batch": w.batch, "run": ", ".join(filter(None, how))}
 
 
 def _measure(args: argparse.Namespace, workloads: list[Workload]) -> str:

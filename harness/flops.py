@@ -206,19 +206,19 @@ def _omissions(rows: list[report.Fields], convention: Convention) -> list[str]:
 
 
 def _comparison_section(records: list[CostRecord], workloads: list[Workload]) -> str:
-    """Where each DiM becomes cheaper than the DiT of its size, and its depth at equal cost."""
+    """Where each model becomes cheaper than its counterpart of the same size, and its depth at equal cost."""
     lines = []
     resolutions = list(dict.fromkeys(w.resolution for w in workloads))
     specs = {w.spec.name: w.spec for w in workloads}
     for record in records:
         if record.quantity != "crossover":
             continue
-        dim, dit = specs[str(record.workload["model"])], specs[str(record.workload["against"])]
+        one, other = specs[str(record.workload["model"])], specs[str(record.workload["against"])]
         where = f"above {record.value:.0f} px" if record.value else "nowhere"
-        lines.append(f"{dim.name} ({dim.depth} blocks) costs less than {dit.name} {where}")
-        if not dim.variant:
-            depths = ", ".join(f"{equal_macs_depth(dim, dit, r)} at {r} px" for r in resolutions)
-            lines.append(f"  a DiM of that width costs what {dit.name} does with this many blocks: {depths}")
+        lines.append(f"{one.name} ({one.depth} blocks) costs less than {other.name} {where}")
+        if not one.variant:
+            depths = ", ".join(f"{equal_macs_depth(one, other, r)} at {r} px" for r in resolutions)
+            lines.append(f"  a {one.family} of that width costs what {other.name} does with this many blocks: {depths}")
     return "\n".join(["Crossover (exact, analytic)", "", *lines]) if lines else ""
 
 

@@ -1,22 +1,24 @@
-"""What is measured: DiT and DiM, one skeleton, one size table.
+"""What is measured: families of denoisers in one skeleton and one size table.
 
-`spec` and `catalogue` need no torch; `create_model` and `load_weights` import it when called.
+`spec`, `catalogue`, `counterpart` and `register` need no torch; `create_model` and `load_weights` import it when
+called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from models.spec import ModelSpec, catalogue, spec
+from models.families import named, register
+from models.spec import ModelSpec, catalogue, counterpart, spec
 
 if TYPE_CHECKING:
     import torch
 
     from models.denoiser import Denoiser
 
-__all__ = ["ModelSpec", "catalogue", "create_model", "load_weights", "spec"]
+__all__ = ["ModelSpec", "catalogue", "counterpart", "create_model", "load_weights", "register", "spec"]
 
 
 def create_model(
@@ -36,18 +38,18 @@ def create_model(
     import torch
 
     from models.denoiser import Denoiser
-    from models.dim import DiMBlock
-    from models.dit import DiTBlock
-    from models.video import DiMVideoBlock, DiTVideoBlock, VideoDenoiser
+    from models.video import VideoDenoiser
 
     if isinstance(name, str):
         chosen = spec(name, **overrides)
     else:
         chosen = dataclasses.replace(name, **overrides) if overrides else name  # type: ignore[arg-type]
+    family = named(chosen.family)
     with torch.device(device or torch.get_default_device()):
         if chosen.frames:
-            return VideoDenoiser(chosen, {"DiT": DiTVideoBlock, "DiM": DiMVideoBlock}[chosen.family], resolution)
-        return Denoiser(chosen, {"DiT": DiTBlock, "DiM": DiMBlock}[chosen.family], resolution)
+            assert family.video_block is not None, chosen  # which a ModelSpec with frames has seen to
+            return VideoDenoiser(chosen, family.video_block(), resolution)
+        return Denoiser(chosen, family.block(), resolution)
 
 
 def load_weights(
@@ -82,7 +84,7 @@ def load_weights(
     model.load_state_dict(state, strict=True)
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path) -> dict[str, Any]:
     import argparse
     import pickle
 

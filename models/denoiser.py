@@ -1,4 +1,4 @@
-"""The skeleton that DiT and DiM share: embed, N blocks, final layer, unpatchify. Only the block differs.
+"""The skeleton that all families share: embed, N blocks, final layer, unpatchify. Only the block differs.
 
 Letters: B batch, L tokens, D width, p patch side, C channels, H = W latent side.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from timm.layers import PatchEmbed
+from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.layers import AdaLNZeroBlock, FinalLayer, LabelEmbedder, TimestepEmbedder, sincos_2d, zero_linears
+from models.block import Block
+from models.families import named
+from models.layers import FinalLayer, LabelEmbedder, TimestepEmbedder, sincos_2d, zero_linears
 from models.spec import ModelSpec
 
 
@@ -23,7 +25,7 @@ class Denoiser(nn.Module):
     `activation_checkpointing` recomputes each block in the backward pass instead of keeping its activations.
     """
 
-    def __init__(self, spec: ModelSpec, block: type[AdaLNZeroBlock], resolution: int = 256) -> None:
+    def __init__(self, spec: ModelSpec, block: type[Block], resolution: int = 256) -> None:
         super().__init__()
         grid = spec.grid(resolution)
         self.spec = spec
@@ -34,7 +36,8 @@ class Denoiser(nn.Module):
         self.y_embedder = LabelEmbedder(spec.num_classes, spec.width, spec.class_dropout)
         self.register_buffer("pos_embed", sincos_2d(grid, spec.width))  # in the state dict, as DiT has it
         self.pos_embed: Tensor
-        self.blocks = nn.ModuleList([block(spec) for _ in range(spec.depth)])
+        mixed = [spec.sequences(spec.axes(i)[0], 1, grid * grid)[1] for i in range(spec.depth)]
+        self.blocks = nn.ModuleList([block(spec, tokens) for tokens in mixed])
         self.final_layer = FinalLayer(spec)
         if not self.pos_embed.is_meta:
             self.initialize_weights()
@@ -56,9 +59,22 @@ class Denoiser(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
         for block in self.blocks:
-            assert isinstance(block, AdaLNZeroBlock)
+            assert isinstance(block, Block)
             block.initialize_weights()
         zero_linears(self.final_layer)
+
+    def set_implementation(self, name: str) -> None:
+        """Run every block's mixers in that one of the family's implementations: other speed and memory, same function.
+
+        Raises ValueError, with the choices, for an unknown name, and for a family that has one implementation only.
+        """
+        ways = named(self.spec.family).implementations
+        if ways is None:
+            raise ValueError(f"{self.spec.family} has one implementation only, not {name!r}")
+        ways.check(name)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.set_implementation(name)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, drop_labels: Tensor | None = None) -> Tensor:
         """x (B, C, H, W); timesteps t (B,) in 0..999; labels y (B,) int64. Returns (B, 2C or C, H, W).
@@ -79,8 +95,10 @@ class Denoiser(nn.Module):
     def run(self, block: nn.Module, x: Tensor, c: Tensor) -> Tensor:
         """One block over tokens x under the condition c, its activations kept or to be recomputed."""
         if self.activation_checkpointing and self.training:
-            return checkpoint(block, x, c, use_reentrant=False)
-        return block(x, c)
+            x = checkpoint(block, x, c, use_reentrant=False)
+        else:
+            x = block(x, c)
+        return x
 
     def unpatchify(self, x: Tensor) -> Tensor:
         """(B, L, p*p*C) to (B, C, H, W); within a token the channel runs fastest."""

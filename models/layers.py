@@ -1,4 +1,4 @@
-"""The parts that both families are built of: embeddings, the adaLN-Zero block around a mixer, the final layer.
+"""The parts that all families share: position tables, embeddings of timestep and class, the final layer.
 
 Letters: B batch, L tokens, D width, p patch side, C channels; ... leading dimensions, a condition's broadcast to x's.
 Module and parameter names are DiT's (Peebles & Xie, arXiv 2212.09748), so that its checkpoints load as they are.
@@ -7,16 +7,13 @@ Module and parameter names are DiT's (Peebles & Xie, arXiv 2212.09748), so that 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 
 import torch
-from timm.layers import GELUTanh, Mlp
 from torch import Tensor, nn
 
-from models.spec import ModelSpec
+from models.spec import TIMESTEP_FREQUENCIES, ModelSpec
 
 LAYER_NORM_EPS = 1e-6
-TIMESTEP_FREQUENCIES = 256
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -57,7 +54,8 @@ class TimestepEmbedder(nn.Module):
         index = torch.arange(half, dtype=torch.float32, device=t.device)
         angles = t.float()[:, None] * torch.exp(-math.log(10000) * index / half)  # (B, 128)
         features = torch.cat([angles.cos(), angles.sin()], dim=1)                 # (B, 256)
-        return self.mlp(features.to(next(self.parameters()).dtype))               # (B, D)
+        c: Tensor = self.mlp(features.to(next(self.parameters()).dtype))          # (B, D)
+        return c
 
 
 class LabelEmbedder(nn.Module):
@@ -75,47 +73,8 @@ class LabelEmbedder(nn.Module):
             drop = torch.rand(y.shape, device=y.device) < self.dropout
         if drop is not None:
             y = y.masked_fill(drop, self.null_class)
-        return self.embedding_table(y)
-
-
-class AdaLNZeroBlock(nn.Module):
-    """A residual block under adaLN-Zero: a token mixer, then an MLP. A family is this block with its own `mix`.
-
-    The condition gives shift, scale and gate for each sublayer; gates start at zero, so a new block is the identity.
-    """
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        width = spec.width
-        self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS, elementwise_affine=False)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, spec.modulations * width))
-        self.mlp: Mlp | None = None
-        if spec.mlp:
-            self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS, elementwise_affine=False)
-            self.mlp = Mlp(width, spec.mlp_ratio * width, act_layer=GELUTanh)
-
-    def mix(self, x: Tensor) -> Tensor:
-        """Exchange information between tokens: (B, L, D) to (B, L, D)."""
-        raise NotImplementedError
-
-    def mixes(self, x: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
-        """The mixings that x goes through in turn, each a residual under the same shift, scale and gate."""
-        return (self.mix,)
-
-    def initialize_weights(self) -> None:
-        """After the skeleton's xavier: close the gates. A mixer with an initialisation of its own restores it here."""
-        zero_linears(self.adaLN_modulation)
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (..., L, D), condition c (..., D): one row for each sample, or for whatever shares it."""
-        modulation = self.adaLN_modulation(c).chunk(6 if self.mlp is not None else 3, dim=-1)
-        shift, scale, gate = modulation[:3]                                               # (..., D) each
-        for mix in self.mixes(x):
-            x = x + gate.unsqueeze(-2) * mix(modulate(self.norm1(x), shift, scale))       # (..., L, D)
-        if self.mlp is not None:
-            shift, scale, gate = modulation[3:]                                           # (..., D) each
-            x = x + gate.unsqueeze(-2) * self.mlp(modulate(self.norm2(x), shift, scale))  # (..., L, D)
-        return x
+        c: Tensor = self.embedding_table(y)  # (..., D)
+        return c
 
 
 class FinalLayer(nn.Module):
@@ -128,5 +87,6 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(spec.width, 2 * spec.width))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(c).chunk(2, dim=-1)        # (..., D) each
-        return self.linear(modulate(self.norm_final(x), shift, scale))  # (..., L, p*p*C)
+        shift, scale = self.adaLN_modulation(c).chunk(2, dim=-1)               # (..., D) each
+        out: Tensor = self.linear(modulate(self.norm_final(x), shift, scale))  # (..., L, p*p*C)
+        return out

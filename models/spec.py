@@ -1,46 +1,47 @@
-"""The catalogue as data: one size table for both families and the parser of the public names. Imports no torch.
+"""The catalogue as data: what fixes a network, the size table that all families share, the public names. No torch.
 
-A name is `FAMILY-SIZE/PATCH[-matched][-video[-both|-flat]]`: `DiT-XL/2`, `DiM-XL/2-matched`, `DiM-B/4-video-flat`.
-Sizes S to XL: DiT's from Peebles & Xie (arXiv 2212.09748, Table 1), DiM's from Mo & Tian (arXiv 2405.15881, Table 1).
+A name is `FAMILY-SIZE/PATCH[-VARIANT][-video[-both|-flat]]`: `DiT-XL/2`, `DiM-XL/2-matched`, `DiM-B/4-video-flat`.
+Families and their depths are in models/families.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
-import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-FAMILIES = ("DiT", "DiM")
+from models.families import FAMILIES, Family, named
+
 PATCHES = (2, 4, 8)
 MERGES = ("mean", "sum")
 ARRANGEMENTS = ("alternating", "both", "flat")
 VIDEO_FRAMES = 16
+TIMESTEP_FREQUENCIES = 256
+"""Features of a timestep before its MLP, half of them cosines (DiT)."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Width, attention heads, and each family's depth; `matched` is the DiM depth of nearest parameters to DiT."""
+    """Width D and attention heads of a size of every family. How many blocks it has is the family's own."""
 
     width: int
     heads: int
-    dit: int
-    dim: int
-    matched: int
 
 
-#            width  heads  DiT  DiM  DiM-matched
 SIZES = {
-    "P":  Size(32,   2,     3,   4,   2),   # pico to mini: a ladder of the shape of S to XL, for embedded data
-    "N":  Size(64,   2,     3,   4,   2),
-    "U":  Size(72,   3,     6,   8,   5),
-    "M":  Size(80,   4,     7,   9,   5),
-    "T":  Size(128,  4,     6,   8,   5),   # tiny: trains on a CPU in minutes
-    "S":  Size(384,  6,    12,  16,  10),
-    "B":  Size(768,  12,   12,  16,  10),
-    "L":  Size(1024, 16,   24,  32,  21),
-    "XL": Size(1152, 16,   28,  36,  24),
+    "P":  Size(32,    2),  # pico to mini: a ladder of the shape of S to XL, for embedded data
+    "N":  Size(64,    2),
+    "U":  Size(72,    3),
+    "M":  Size(80,    4),
+    "T":  Size(128,   4),  # tiny: trains on a CPU in minutes
+    "S":  Size(384,   6),  # S to XL: Peebles & Xie (arXiv 2212.09748, Table 1)
+    "B":  Size(768,  12),
+    "L":  Size(1024, 16),
+    "XL": Size(1152, 16),
 }  # fmt: skip
 
 
@@ -78,14 +79,15 @@ class ModelSpec:
     arrangement: str = "alternating"
 
     def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise ValueError(f"unknown family {self.family!r}; choose from {', '.join(FAMILIES)}")
+        family = named(self.family)
         if self.merge not in MERGES:
             raise ValueError(f"unknown merge {self.merge!r}; choose from {', '.join(MERGES)}")
         if self.arrangement not in ARRANGEMENTS:
             raise ValueError(f"unknown arrangement {self.arrangement!r}; choose from {', '.join(ARRANGEMENTS)}")
         if not isinstance(self.frames, int) or self.frames < 0:
             raise ValueError(f"frames must be a positive integer, or 0 for images, not {self.frames!r}")
+        if self.frames and family.video_block is None:
+            raise ValueError(f"{self.family} has models of images only: frames must be 0, not {self.frames}")
         if self.arrangement != ARRANGEMENTS[0] and not self.frames:
             raise ValueError(f"arrangement {self.arrangement!r} is of video: it needs frames")
         counts = "patch width heads depth mlp_ratio expand state conv channels downsample num_classes".split()
@@ -105,7 +107,7 @@ class ModelSpec:
 
     @property
     def dt_rank(self) -> int:
-        """R, the rank of the timescale projection: ceil(D/16), Mamba's rule."""
+        """R, the rank of the step size's projection: ceil(D/16), Mamba's rule."""
         return math.ceil(self.width / 16)
 
     @property
@@ -114,7 +116,7 @@ class ModelSpec:
 
     @property
     def cfg_channels(self) -> int:
-        """Channels that are guided where nothing else is asked: three of an image's (DiT), all of a clip's (Latte)."""
+        """Channels that are guided unless others are given: three of an image's (DiT), all of a clip's (Latte)."""
         return self.channels if self.frames else min(3, self.channels)
 
     @property
@@ -129,10 +131,20 @@ class ModelSpec:
         alternating = ("space", "time")[block % 2]
         return {"alternating": (alternating,), "both": ("space", "time"), "flat": ("spacetime",)}[self.arrangement]
 
+    def sequences(self, axis: str, batch: int, tokens: int) -> tuple[int, int]:
+        """How many sequences a mixing over `axis` mixes, and how long each is, given the tokens of a frame."""
+        frames = max(1, self.frames)
+        return {
+            "space": (batch * frames, tokens),
+            "time": (batch * tokens, frames),
+            "spacetime": (batch, frames * tokens),
+        }[axis]
+
     @property
     def name(self) -> str:
         """The public name, with every departure from the catalogue's architecture spelled out behind it."""
-        base = _join(self.family, self.size, self.patch, self.variant, self.arrangement if self.frames else "")
+        arrangement = self.arrangement if self.frames else ""
+        base = Entry(self.family, self.size, self.patch, self.variant, arrangement).name
         default = spec(base)
         fields = "width heads depth mlp mlp_ratio merge expand state conv learn_sigma frames".split()
         changed = [f"{f}={getattr(self, f)}" for f in fields if getattr(self, f) != getattr(default, f)]
@@ -156,23 +168,42 @@ class ModelSpec:
         return self.grid(resolution) ** 2
 
 
-def _join(family: str, size: str, patch: int, variant: str = "", arrangement: str = "") -> str:
-    """The public name; `arrangement` is empty for a model of images."""
-    video = {"": "", ARRANGEMENTS[0]: "video"}.get(arrangement, f"video-{arrangement}")
-    return "-".join(part for part in (family, f"{size}/{patch}", variant, video) if part)
+class Entry(NamedTuple):
+    """A line of the catalogue; `arrangement` is empty for a model of images."""
+
+    family: str
+    size: str
+    patch: int
+    variant: str = ""
+    arrangement: str = ""
+
+    @property
+    def name(self) -> str:
+        video = {"": "", ARRANGEMENTS[0]: "video"}.get(self.arrangement, f"video-{self.arrangement}")
+        return "-".join(part for part in (self.family, f"{self.size}/{self.patch}", self.variant, video) if part)
+
+
+def _entries(families: Sequence[Family], sizes: Sequence[str], video: bool) -> Iterator[Entry]:
+    return (
+        Entry(family.name, size, patch, variant, arrangement)
+        for size in sizes
+        for patch in PATCHES
+        for arrangement in (ARRANGEMENTS if video else ("",))
+        for family in families
+        if family.video_block or not video
+        for variant, depths in family.depths.items()
+        if size in depths
+    )
 
 
 def catalogue(sizes: tuple[str, ...] = tuple(SIZES), video: bool = False) -> list[str]:
     """Every public name of a model of images, or of video, in the order of the size table."""
-    kinds = [("DiT", ""), ("DiM", ""), ("DiM", "matched")]
-    arrangements = ARRANGEMENTS if video else ("",)
-    return [
-        _join(family, size, patch, variant, arrangement)
-        for size in sizes
-        for patch in PATCHES
-        for arrangement in arrangements
-        for family, variant in kinds
-    ]
+    return [entry.name for entry in _entries(FAMILIES, sizes, video)]
+
+
+@functools.lru_cache(maxsize=8)  # a name is looked up often, and the families change when one is registered
+def _by_name(families: tuple[Family, ...]) -> dict[str, Entry]:
+    return {entry.name: entry for video in (False, True) for entry in _entries(families, tuple(SIZES), video)}
 
 
 def spec(name: str, **overrides: object) -> ModelSpec:
@@ -180,28 +211,50 @@ def spec(name: str, **overrides: object) -> ModelSpec:
 
     Raises ValueError with the nearest names, for an unknown field, and for the frames of a model of images.
     """
-    match = re.fullmatch(r"(\w+)-([A-Z]+)/(\d+)(?:-(matched))?(-video(?:-(\w+))?)?", name)
-    known = catalogue() + catalogue(video=True)
-    if match is None or name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:3]
-        raise ValueError(
-            f"unknown model {name!r}; nearest: {', '.join(near)} "
-            f"(DiT|DiM - {'|'.join(SIZES)} / {'|'.join(map(str, PATCHES))}, DiM also -matched; "
-            f"then -video, -video-{', -video-'.join(ARRANGEMENTS[1:])})"
-        )
-    family, size, patch, variant, video = match[1], match[2], int(match[3]), match[4] or "", match[5]
-    row = SIZES[size]
-    depth = {("DiT", ""): row.dit, ("DiM", ""): row.dim, ("DiM", "matched"): row.matched}[family, variant]
+    known = _by_name(tuple(FAMILIES))
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or list(known)[:3]
+        raise ValueError(f"unknown model {name!r}; nearest: {', '.join(near)} ({_grammar()})")
+    entry = known[name]
+    size = SIZES[entry.size]
     base = ModelSpec(
-        family=family, size=size, patch=patch, variant=variant, width=row.width, heads=row.heads, depth=depth,
-        frames=VIDEO_FRAMES if video else 0, arrangement=match[6] or ARRANGEMENTS[0],
+        family=entry.family, size=entry.size, patch=entry.patch, variant=entry.variant,
+        width=size.width, heads=size.heads, depth=named(entry.family).depths[entry.variant][entry.size],
+        frames=VIDEO_FRAMES if entry.arrangement else 0, arrangement=entry.arrangement or ARRANGEMENTS[0],
     )  # fmt: skip
     unknown = set(overrides) - {field.name for field in dataclasses.fields(ModelSpec)}
     if unknown:
         choices = ", ".join(field.name for field in dataclasses.fields(ModelSpec))
         raise ValueError(f"unknown model field {', '.join(sorted(unknown))}; choose from {choices}")
-    if "frames" in overrides and not video:
-        raise ValueError(f"{name} is a model of images and has no frames; of video: {name}-video")
+    if "frames" in overrides and not entry.arrangement:
+        clips = entry._replace(arrangement=ARRANGEMENTS[0]).name
+        of_video = f"; of video: {clips}" if clips in known else ""
+        raise ValueError(f"{name} is a model of images and has no frames{of_video}")
     if overrides.get("frames") == 0:
         raise ValueError(f"frames of {name} must be a positive integer, not 0")
     return dataclasses.replace(base, **overrides)  # type: ignore[arg-type]
+
+
+def _grammar() -> str:
+    """How public names are made, in a line."""
+    variants = [f"{family.name} also -{variant}" for family in FAMILIES for variant in family.depths if variant]
+    video = "|".join(family.name for family in FAMILIES if family.video_block)
+    return (
+        f"{'|'.join(family.name for family in FAMILIES)} - {'|'.join(SIZES)} / {'|'.join(map(str, PATCHES))}"
+        f"{''.join(f', {variant}' for variant in variants)}"
+        f"; of {video} then -video, -video-{', -video-'.join(ARRANGEMENTS[1:])}"
+    )
+
+
+def counterpart(model: ModelSpec) -> ModelSpec | None:
+    """The model that this one is compared with: of the counterpart of its family, at the depth of that family's paper.
+
+    All else is the same. None where the family has no counterpart, or that has no such model.
+    """
+    if named(model.family).counterpart is None:
+        return None
+    family = named(str(named(model.family).counterpart))
+    depth = family.depths[""].get(model.size)
+    if depth is None or (model.frames and family.video_block is None):
+        return None
+    return dataclasses.replace(model, family=family.name, variant="", depth=depth)

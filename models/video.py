@@ -1,4 +1,4 @@
-"""Clips: DiT's and DiM's blocks over space and over time, in one skeleton (arXiv 2405.15881, section 3.5).
+"""Clips: a family's blocks over space and over time, in one skeleton (arXiv 2405.15881, section 3.5).
 
 The arrangement "alternating" is Latte's (Ma et al., arXiv 2401.03048, variant 1): even blocks mix the tokens of a
 frame, odd blocks the frames at a position. "both" mixes twice in every block, first over space, then over time, under
@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from models.block import AdaLNZeroBlock
 from models.denoiser import Denoiser
-from models.dim import BidirectionalMamba, DiMBlock
-from models.dit import DiTBlock, attention
-from models.layers import AdaLNZeroBlock, sincos_1d
+from models.layers import sincos_1d
 from models.spec import ModelSpec
 
 
@@ -29,13 +28,11 @@ class VideoBlock(AdaLNZeroBlock):
     the bases. Where there are two axes, time has a mixer of its own, `temporal`.
     """
 
-    new_mixer: Callable[[ModelSpec], nn.Module]
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__(spec)
+    def __init__(self, spec: ModelSpec, tokens: int) -> None:
+        super().__init__(spec, tokens)
         self.axes: Sequence[str] = ("space",)
         if spec.arrangement == "both":
-            self.temporal = self.new_mixer(spec)
+            self.temporal = self.new_mixer(spec, spec.frames)
 
     def mixes(self, x: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
         if x.dim() == 3:
@@ -53,18 +50,6 @@ class VideoBlock(AdaLNZeroBlock):
 
     def over_spacetime(self, x: Tensor) -> Tensor:
         return self.mix(x.flatten(1, 2)).view(x.shape)  # rows (B, T*L, D)
-
-
-class DiTVideoBlock(VideoBlock, DiTBlock):
-    """Attention over space or time; alternating, Latte's block."""
-
-    new_mixer = staticmethod(attention)
-
-
-class DiMVideoBlock(VideoBlock, DiMBlock):
-    """Bidirectional Mamba over space or time."""
-
-    new_mixer = BidirectionalMamba
 
 
 class VideoDenoiser(Denoiser):
@@ -103,18 +88,20 @@ class VideoDenoiser(Denoiser):
         if J:
             blocks = [block for block in self.video_blocks if "time" not in block.axes[:1]]
             images = self.denoise(x[:, T:].flatten(0, 1), c[:, 1:].flatten(0, 1), blocks)
-            out = torch.cat([out, images.unflatten(0, (-1, J))], dim=1)    # (B, T+J, 2C, H, W)
+            images = torch.unflatten(images, 0, (-1, J))                   # (B, J, 2C, H, W)
+            out = torch.cat([out, images], dim=1)                          # (B, T+J, 2C, H, W)
         return out
 
     def denoise_clip(self, x: Tensor, c: Tensor) -> Tensor:
         """x (B, T, C, H, W) under the condition c (B, 1, D). Returns (B, T, 2C or C, H, W)."""
         B, T = x.shape[:2]
         x = self.x_embedder(x.flatten(0, 1)) + self.pos_embed         # (B*T, L, D)
-        x = x.unflatten(0, (B, T))                                    # (B, T, L, D)
+        x = torch.unflatten(x, 0, (B, T))                             # (B, T, L, D)
         first = 1 if self.spec.arrangement == "alternating" else 0  # the first block to mix over time
         for i, block in enumerate(self.blocks):
             if i == first:
                 x = x + self.temp_embed.unsqueeze(2)                  # (B, T, L, D)
             x = self.run(block, x, c)                                 # (B, T, L, D)
         x = self.final_layer(x, c)                                    # (B, T, L, p*p*C)
-        return self.unpatchify(x.flatten(0, 1)).unflatten(0, (B, T))  # (B, T, 2C, H, W)
+        x = self.unpatchify(x.flatten(0, 1))                          # (B*T, 2C, H, W)
+        return torch.unflatten(x, 0, (B, T))                          # (B, T, 2C, H, W)

@@ -98,7 +98,7 @@ def test_a_timeout_is_a_row_with_its_reason():
 
 
 def test_any_other_failure_is_a_row_with_its_text():
-    workload = Workload(spec=spec("DiM-N/4"), resolution=64, scan="no such scan")
+    workload = Workload(spec=spec("DiM-N/4"), resolution=64, implementation="no such scan")
     found = clock.measure(workload, "cpu", 1, 1, 120, None)
     assert found.verdict == "error"
     assert "no such scan" in found.note

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.core.workload import Workload
-from harness.cost import CONVENTIONS, FORMULAS, analytic, count, crossover, equal_macs_depth, tools
+from harness.cost import CONVENTIONS, FORMULAS, Cost, Op, analytic, count, crossover, equal_macs_depth, tools
 from harness.cost.analytic import at_tokens
 from harness.cost.conventions import thop_params
 from harness.cost.measure import crossovers, inputs_of, measure
+from harness.cost.operations import differences
 from harness.report import agrees, published_costs
-from models import catalogue, create_model, spec
-from models.dim import DiMBlock
-from models.spec import SIZES
+from models import catalogue, counterpart, create_model, spec
+from models.families.dim.block import DiMBlock
 
 RESOLUTIONS = (256, 512, 1024, 2048)
 TINY = [name for name in catalogue() if "-N/" in name]
@@ -75,6 +75,30 @@ def test_the_counts_agree_for_clips(name):
         assert seen.elementwise_by_kind() == closed.elementwise_by_kind()
         assert seen.params == closed.params
         assert not seen.uncounted
+
+
+def test_counts_that_differ_are_named_by_operation_and_module():
+    one = Cost((Op("linear", 8, 0, "blocks.*.fc"), Op("scan", 4, 1, "blocks.*.mixer"), Op("norm", 0, 6, "")), 5, "ours")
+    other = Cost(
+        (Op("linear", 6, 0, "blocks.*.fc"), Op("linear", 2, 0, "blocks.*.fc"), Op("gate", 0, 1000, "")),
+        7,
+        "theirs",
+        {"aten::_fft_r2c": 3},
+    )
+    assert differences(one, one) == []
+    assert differences(one, other) == [
+        "multiply-adds of scan in blocks.*.mixer: 4 ours, 0 theirs (-4)",
+        "elementwise results of scan in blocks.*.mixer: 1 ours, 0 theirs (-1)",
+        "elementwise results of norm in no module: 6 ours, 0 theirs (-6)",
+        "elementwise results of gate in no module: 0 ours, 1,000 theirs (+1,000)",
+        "parameters: 5 ours, 7 theirs (+2)",
+        "aten::_fft_r2c: no rule counts it (3 calls)",
+    ]
+
+
+@pytest.mark.parametrize("name", TINY + TINY_VIDEO)
+def test_no_module_differs_between_the_two_counts(name):
+    assert differences(analytic(spec(name), 64, 2), traced(name, 64, 2)) == []
 
 
 @pytest.mark.parametrize(
@@ -173,7 +197,7 @@ READINGS = {
     "a class token in the sequence": lambda s, L: at_tokens(s, L + 1, 3),
     "no learned variance": lambda s, L: at_tokens(dataclasses.replace(s, learn_sigma=False), L, 3),
     "blocks without an MLP": lambda s, L: at_tokens(dataclasses.replace(s, mlp=False), L, 3),
-    "the depth of DiT": lambda s, L: at_tokens(dataclasses.replace(s, depth=SIZES[s.size].dit), L, 3),
+    "the depth of DiT": lambda s, L: at_tokens(dataclasses.replace(s, depth=counterpart(s).depth), L, 3),
 }
 
 

@@ -26,13 +26,13 @@ DIM_IN_BF16 = [
                  marks=pytest.mark.xfail(strict=True, reason=UNDER)),
     pytest.param(workload("DiM-T/2", batch=16, action="train", dtype="bfloat16", overrides=SHALLOW),
                  marks=pytest.mark.xfail(strict=True, reason=UNDER)),
-    pytest.param(workload("DiM-T/4", batch=8, scan="naive", dtype="bfloat16", overrides=SHALLOW),
+    pytest.param(workload("DiM-T/4", batch=8, implementation="naive", dtype="bfloat16", overrides=SHALLOW),
                  marks=pytest.mark.xfail(strict=True, reason=UNDER)),
-    workload("DiM-T/4", batch=8, scan="naive", action="train", dtype="bfloat16", overrides=SHALLOW),
+    workload("DiM-T/4", batch=8, implementation="naive", action="train", dtype="bfloat16", overrides=SHALLOW),
 ]  # fmt: skip
 CASES = [
     workload("DiT-T/2", batch=16, overrides=SHALLOW),
-    workload("DiT-T/2", 256, batch=4, attention="naive", overrides=SHALLOW),
+    workload("DiT-T/2", 256, batch=4, implementation="naive", overrides=SHALLOW),
     workload("DiT-T/2", batch=16, action="train", overrides=SHALLOW),
     workload("DiT-T/2", batch=16, action="train", checkpointing=True, overrides=SHALLOW),
     workload("DiT-T/2", batch=16, action="train", dtype="bfloat16", overrides=SHALLOW),
@@ -42,8 +42,8 @@ CASES = [
     workload("DiM-T/2", batch=16, action="train", overrides=SHALLOW),
     workload("DiM-T/2", batch=16, action="train", checkpointing=True, overrides=SHALLOW),
     workload("DiM-T/2", batch=16, action="sample", overrides=SHALLOW),
-    workload("DiM-T/4", batch=8, scan="naive", overrides=SHALLOW),
-    workload("DiM-T/4", batch=8, scan="naive", action="train", overrides=SHALLOW),
+    workload("DiM-T/4", batch=8, implementation="naive", overrides=SHALLOW),
+    workload("DiM-T/4", batch=8, implementation="naive", action="train", overrides=SHALLOW),
     *DIM_IN_BF16,
     workload("DiT-T/4-video", batch=4, action="sample", overrides=CLIP),
     workload("DiT-T/4-video", batch=4, action="train", overrides=CLIP),
@@ -71,7 +71,7 @@ def test_prediction_is_within_five_percent_of_max_memory_allocated(name, action)
 
 
 def test_the_papers_oom_is_one_tensor_of_naive_attention_in_fp32_at_batch_three():
-    naive = predict(workload("DiT-XL/2", 2048, batch=3, attention="naive"))
+    naive = predict(workload("DiT-XL/2", 2048, batch=3, implementation="naive"))
     broken = naive.breaks(80 * GIB)
     assert (broken.op, broken.module) == ("_softmax", "blocks.*.attn")
     assert broken.nbytes == 3 * 16 * 16384**2 * 4  # batch, heads, tokens squared, bytes
@@ -118,7 +118,7 @@ def test_no_batch_fits_a_budget_below_the_weights():
 
 def test_the_scan_never_holds_the_states_of_all_tokens_unless_it_is_naive():
     fused, naive = (
-        predict(workload("DiM-XL/2", 2048, scan=scan, overrides={"depth": 1})) for scan in ("auto", "naive")
+        predict(workload("DiM-XL/2", 2048, implementation=scan, overrides={"depth": 1})) for scan in ("auto", "naive")
     )
     one = 2304 * 16 * 16384 * 4  # channels, states, tokens, bytes
     assert fused.largest.nbytes < one / 4

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from models import catalogue, create_model, load_weights, spec
-from models.dim import causal_conv1d
+from models.families.dim.block import causal_conv1d
 from models.scan import selective_scan
 
 

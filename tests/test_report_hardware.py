@@ -7,7 +7,8 @@ from harness import bench, plots, report, tables
 from harness.core.provenance import Provenance
 from harness.core.records import LatencyRecord, MemoryRecord
 from harness.core.workload import Workload, preset
-from harness.report.latency import crossing, latency_rows
+from harness.report.figures.latency import crossing
+from harness.report.latency import latency_rows
 from harness.report.memory import memory_rows
 from models import spec
 
@@ -38,7 +39,7 @@ def prediction(model, resolution, gib, **fields) -> MemoryRecord:
 SWEEP = [
     latency("DiT-XL/2", 256, 0.010), latency("DiM-XL/2", 256, 0.020),
     latency("DiT-XL/2", 1024, 0.100), latency("DiM-XL/2", 1024, 0.080),
-    latency("DiT-XL/2", 1024, 0, "oom", attention="naive"),
+    latency("DiT-XL/2", 1024, 0, "oom", implementation="naive"),
 ]  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def test_the_latency_figure_marks_the_measured_crossover_or_says_that_no_gpu_was
 
 
 def test_the_memory_figure_has_lines_predicted_and_rings_measured():
-    predictions = [prediction("DiT-XL/2", r, r / 100, attention=a) for r in (256, 512) for a in ("sdpa", "naive")]
+    predictions = [prediction("DiT-XL/2", r, r / 100, implementation=a) for r in (256, 512) for a in ("sdpa", "naive")]
     drawing = report.figure("memory", predictions)
     labels = [line.get_label() for line in drawing.axes[0].lines]
     assert {"DiT-XL/2, sdpa attention", "DiT-XL/2, naive attention"} <= set(labels)
@@ -143,8 +144,9 @@ def test_records_of_the_preset_at_a_tiny_size_flow_into_tables_and_figures(capsy
 
 
 def test_a_figure_without_records_is_an_error_by_name_and_a_note_otherwise(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "FIGURES", ("memory",))
-    arguments = ["--measurements", str(tmp_path / "none"), "--output", str(tmp_path)]
+    monkeypatch.setattr(report, "FIGURES", {"memory": report.FIGURES["memory"]})
+    (tmp_path / "none").mkdir()
+    arguments = ["--records", str(tmp_path / "none"), "--output", str(tmp_path)]
     with pytest.raises(SystemExit) as stopped:
         plots.main(["--figure", "memory", *arguments])
     assert stopped.value.code == 2

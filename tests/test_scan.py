@@ -136,7 +136,7 @@ def test_a_nan_rate_reaches_its_channel(backend):
 
 @pytest.fixture(scope="module", params=[False, True], ids=["forwards", "backwards"])
 def long_memory(request):
-    """4096 tokens at a timestep of 1e-3: states that remember them all, so that any bias of the decay adds up."""
+    """4096 tokens at a step size of 1e-3: states that remember them all, so that any bias of the decay adds up."""
     given = operands((1, 4096, 16, 16), seed=3)
     given["delta"], given["delta_bias"] = 0.3 * given["delta"], torch.full((16,), np.log(np.expm1(1e-3)))
     how = {"delta_softplus": True, "reverse": request.param}
@@ -210,7 +210,7 @@ def test_checkpointing_gives_the_same_gradients(backend):
 
 @needs_numba
 def test_the_polynomials_are_exact_where_errors_would_add_up():
-    from models.scan import lanes
+    from models.scan.cpu import lanes
 
     def horner(x, coefficients):
         result = np.zeros_like(x)

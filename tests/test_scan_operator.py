@@ -21,8 +21,13 @@ from scans import (  # noqa: F401  one_thread is an automatic fixture
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.scan import available, cpu, mamba, reference, resolve, selective_scan
-from models.scan.inputs import ScanInputs
+from harness.cost.trace import count
+from models.scan import available, bidirectional_scan, mamba_ssm, resolve, selective_scan
+from models.scan.cpu import backend as cpu
+from models.scan.operands import ScanOperands
+from models.scan.portable import reference
+
+ONE_DIRECTION = (None,) * 7  # the operator's arguments for the operands of a second one
 
 # ---- The operator ----------------------------------------------------------------------------------------------------
 
@@ -65,10 +70,11 @@ def test_running_is_counted_like_meta_whatever_the_backend(backend):
 @pytest.mark.parametrize(("backend", "present"), [(backend, ALL) for backend in here] + [(here[0], BARE)])
 def test_operator_passes_torchs_own_checks(backend, present):
     given = [None if t is None else t.requires_grad_() for t in operands((2, 37, 20, 4), present).values()]
-    torch.library.opcheck(torch.ops.dim.selective_scan.default, (*given, True, True, backend, True))
-    _, states = torch.ops.dim.selective_scan(*given, True, True, backend, True)
+    arguments = (*given, *ONE_DIRECTION, True, True, backend, True)
+    torch.library.opcheck(torch.ops.dim.selective_scan.default, arguments)
+    _, states = torch.ops.dim.selective_scan(*arguments)
     detached = [None if t is None else t.detach() for t in given]
-    arguments = (torch.randn(2, 37, 20), states.detach(), *detached, True, True, backend)
+    arguments = (torch.randn(2, 37, 20), states.detach(), *detached, *ONE_DIRECTION, True, True, backend)
     torch.library.opcheck(torch.ops.dim.selective_scan_backward.default, arguments)
 
 
@@ -93,6 +99,68 @@ def test_fake_tensors_keep_the_device_and_shapes():
         out = selective_scan(long, long, torch.empty(8, 4), short, short)
     assert out.shape == (1, 99, 8)
     assert out.device.type == "cpu"
+
+
+# ---- Two directions --------------------------------------------------------------------------------------------------
+
+
+def test_two_directions_are_counted_as_twice_one():
+    sizes = (2, 40, 16, 4)
+    cells = np.prod(sizes)
+    first, second = on_meta(sizes), on_meta(sizes)
+    second.pop("z")
+    for given, directions in (((*first.values(), *ONE_DIRECTION), 1), ((*first.values(), *second.values()), 2)):
+        with FlopCounterMode(display=False) as counter:
+            out, _ = torch.ops.dim.selective_scan(*given, True, False, "auto", True)
+            out.sum().backward()
+        counts = counter.get_flop_counts()["Global"]
+        assert counts[torch.ops.dim.selective_scan] == directions * 2 * 4 * cells
+        assert counts[torch.ops.dim.selective_scan_backward] == directions * 2 * 12 * cells
+        assert out.shape == sizes[:3]
+        assert all(t.grad.shape == t.shape for t in given if t is not None)
+
+
+def test_two_directions_are_traced_as_twice_one():
+    class Scans(torch.nn.Module):
+        def forward(self, *tensors):
+            return torch.ops.dim.selective_scan(*tensors, True, False, "auto", False)[0]
+
+    sizes = (2, 40, 16, 4)
+    first, second = operands(sizes), operands(sizes)
+    second.pop("z")
+    both = count(Scans(), *first.values(), *second.values())
+    assert (both.by_kind()["scan"], both.elementwise) == (2 * 4 * np.prod(sizes), 2 * np.prod(sizes))
+    assert not both.uncounted
+
+
+@pytest.mark.parametrize("backend", here)
+@pytest.mark.parametrize("present", [ALL, BARE])
+def test_two_directions_are_the_sum_of_two_scans_bit_for_bit(backend, present):
+    first, second = operands((2, 37, 20, 16), present, seed=5), operands((2, 37, 20, 16), present, seed=6)
+    z = second["z"] = first["z"]
+
+    how = {"delta_softplus": True, "backend": backend}
+    forwards, backwards = run(first, **how), run(second, reverse=True, **how)
+    own = [name for name in NAMES if name != "z" and first[name] is not None]
+    leaves = {name: [g[name].detach().requires_grad_() for g in (first, second)] for name in own}
+    gate = None if z is None else z.detach().requires_grad_()
+
+    out = bidirectional_scan(**{**dict.fromkeys(("D", "delta_bias")), **leaves}, z=gate, **how)
+    out.backward(torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).float())
+    assert torch.equal(out, forwards["out"] + backwards["out"])
+    for name in own:
+        assert torch.equal(leaves[name][0].grad, forwards[f"d{name}"]), name
+        assert torch.equal(leaves[name][1].grad, backwards[f"d{name}"]), name
+    if gate is not None:
+        assert torch.equal(gate.grad, forwards["dz"] + backwards["dz"])
+
+
+@pytest.mark.parametrize("backend", [name for name in here if name != "triton"])
+def test_a_backend_for_one_direction_a_call_refuses_two(backend):
+    first, second = operands((1, 4, 4, 4)), operands((1, 4, 4, 4))
+    second.pop("z")
+    with pytest.raises(ValueError, match=f"'{backend}' takes one direction a call; two: triton"):
+        torch.ops.dim.selective_scan(*first.values(), *second.values(), True, False, backend, False)
 
 
 # ---- The choice of a backend, and errors -----------------------------------------------------------------------------
@@ -180,7 +248,7 @@ class _StandIn(torch.autograd.Function):
     def forward(ctx, *arguments):
         ctx.arguments = arguments
         first_last = [t.transpose(1, 2) if torch.is_tensor(t) and t.dim() == 3 else t for t in arguments]
-        ctx.scan = ScanInputs(*first_last, False)
+        ctx.scan = ScanOperands(*first_last, False)
         out, ctx.states = reference.forward(ctx.scan, True)
         return out.transpose(1, 2)
 
@@ -191,18 +259,18 @@ class _StandIn(torch.autograd.Function):
 
 
 @pytest.fixture
-def mamba_ssm(monkeypatch):
+def mamba_ssm_package(monkeypatch):
     interface = types.ModuleType("mamba_ssm.ops.selective_scan_interface")
     interface.selective_scan_fn = stand_in
     operators = types.ModuleType("mamba_ssm.ops")
     operators.selective_scan_interface = interface
     for module in (types.ModuleType("mamba_ssm"), operators, interface):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(mamba, "missing", lambda: "")
-    monkeypatch.setattr(mamba, "unsupported", lambda device, dtype: "")
+    monkeypatch.setattr(mamba_ssm, "missing", lambda: "")
+    monkeypatch.setattr(mamba_ssm, "unsupported", lambda device, dtype: "")
 
 
-@pytest.mark.usefixtures("mamba_ssm")
+@pytest.mark.usefixtures("mamba_ssm_package")
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("present", [ALL, BARE])
 def test_mamba_adapter_translates_layout_and_direction(present, reverse):

@@ -20,8 +20,9 @@ from scans import (  # noqa: F401  one_thread is an automatic fixture
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.scan import cpu, selective_scan, threads
-from models.scan.inputs import ScanInputs
+from models.scan import selective_scan
+from models.scan.cpu import backend, threads
+from models.scan.operands import ScanOperands
 
 # ---- Memory ----------------------------------------------------------------------------------------------------------
 
@@ -115,7 +116,7 @@ def test_blocks_shrink_when_there_are_more_threads_than_blocks(torch_threads):
     results = []
     for count, blocks in ((2, 2), (7, 8)):
         torch_threads(count)
-        assert cpu._Job(ScanInputs(*given.values(), True, False)).blocks == blocks
+        assert backend._Job(ScanOperands(*given.values(), True, False)).blocks == blocks
         results.append(run(given, backend="numba", delta_softplus=True))
     assert torch.equal(results[0]["out"], results[1]["out"])
     assert_close(results[1], truth(given, delta_softplus=True), 2e-6)
@@ -151,12 +152,12 @@ def test_a_python_thread_may_call_it(torch_threads):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_may_call_it(torch_threads):
     torch_threads(2)
-    given = ScanInputs(*operands((1, 64, 128, 16)).values(), True, False)
-    expected, _ = cpu.forward(given, False)  # torch's threads exist now, and will not in the child
+    given = ScanOperands(*operands((1, 64, 128, 16)).values(), True, False)
+    expected, _ = backend.forward(given, False)  # torch's threads exist now, and will not in the child
 
     def child():
-        assert cpu._Job(given).threads == 2
-        out, _ = cpu.forward(given, False)
+        assert backend._Job(given).threads == 2
+        out, _ = backend.forward(given, False)
         assert torch.equal(out, expected)
 
     process = multiprocessing.get_context("fork").Process(target=child)
@@ -170,7 +171,7 @@ def test_a_forked_child_may_call_it(torch_threads):
 
 @needs_numba
 def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch):
-    from models.scan import kernels
+    from models.scan.cpu import kernels
 
     def cfunc(signature, cache=False):
         if cache:

@@ -23,8 +23,9 @@ from scans import (  # noqa: F401  one_thread is an automatic fixture
 )
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.scan import available, bidirectional_scan, fused, selective_scan
-from models.scan.inputs import ScanInputs
+from models.scan import available, bidirectional_scan, selective_scan
+from models.scan.operands import ScanOperands
+from models.scan.triton import launch
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
@@ -103,23 +104,25 @@ def interpret(path):
     results = {}
     for name, (*_, segments) in CASES.items():
         tensors, how = given(name)
-        fused.WARPS_PER_PROCESSOR = segments * len(tensors["u"])  # of one processor; a sequence is one warp here
-        scan = ScanInputs(*tensors.values(), *how.values())
-        assert fused._Launch([scan], 32).segments == segments
+        launch.WARPS_PER_PROCESSOR = segments * len(tensors["u"])  # of one processor; a sequence is one warp here
+        scan = ScanOperands(*tensors.values(), *how.values())
+        assert launch._Launch([scan], 32).segments == segments
         results[name] = run(tensors, backend="triton", **how)
-    fused.WARPS_PER_PROCESSOR = 8  # two segments
+    launch.WARPS_PER_PROCESSOR = 8  # two segments
     with FlopCounterMode(display=False) as counter:
         results |= {name: run_both(both_directions(present)) for name, present in PAIRS.items()}
     results["flops"] = torch.tensor(counter.get_total_flops())
     tensors, how = given("segments")
     tensors["delta"][0, 21] = float("nan")
     results["nan"] = selective_scan(**tensors, backend="triton", **how)
-    first, second = (tensors.values() for tensors in both_directions(BARE, (1, 3, 2, 1)))
-    pairs = [[t.requires_grad_() for t in pair if t is not None] for pair in zip(first, second, strict=True)]
-    torch.library.opcheck(torch.ops.dim.bidirectional_scan.default, (*pairs, True, True))
+    options = (True, True, "triton", True)
+    first, second = both_directions(BARE, (1, 3, 2, 1))
+    second.pop("z")
+    both = [None if t is None else t.requires_grad_() for t in (*first.values(), *second.values())]
+    torch.library.opcheck(torch.ops.dim.selective_scan.default, (*both, *options))
     one = [None if t is None else t.requires_grad_() for t in operands((1, 3, 2, 1), ALL - {"D"}).values()]
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(torch.ops.dim.selective_scan.default, (*one, True, True, "triton", True), test_utils=checks)
+    torch.library.opcheck(torch.ops.dim.selective_scan.default, (*one, *[None] * 7, *options), test_utils=checks)
     torch.save(results, path)
 
 
@@ -204,7 +207,7 @@ def test_compilers_see_both_directions():
 def test_without_a_gpu_the_backend_says_why():
     if not torch.cuda.is_available():
         assert available()["triton"] == "torch sees no CUDA device"
-    assert fused.unsupported(torch.device("cuda"), torch.float64).startswith("its state is float32")
+    assert launch.unsupported(torch.device("cuda"), torch.float64).startswith("its state is float32")
     with pytest.raises(ValueError, match="'triton' cannot run here: it runs on CUDA tensors, not on cpu; choose from"):
         selective_scan(**operands((1, 4, 4, 4)), backend="triton")
 
@@ -218,18 +221,18 @@ def compiled(name, capability, dtype, width, **constants):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from models.scan import triton_backward, triton_forward
+    from models.scan.triton import backward, forward, tiles
 
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("kernels are interpreted")
-    direction = triton_forward.Operands(*[f"*{dtype}"] * 2, "*fp32", *[f"*{dtype}"] * 2, "*fp32", "*fp32")
-    gradients = triton_backward.Gradients(*[f"*{dtype}"] * 2, *["*fp32"] * 4, f"*{dtype}", "*fp32")
-    pointers = {"z": f"*{dtype}", "out": f"*{dtype}", "dout": f"*{dtype}", "kept": "*fp32", "ends": "*fp32"}
-    pointers["waiting"] = "*fp32"
+    direction = tiles.Operands(*[f"*{dtype}"] * 2, "*fp32", *[f"*{dtype}"] * 2, "*fp32", "*fp32")
+    gradients = backward.GradientBuffers(*[f"*{dtype}"] * 2, *["*fp32"] * 4, f"*{dtype}", "*fp32")
+    pointers = dict.fromkeys(("z", "out", "dout"), f"*{dtype}")
+    pointers |= dict.fromkeys(("chunk_states", "token_states", "carries"), "*fp32")
     types = {"first": direction, "second": direction, "gradients": gradients, **pointers}
-    types["pitch"] = triton_forward.Pitches(*["i32"] * len(triton_forward.Pitches._fields))
-    constants |= {"STATES": 16, "CHUNK": fused.CHUNK, "WIDTH": width, "SOFTPLUS": True, "REVERSE": False}
-    kernel = getattr(triton_forward if name == "forward" else triton_backward, name)
+    types["pitch"] = tiles.Pitches(*["i32"] * len(tiles.Pitches._fields))
+    constants |= {"STATES": 16, "CHUNK": launch.CHUNK, "WIDTH": width, "SOFTPLUS": True, "REVERSE": False}
+    kernel = getattr(forward if name == "forward" else backward, name)
     signature = {p: "constexpr" if p in constants else types.get(p, "i32") for p in kernel.arg_names}
     source = ASTSource(kernel, signature=signature, constexprs=constants)
     options = {"num_warps": width // 32, "enable_fp_fusion": True}
@@ -259,7 +262,7 @@ def registers_and_stack(usage):
     ("capability", "dtype", "read_out"), [(80, "fp32", True), (90, "bf16", True), (90, "fp32", False)]
 )
 def test_forward_keeps_states_in_registers(capability, dtype, read_out):
-    usage, code = compiled("forward", capability, dtype, fused.FORWARD_WIDTH, READ_OUT=read_out, KEEP=read_out)
+    usage, code = compiled("forward", capability, dtype, launch.FORWARD_WIDTH, READ_OUT=read_out, KEEP=read_out)
     registers, stack = registers_and_stack(usage)
     assert registers <= 128  # sixteen warps on a processor
     assert stack == 0
@@ -268,9 +271,9 @@ def test_forward_keeps_states_in_registers(capability, dtype, read_out):
 
 
 @needs_triton
-@pytest.mark.parametrize(("name", "capability", "dtype"), [("hand_over", 80, "bf16"), ("backward", 90, "bf16")])
+@pytest.mark.parametrize(("name", "capability", "dtype"), [("adjoint_carry", 80, "bf16"), ("backward", 90, "bf16")])
 def test_backward_shuffles_only_to_sum_over_channels(name, capability, dtype):
-    usage, code = compiled(name, capability, dtype, fused.BACKWARD_WIDTH)
+    usage, code = compiled(name, capability, dtype, launch.BACKWARD_WIDTH)
     registers, stack = registers_and_stack(usage)
     assert registers <= 200  # ten warps on a processor
     assert stack < 16 * 4  # less than one of its rows of states: some versions of the assembler leave a few words there

@@ -22,7 +22,8 @@ def test_dim_sizes_are_those_of_table_1():
 
 def test_dit_sizes_are_those_of_peebles_and_xie():
     published = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
-    assert {s: (r.dit, r.width, r.heads) for s, r in SIZES.items() if s in published} == published
+    models = {size: spec(f"DiT-{size}/2") for size in published}
+    assert {size: (model.depth, model.width, model.heads) for size, model in models.items()} == published
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -203,7 +203,7 @@ def test_a_clip_goes_through_the_image_models_blocks_frame_by_frame_and_position
         assert torch.allclose(clips(x, t, y), expected, atol=1e-5)
 
 
-def test_images_weights_load_into_video_where_that_is_asked_and_lack_nothing_but_frame_positions():
+def test_images_weights_load_into_video_where_that_is_requested_and_lack_nothing_but_frame_positions():
     images, clips = randomised("DiM-N/4"), create_model("DiM-N/4-video", SIDE, **SMALL)
     table = clips.temp_embed.clone()
     with pytest.raises(ValueError, match=r"1 missing: temp_embed$"):
@@ -355,10 +355,10 @@ def test_a_fresh_model_gives_zeros_and_keeps_the_state_space_of_every_mixer(name
     model = create_model(name, SIDE, **SMALL)
     with torch.no_grad():
         assert not model(*inputs(joint=1)).any()
-    timescales = [p for key, p in model.named_parameters() if "dt_proj" in key and key.endswith("bias")]
+    step_sizes = [p for key, p in model.named_parameters() if "dt_proj" in key and key.endswith("bias")]
     mixers = 0 if name.startswith("DiT") else 2 * len(model.blocks) * (2 if name.endswith("both") else 1)
-    assert len(timescales) == mixers
-    assert all(1e-3 * 0.99 <= F.softplus(bias).min() <= F.softplus(bias).max() <= 0.1 * 1.01 for bias in timescales)
+    assert len(step_sizes) == mixers
+    assert all(1e-3 * 0.99 <= F.softplus(bias).min() <= F.softplus(bias).max() <= 0.1 * 1.01 for bias in step_sizes)
 
 
 @pytest.mark.parametrize("name", ARRANGED)

@@ -10,8 +10,6 @@ from harness.core.paths import PROJECT
 
 BASELINE, CHALLENGER = "DiT", "DiM"
 """The two families that the paper compares."""
-COUNTERPARTS = {CHALLENGER: BASELINE}
-"""The family that another is compared with."""
 
 IMAGES = ("fid", "sfid", "is", "precision", "recall")
 """Quality columns of the tables of images."""
@@ -106,9 +104,3 @@ def printed(number: int) -> tuple[dict[str, str], ...]:
     path = PROJECT / "published" / table_spec(number).csv
     with path.open(newline="", encoding="utf-8") as file:
         return tuple(csv.DictReader(file))
-
-
-def counterpart(model: str) -> str | None:
-    """The public name of the model of the catalogue that a model is compared with, of its size and patch, if any."""
-    family, dash, rest = model.partition("(")[0].removesuffix("-matched").partition("-")
-    return f"{COUNTERPARTS[family]}{dash}{rest}" if family in COUNTERPARTS else None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeVar
 
 from harness.core.provenance import Provenance
+from models.families import implementations
 
 SCHEMA = 1
 VERDICTS = ("ok", "oom", "unsupported", "estimated", "error")
@@ -115,24 +116,33 @@ class CostRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryRecord(Record):
+class RunRecord(Record):
+    """What is of a run of a network: of its workload, and of how the mixer of its family is run."""
+
+    KEY = ("model", "resolution", "frames", "joint_images", "batch", "action", "dtype", "checkpointing")
+
+    @classmethod
+    def key_of(cls, quantity: str, workload: Mapping[str, Any]) -> Key:
+        """The key, and the implementation of the mixer under its family's name for it."""
+        ways = {name: workload[name] for name in implementations() if name in workload}
+        return super().key_of(quantity, workload) + tuple(ways.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryRecord(RunRecord):
     """A predicted peak of memory, in bytes."""
 
-    KEY = (
-        "model", "resolution", "frames", "joint_images", "batch", "action", "dtype", "attention", "scan",
-        "checkpointing",
-    )  # fmt: skip
     QUANTITIES: ClassVar = ("peak_memory",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatencyRecord(Record):
+class LatencyRecord(RunRecord):
     """The time of a step on a device, in seconds, with its peak of memory among `parts`."""
 
-    KEY = (*MemoryRecord.KEY, "device")
+    KEY = (*RunRecord.KEY, "device")
+    QUANTITIES: ClassVar = ("latency",)
     PROTOCOL: ClassVar = ("rounds", "warmup")
     """How it was timed: records of two protocols do not replace each other, and are not compared."""
-    QUANTITIES: ClassVar = ("latency",)
 
 
 @dataclass(frozen=True, kw_only=True)

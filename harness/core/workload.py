@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from models import ModelSpec, spec
+from models.families import named
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """One question: this model, at this resolution in pixels, on a batch of so many. Its fields key a record."""
+    """One question: this model, at this resolution in pixels, on a batch of so many. Its fields key a record.
+
+    `implementation` is one of the family's ways of running its mixer (`--attention` of DiT, `--scan` of DiM), its
+    default if not given. Whether this machine has it is checked where the network is built. Raises ValueError, naming
+    the field and the choices, for what no model can do.
+    """
 
     spec: ModelSpec
     resolution: int
     batch: int = 1
     action: str = "forward"
     dtype: str = "float32"
-    attention: str = "sdpa"
-    scan: str = "auto"
+    implementation: str = ""
     checkpointing: bool = False
     joint_images: int = 0  # single frames beside each clip, in training
 
@@ -30,15 +35,26 @@ class Workload:
         for field, choices in CHOICES.items():
             if getattr(self, field) not in choices:
                 raise ValueError(f"unknown {field} {getattr(self, field)!r}; choose from {', '.join(choices)}")
+        ways = named(self.spec.family).implementations
+        if ways and not self.implementation:
+            object.__setattr__(self, "implementation", ways.default)
+        if self.implementation and not ways:
+            raise ValueError(f"{self.spec.family} has one implementation only, not {self.implementation!r}")
         if self.batch < 1:
             raise ValueError(f"batch must be a positive integer, not {self.batch!r}")
         if self.joint_images and (self.action != "train" or not self.spec.frames):
-            raise ValueError(f"joint images are learnt beside clips, not in {self.action} of {self.spec.name}")
+            raise ValueError(f"joint images are trained beside clips, not in {self.action} of {self.spec.name}")
 
     @property
     def unit(self) -> str:
         """What the batch counts: image or clip."""
         return "clip" if self.spec.frames else "image"
+
+    @property
+    def mixer(self) -> str:
+        """How the mixer is run, in words: "sdpa attention", "auto scan"; empty where there is one way."""
+        ways = named(self.spec.family).implementations
+        return ways.words(self.implementation) if ways else ""
 
     def key(self) -> dict[str, object]:
         """What a count depends on, as it stands in a record."""
@@ -54,14 +70,14 @@ class Workload:
 
     def settings(self) -> dict[str, object]:
         """What a measurement of time or memory depends on: the key, and how the network is run."""
-        mixer = {"attention": self.attention} if self.spec.family == "DiT" else {"scan": self.scan}
+        ways = named(self.spec.family).implementations
+        mixer = {ways.field: self.implementation} if ways else {}
         return {**self.key(), "dtype": self.dtype, **mixer, "checkpointing": self.checkpointing}
 
 
 CHOICES = {
     "action": ("forward", "sample", "train"),
     "dtype": ("float32", "bfloat16"),
-    "attention": ("sdpa", "naive"),
 }
 
 PRESETS: dict[str, dict[str, object]] = {
@@ -82,16 +98,20 @@ def runs(
     base: Sequence[Workload],
     actions: Sequence[str] = ("forward",),
     dtypes: Sequence[str] = ("float32",),
-    attentions: Sequence[str] = ("sdpa",),
-    scans: Sequence[str] = ("auto",),
+    implementations: Mapping[str, Sequence[str]] | None = None,
     checkpointing: bool = False,
 ) -> list[Workload]:
-    """Each workload in every way of running it, once; attention varies for DiT only, the scan for DiM only."""
+    """Each workload in every way of running it, once.
+
+    `implementations` gives names by their field, as {"attention": ["sdpa", "naive"], "scan": ["auto"]}; a model varies
+    over those of its own family, and runs in the default where there are none.
+    """
     found = []
     for w in base:
-        mixers = [(a, "auto") for a in attentions] if w.spec.family == "DiT" else [("sdpa", s) for s in scans]
-        for action, dtype, (attention, scan) in itertools.product(actions, dtypes, mixers):
-            how: dict[str, Any] = {"action": action, "dtype": dtype, "attention": attention, "scan": scan}
+        ways = named(w.spec.family).implementations
+        names = (implementations or {}).get(ways.field, (ways.default,)) if ways else ("",)
+        for action, dtype, name in itertools.product(actions, dtypes, names):
+            how: dict[str, Any] = {"action": action, "dtype": dtype, "implementation": name}
             found.append(dataclasses.replace(w, **how, checkpointing=checkpointing))
     return list(dict.fromkeys(found))
 
@@ -102,4 +122,4 @@ def preset(name: str) -> list[Workload]:
         raise ValueError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
     flags: dict[str, Any] = PRESETS[name]
     base = [Workload(spec=spec(m), resolution=r) for m, r in itertools.product(flags["model"], flags["res"])]
-    return runs(base, flags["action"], flags["dtype"], flags["attention"])
+    return runs(base, flags["action"], flags["dtype"], flags)

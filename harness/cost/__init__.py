@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from harness.cost.analytic import analytic, crossover, equal_macs_depth, rivals
 from harness.cost.conventions import CONVENTIONS, FORMULAS, Convention
-from harness.cost.operations import MAC_KINDS, Cost, Op
+from harness.cost.operations import Cost
+from models.operations import MAC_KINDS, Op
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -26,8 +26,7 @@ from harness.core.workload import Workload
 from harness.cost.analytic import analytic
 from harness.cost.memory import predict
 from harness.cost.step import NETWORK_PASSES, configure, step_of
-from models import ModelSpec, create_model
-from models.scan import resolve
+from models import ModelSpec, create_model, families
 
 OOM_MARKS = ("out of memory", "can't allocate memory", "Unable to allocate")
 KILLED = -9  # what the kernel's own out-of-memory killer leaves behind
@@ -44,7 +43,7 @@ class Found:
     peak_bytes: int | None = None
     joules: float | None = None
     device: str = ""
-    scan: str = ""
+    resolved: str = ""  # what the workload's implementation stood for, where its name does not say it
 
 
 def measure(
@@ -56,6 +55,7 @@ def measure(
     """
     question = {
         "workload": asdict(workload), "device": device, "rounds": rounds, "warmup": warmup, "limit_bytes": limit_bytes,
+        "family": families.reference(families.named(workload.spec.family)), "path": sys.path,
     }  # fmt: skip
     try:
         child = subprocess.run(
@@ -92,10 +92,11 @@ def run(workload: Workload, device: str, rounds: int, warmup: int) -> Found:
     with _energy(device) as joules:
         samples = [timed(step) for _ in range(rounds)]
     peak = _cuda_peak(step) if device == "cuda" else sum(kept.values()) + _cpu_peak(step)
-    scan = resolve(workload.scan, device, torch.float32) if workload.spec.family == "DiM" else ""
+    ways = families.named(workload.spec.family).implementations
+    resolved = ways.resolve(workload.implementation, device) if ways and ways.resolve else ""
     spent = joules()
     per_step = None if spent is None else spent / rounds
-    return Found("ok", "", warmups, samples, peak, per_step, describe(device), scan)
+    return Found("ok", "", warmups, samples, peak, per_step, describe(device), resolved)
 
 
 def _seconds(step: Callable[[], Any]) -> float:
@@ -172,7 +173,8 @@ def record(workload: Workload, found: Found, settings: dict[str, object]) -> Lat
         parts = {"peak_bytes": found.peak_bytes, "predicted_bytes": predicted, "flops": flops}
     if found.joules is not None:
         parts["joules"] = found.joules
-    scan = f"; scan: {found.scan}" if found.scan else ""
+    ways = families.named(workload.spec.family).implementations
+    resolved = f"; {ways.field}: {found.resolved}" if ways and found.resolved else ""
     return LatencyRecord(
         quantity="latency",
         value=statistics.median(found.samples) if found.samples else None,
@@ -184,7 +186,7 @@ def record(workload: Workload, found: Found, settings: dict[str, object]) -> Lat
         samples=found.samples,
         warmups=found.warmups,
         seed=0,
-        note=found.note or f"{found.device}{scan}",
+        note=found.note or f"{found.device}{resolved}",
         provenance=Provenance.here(str(settings["device"])),
     )
 
@@ -212,6 +214,8 @@ def _main() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_DATA, (question["limit_bytes"], question["limit_bytes"]))
+    sys.path += [entry for entry in question["path"] if entry not in sys.path]  # a family may be of a user's module
+    families.load(question["family"])
     fields = question["workload"]
     workload = Workload(**{**fields, "spec": ModelSpec(**fields["spec"])})
     try:

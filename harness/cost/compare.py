@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.records import Key, LatencyRecord, MemoryRecord, Record, of_kind, require_same
+from harness.core.records import Key, LatencyRecord, Record, RunRecord, of_kind, require_same
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.99
@@ -56,4 +56,4 @@ def compare(before: Iterable[Record], after: Iterable[Record]) -> list[dict[str,
 
 def _by_workload(records: Iterable[Record]) -> dict[Key, LatencyRecord]:
     """The last latency of each workload, whatever it was run on."""
-    return {MemoryRecord.key_of("latency", r.workload): r for r in of_kind(records, LatencyRecord)}
+    return {RunRecord.key_of("latency", r.workload): r for r in of_kind(records, LatencyRecord)}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.cost.operations import Cost, Op
-from models import ModelSpec
+from harness.cost.operations import Cost
+from models.operations import Op
 
 THOP_NORM_OPS = 2
 """thop counts two operations an element for a normalisation without weights, inside what it calls MACs."""
@@ -126,8 +126,3 @@ FORMULAS = (
         "the MLP (8LD²) and adaLN (6D²); N is the state, 16",
     ),
 )
-
-
-def formula_of(spec: ModelSpec) -> Formula:
-    """The expression that the paper gives for a model's family."""
-    return next(f for f in FORMULAS if f.name == spec.family)

@@ -16,10 +16,10 @@ from harness.core.workload import Workload
 from harness.cost import tools
 from harness.cost.analytic import analytic, crossover, rivals
 from harness.cost.conventions import Convention, thop_params
-from harness.cost.operations import Cost
+from harness.cost.operations import Cost, differences
 from harness.cost.published import published_costs
 from harness.cost.trace import count
-from models import ModelSpec, create_model, spec
+from models import ModelSpec, counterpart, create_model, spec
 
 
 def inputs_of(
@@ -37,17 +37,16 @@ def measure(workload: Workload, conventions: list[Convention]) -> Iterator[CostR
     """Records of one workload: its parameters, then its cost under each convention.
 
     The closed form is checked against the traced count, to the last multiply-add and parameter, before anything is
-    said; a tool's figure against the prediction from the same operations.
+    recorded; a tool's figure against the prediction from the same operations. Raises ValueError that names the
+    operations in which the two counts differ.
     """
     model_spec, resolution = workload.spec, workload.resolution
     here = Provenance.here("meta")
     model = create_model(model_spec, resolution, device="meta").eval()
     cost = analytic(model_spec, resolution, workload.batch)
     traced = count(model, *inputs_of(model_spec, resolution, workload.batch, "meta"))
-    same = (traced.by_module(), traced.elementwise_by_kind(), traced.params) == (
-        cost.by_module(), cost.elementwise_by_kind(), cost.params
-    )  # fmt: skip
-    assert same, f"the two counts of {model_spec.name} differ"
+    if found := differences(cost, traced):
+        raise ValueError(f"the two counts of {model_spec.name} differ: {'; '.join(found)}")
 
     key = workload.key()
     yield CostRecord(
@@ -154,27 +153,27 @@ def _uncounted(cost: Cost) -> str:
 
 
 def crossovers(specs: Iterable[ModelSpec]) -> list[CostRecord]:
-    """For each DiM beside its rival: the resolution above which it costs less (None: nowhere)."""
+    """For each model beside one of its counterpart's: the resolution above which it costs less (None: nowhere)."""
     chosen = list(dict.fromkeys(specs))
     return [
         CostRecord(
             quantity="crossover",
-            value=crossover(dim, dit),
+            value=crossover(one, other),
             unit="px",
             method="analytic",
-            workload={"model": dim.name, "against": dit.name},
+            workload={"model": one.name, "against": other.name},
             provenance=Provenance.here("none"),
         )
-        for dim, dit in itertools.product(chosen, chosen)
-        if rivals(dim, dit)
+        for one, other in itertools.product(chosen, chosen)
+        if rivals(one, other)
     ]
 
 
 def workloads_of_tables(tables: Iterable[int]) -> list[Workload]:
-    """The cells of the paper's efficiency tables, and of the DiT of the same size and patch beside each DiM."""
-    cells = published_costs(*tables)
-    names = [(name, resolution) for model, resolution in cells for name in (model.replace("DiM", "DiT"), model)]
-    return [Workload(spec=spec(name), resolution=resolution) for name, resolution in dict.fromkeys(names)]
+    """The cells of the paper's efficiency tables, and of its counterpart beside each DiM."""
+    cells = [(spec(name), resolution) for name, resolution in published_costs(*tables)]
+    beside = [(s, resolution) for one, resolution in cells for s in (counterpart(one) or one, one)]
+    return [Workload(spec=s, resolution=resolution) for s, resolution in dict.fromkeys(beside)]
 
 
 def measure_all(workloads: list[Workload], conventions: list[Convention]) -> list[CostRecord]:

@@ -24,7 +24,8 @@ from torch.utils.checkpoint import set_checkpoint_early_stop
 from harness.core.workload import Workload
 from harness.cost.step import configure, step_of
 from models import create_model
-from models.scan import naive
+from models.scan.custom_op import scans_of
+from models.scan.portable import naive
 
 CATEGORIES = ("weights", "optimizer and EMA", "gradients", "activations")
 
@@ -177,6 +178,6 @@ def inside(name: str, args: tuple) -> list[tuple[str, tuple[int, ...]]]:
     """float32 tensors that an operator takes for as long as it runs: those of the naive scan, of (B, L, E, S)."""
     if name not in naive.WORKSPACE or "naive" not in args or args[-1] is True:  # with states kept, they are a result
         return []
-    u, A = (args[0], args[2]) if name == "selective_scan" else (args[2], args[4])
-    states = [(what, (*u.shape, A.shape[1])) for what in naive.WORKSPACE[name]]
-    return [*states, ("sequences", (naive.SEQUENCES, *u.shape))]
+    (scan,) = scans_of(name, args)  # one direction a call
+    states = [(what, scan.sizes) for what in naive.WORKSPACE[name]]
+    return [*states, ("sequences", (naive.SEQUENCES, *scan.u.shape))]

@@ -1,41 +1,14 @@
-"""What a count is made of: operations, and the Cost that sums them."""
+"""What a count is made of: the Cost that sums operations, and how two counts of one model differ."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-MAC_KINDS = ("linear", "conv", "attention", "scan")
-"""Kinds with multiply-adds: products with weights, convolutions, QKᵀ and AV, the selective scan."""
-
-ELEMENTWISE_KINDS = ("norm", "activation", "gate")
-"""Kinds without: normalisations; SiLU, GELU, softmax, exp …; additions and multiplications of whole tensors."""
-
-KINDS = MAC_KINDS + ELEMENTWISE_KINDS
+from models.operations import MAC_KINDS, Op
 
 Key = TypeVar("Key")
-
-
-@dataclass(frozen=True)
-class Op:
-    """One line of arithmetic.
-
-    `macs`: multiply-adds. `elementwise`: results of elementwise work, never part of `macs`. `where`: the module that
-    runs it, block numbers replaced by `*`. `via`: how it is reached, which is what decides whether a counter sees it:
-    "module" (a submodule is called), "function" (a function of tensors), "kernel" (one fused operator).
-    `params`: parameters of the submodule behind it.
-    """
-
-    kind: str
-    macs: int
-    elementwise: int
-    where: str
-    via: str = "module"
-    params: int = 0
-
-    def __post_init__(self) -> None:
-        assert self.kind in KINDS, self.kind
 
 
 @dataclass(frozen=True)
@@ -78,7 +51,25 @@ class Cost:
         return {key: n for key, n in sums.items() if n}
 
 
-def _sums(ops: tuple[Op, ...], key: Callable[[Op], Key], amount: str) -> dict[Key, int]:
+def differences(one: Cost, other: Cost) -> list[str]:
+    """Where two counts of one model differ, a line each: which operation of which module, both amounts, by how much.
+
+    Multiply-adds and elementwise results are compared by module and kind, parameters in all. An operator that a count
+    names as uncounted is a difference, too.
+    """
+    pairs = []
+    for amount, unit in (("macs", "multiply-adds"), ("elementwise", "elementwise results")):
+        sides = [_sums(cost.ops, lambda op: (op.where, op.kind), amount) for cost in (one, other)]
+        for where, kind in dict.fromkeys([*sides[0], *sides[1]]):
+            n, m = (side.get((where, kind), 0) for side in sides)
+            pairs.append((f"{unit} of {kind} in {where or 'no module'}", n, m))
+    pairs.append(("parameters", one.params, other.params))
+    lines = [f"{what}: {n:,} {one.method}, {m:,} {other.method} ({m - n:+,})" for what, n, m in pairs if n != m]
+    uncounted = one.uncounted | other.uncounted
+    return lines + [f"{operator}: no rule counts it ({calls} calls)" for operator, calls in uncounted.items()]
+
+
+def _sums(ops: Iterable[Op], key: Callable[[Op], Key], amount: str) -> dict[Key, int]:
     totals: dict[Key, int] = {}
     for op in ops:
         totals[key(op)] = totals.get(key(op), 0) + getattr(op, amount)

@@ -6,13 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.layers import Attention
 from torch import Tensor
 
 from harness.core.workload import Workload
 from harness.cost.measure import inputs_of
 from models.denoiser import Denoiser
-from models.dim import BidirectionalMamba
 
 CFG_SCALE = 1.5
 EMA_DECAY = 0.9999
@@ -24,35 +22,40 @@ Mark = Callable[[Tensor, str, str], None]
 
 
 def configure(model: Denoiser, workload: Workload) -> None:
-    """Choose the attention and scan implementations and checkpointing that a workload names."""
+    """Choose the implementation of the mixers and the checkpointing that a workload names.
+
+    Raises ValueError, with the choices, for an unknown implementation.
+    """
     model.activation_checkpointing = workload.checkpointing
     model.train(workload.action == "train")
-    for module in model.modules():
-        if isinstance(module, Attention):
-            module.fused_attn = workload.attention == "sdpa"  # type: ignore[misc]
-        if isinstance(module, BidirectionalMamba):
-            module.scan_backend = workload.scan
+    if workload.implementation:
+        model.set_implementation(workload.implementation)
 
 
 def step_of(workload: Workload, model: Denoiser, device: str, mark: Mark | None = None) -> Callable[[], Any]:
-    """The step, ready to run any number of times. `mark(tensor, op, category)` hears of the tensors that it keeps."""
+    """The step, ready to run any number of times. `mark(tensor, op, category)` is called for tensors that it keeps."""
     mark = mark or (lambda tensor, op, category: None)
     precision = torch.autocast(device, torch.bfloat16, enabled=workload.dtype == "bfloat16")
     step = {"forward": _forward, "sample": _sample, "train": _train}[workload.action]
     return step(workload, model, device, precision, mark)
 
 
-def _forward(workload: Workload, model: Denoiser, device: str, precision, mark: Mark) -> Callable[[], Any]:
+def _forward(
+    workload: Workload, model: Denoiser, device: str, precision: torch.autocast, mark: Mark
+) -> Callable[[], Any]:
     inputs = inputs_of(workload.spec, workload.resolution, workload.batch, device)
 
     def step() -> Tensor:
         with torch.no_grad(), precision:
-            return model(*inputs)
+            out: Tensor = model(*inputs)
+        return out
 
     return step
 
 
-def _sample(workload: Workload, model: Denoiser, device: str, precision, mark: Mark) -> Callable[[], Any]:
+def _sample(
+    workload: Workload, model: Denoiser, device: str, precision: torch.autocast, mark: Mark
+) -> Callable[[], Any]:
     """One denoising step under classifier-free guidance: the batch is doubled inside the network."""
     inputs = inputs_of(workload.spec, workload.resolution, 2 * workload.batch, device)
 
@@ -63,7 +66,9 @@ def _sample(workload: Workload, model: Denoiser, device: str, precision, mark: M
     return step
 
 
-def _train(workload: Workload, model: Denoiser, device: str, precision, mark: Mark) -> Callable[[], Any]:
+def _train(
+    workload: Workload, model: Denoiser, device: str, precision: torch.autocast, mark: Mark
+) -> Callable[[], Any]:
     """Loss, gradients, AdamW, EMA, as in training but for the loss, a few latents beside the activations."""
     x, t, y = inputs_of(workload.spec, workload.resolution, workload.batch, device, workload.joint_images)
     keep = torch.zeros_like(y, dtype=torch.bool)

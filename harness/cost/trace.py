@@ -7,6 +7,7 @@ there, as the selective scan does. What has no formula is elementwise work (coun
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections import Counter
 
@@ -18,7 +19,9 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from harness.cost.kernels import traceable_kernels
-from harness.cost.operations import Cost, Op
+from harness.cost.operations import Cost
+from models.operations import Op
+from models.scan.custom_op import scans_of
 
 KIND_OF = {
     "mm": "linear", "addmm": "linear", "convolution": "conv", "_convolution": "conv",
@@ -132,7 +135,7 @@ def _is_composite(func) -> bool:
 def _inside(name: str, args: tuple) -> int:
     """Exponentials inside a fused operator: the scan's decay per state, attention's softmax."""
     if name == "selective_scan":
-        return args[0].numel() * args[2].shape[1]
+        return sum(math.prod(scan.sizes) for scan in scans_of(name, args))
     if "attention" in name:
         q, k = args[0], args[1]
         return q.numel() // q.shape[-1] * k.shape[-2]

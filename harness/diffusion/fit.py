@@ -26,7 +26,7 @@ from harness.diffusion.config import TrainConfig
 from harness.diffusion.process import linear_schedule, training_loss
 from models import ModelSpec
 from models.denoiser import Denoiser
-from models.scan import resolve
+from models.families import named
 
 LOG_EVERY = 20
 """Steps between looks at the losses: only then is the accelerator waited for."""
@@ -59,8 +59,9 @@ def set_precision(precision: str) -> None:
 
 
 def scan_backend(spec: ModelSpec, device: torch.device) -> str | None:
-    """What runs the selective scans of a model on this device, for the record; None for a DiT."""
-    return resolve("auto", device, torch.float32) if spec.family == "DiM" else None
+    """What runs the selective scans of a model on this device, for the record; None where it has none."""
+    ways = named(spec.family).implementations
+    return ways.resolve(ways.default, str(device)) if ways and ways.resolve and ways.field == "scan" else None
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -61,7 +61,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 class Claim:
     """One difference that the paper prints, and what was measured of it. Values are a side's, one a seed.
 
-    `kind` says which comparison it is of ("" at the paper's depth, "matched", "equal-macs", a family's trend).
+    `kind` says which comparison it is of ("" at the paper's depth, "matched", "equal-macs", "trend" …).
     `printed` is the sign of first minus second in the paper, 0 where it prints none. What the measured features have no
     counterpart of is not `supported`.
     """

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from harness.core.paper import COST_TABLES, TABLES, counterpart
+from harness.core.paper import COST_TABLES, TABLES
 from harness.core.records import CostRecord, Key, Record, latest, of_kind
 from harness.cost import CONVENTIONS
 from harness.cost.published import agrees, published_costs
 from harness.report.layout import Table, as_block
+from models import counterpart, spec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +100,7 @@ def table(number: int, records: Iterable[Record]) -> pd.DataFrame:
     known = single_images(records)
     rows = []
     for (model, resolution), cell in published_costs(number).items():
-        rival = counterpart(model) or model
+        rival = rival_of(model) or model
         for needed in (model, rival):
             if (needed, resolution) not in known:
                 raise ValueError(f"table {number}: no record of {needed} at {resolution} px")
@@ -145,12 +146,17 @@ def cost_table(number: int, records: Iterable[Record]) -> Table:
     return Table(name, title, data, [as_block(data)], table_notes(number), claim=_claim(data))
 
 
+def rival_of(model: str) -> str | None:
+    """The name of the model that one is compared with, by their public names; None where its family has none."""
+    rival = counterpart(spec(model))
+    return rival.name if rival else None
+
+
 def _claim(data: pd.DataFrame) -> list[str]:
     """At how many resolutions one family costs less than the other, where the paper prints both: as printed, recounted,
     in truth."""
     rows = {(row["model"], row["resolution"]): row for row in data.to_dict("records")}
-    rivals = {(model, pixels): (counterpart(model), pixels) for model, pixels in rows}
-    pairs = [(rows[other], rows[one]) for one, other in rivals.items() if other in rows]
+    pairs = [(rows[rival_of(model), r], row) for (model, r), row in rows.items() if (rival_of(model), r) in rows]
     if not pairs:
         return []
 

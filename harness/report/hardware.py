@@ -8,6 +8,7 @@ from typing import Any
 from harness.core.records import Key, LatencyRecord, MemoryRecord, Record, latest, of_kind
 from harness.core.workload import Workload, preset
 from harness.report.layout import Block
+from models.families import implementations
 
 SWEEP = "gpu-sweep"
 SWEEP_COMMAND = f"python -m harness.bench --preset {SWEEP}"
@@ -25,8 +26,8 @@ def key_of(workload: Mapping[str, Any]) -> Key:
 
 def columns_of(workload: Mapping[str, Any]) -> Fields:
     """The same as columns of a table."""
-    attention, scan = workload.get("attention"), workload.get("scan")
-    mixer = f"{attention} attention" if attention else f"{scan} scan" if scan else ""
+    run = [ways.words(workload[name]) for name, ways in implementations().items() if workload.get(name)]
+    mixer = next(iter(run), "")
     stated = {"frames": 0, "checkpointing": False, **workload, "mixer": mixer}
     return {name: stated[name] for name in RUN}
 
@@ -75,7 +76,7 @@ def by_resolution(rows: list[tuple[Fields, str]], caption: str) -> Block:
     columns = sorted({key["resolution"] for key, _ in rows})
     lines: dict[tuple[str, ...], dict[int, str]] = {}
     for key, cell in rows:
-        how = f"{key['mixer']}{', checkpointing' if key['checkpointing'] else ''}"
+        how = ", ".join(filter(None, (key["mixer"], "checkpointing" if key["checkpointing"] else "")))
         batch = f"{key['batch']} of {key['frames']} frames" if key["frames"] else str(key["batch"])
         line = (str(key["model"]), batch, key["action"], key["dtype"], how)
         lines.setdefault(line, {})[key["resolution"]] = cell

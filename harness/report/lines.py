@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.core.paper import COUNTERPARTS, TableSpec, printed
+from harness.core.paper import TableSpec, printed
 from harness.core.records import Record, ScoreRecord
 from harness.report.cells import NAMES, NOT_MADE, Cell, cell_of_row, evaluations, measured_columns
 from harness.suites.budget import exact_cost
+from models.families import FAMILIES
 
 if TYPE_CHECKING:
     from harness.suites.rows import Row, Suite
@@ -89,10 +90,14 @@ def _seeds(records: Iterable[ScoreRecord]) -> tuple[int, ...]:
     return tuple({training["seed"] for training in trainings if training.get("seed") is not None})
 
 
+def counterpart_of(family: str) -> str | None:
+    """The name of the family that one is compared with; None of a printed row, which has no family."""
+    return next((known.counterpart for known in FAMILIES if known.name == family), None)
+
+
 def rival(line: Line, lines: Sequence[Line]) -> Line | None:
     """The row of a contest that a row is compared with: of its family's counterpart, of its variant, else of none."""
-    counterpart = COUNTERPARTS.get(line.family)
-    others = [one for one in lines if one.contest == line.contest and one.family == counterpart]
+    others = [one for one in lines if one.contest == line.contest and one.family == counterpart_of(line.family)]
     exact = [one for one in others if one.variant == line.variant]
     plain = [one for one in others if not one.variant]
     return next(iter(exact or plain), None)

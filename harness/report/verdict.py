@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
-from harness.core.paper import BASELINE, CHALLENGER, COUNTERPARTS, TableSpec
+from harness.core.paper import BASELINE, CHALLENGER, TableSpec
 from harness.report.cells import COLUMNS, NAMES
 from harness.report.claims import METHOD, Claim, sentence, tally
-from harness.report.lines import Line, measured_name, rival
+from harness.report.lines import Line, counterpart_of, measured_name, rival
 
 PAIR = f"{CHALLENGER} and {BASELINE}"
 TREND, OF_COUNTERPART, JOINT = "trend", "trend of the counterpart", "joint"
@@ -81,7 +81,7 @@ def _at_depth(line: Line, other: Line) -> bool:
 
 def _trend(lines: Sequence[Line], columns: Iterable[str]) -> list[Claim]:
     """Each row that the paper prints against the one before it; and the same of the rows that these compare with."""
-    printed = [line for line in lines if line.printed and line.family in COUNTERPARTS]
+    printed = [line for line in lines if line.printed and counterpart_of(line.family)]
     claims = []
     for (before, after), column in itertools.product(itertools.pairwise(printed), columns):
         sign = _sign(after.printed.get(column), before.printed.get(column))

@@ -1,7 +1,6 @@
-"""The selective scan: one signature, several backends."""
+"""The selective scan: one operator, several backends. README.md derives it and says where to begin."""
 
-from .backends import available, resolve
-from .bidirectional import bidirectional_scan
-from .op import selective_scan
+from models.scan.backends import available, resolve
+from models.scan.custom_op import bidirectional_scan, selective_scan
 
 __all__ = ["available", "bidirectional_scan", "resolve", "selective_scan"]

@@ -1,30 +1,66 @@
-"""The table of backends: which run here, and which one a call gets.
+"""The backends of the scan: which run here, and which one a call gets."""
 
-A backend is a module with `missing() -> str`, the reason why it does not run on this machine or "";
-`unsupported(device, dtype) -> str`, the same for tensors of this kind; `states_shape(inputs)`; `forward` and
-`backward`, as documented in `reference`.
-"""
+from __future__ import annotations
 
-from types import ModuleType
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from . import chunked, cpu, fused, mamba, naive, reference
+from models.scan import mamba_ssm
+from models.scan.cpu import backend as cpu
+from models.scan.operands import Gradients, ScanOperands
+from models.scan.portable import chunked, naive, reference
+from models.scan.triton import launch
 
-# Fastest first: "auto" takes the first that runs.
-BACKENDS: dict[str, ModuleType] = {
-    "triton": fused,
-    "mamba_ssm": mamba,
+
+class Backend(Protocol):
+    """A module that runs the scan in one direction, with these functions; `portable.reference` is the model."""
+
+    def missing(self) -> str:
+        """The reason why it does not run on this machine, in one line, or ""."""
+
+    def unsupported(self, device: torch.device, dtype: torch.dtype) -> str:
+        """The reason why it does not take tensors of this kind, or ""."""
+
+    def states_shape(self, scan: ScanOperands) -> tuple[int, ...]:
+        """The shape of what `forward` keeps for `backward`."""
+
+    def forward(self, scan: ScanOperands, keep_states: bool) -> tuple[Tensor, Tensor]:
+        """Output (B, L, E) in u's dtype, and what `backward` starts from, empty unless kept."""
+
+    def backward(self, scan: ScanOperands, states: Tensor, dout: Tensor) -> Gradients:
+        """Gradients of the eight tensor operands."""
+
+
+class FusedBackend(Backend, Protocol):
+    """One that runs two opposite directions in one launch, too."""
+
+    def forward_both(self, scans: Sequence[ScanOperands], keep_states: bool) -> tuple[Tensor, Tensor]:
+        """The sum of both outputs, (B, L, E), and both `states_shape`s, stacked."""
+
+    def backward_both(self, scans: Sequence[ScanOperands], states: Tensor, dout: Tensor) -> Gradients:
+        """Gradients of the eight tensor operands, those of both directions stacked; z, which they share, has one."""
+
+
+BACKENDS: dict[str, Backend] = {
+    "triton": launch,
+    "mamba_ssm": mamba_ssm,
     "numba": cpu,
     "chunked": chunked,
     "reference": reference,
     "naive": naive,
 }
+"""Fastest first: "auto" takes the first that runs."""
+
+FUSED: dict[str, FusedBackend] = {"triton": launch}
+"""Those that run both directions in one launch."""
 
 
 def available() -> dict[str, str]:
     """For every backend "" if it runs on this machine, otherwise the reason in one line."""
-    return {name: module.missing() for name, module in BACKENDS.items()}
+    return {name: backend.missing() for name, backend in BACKENDS.items()}
 
 
 def resolve(backend: str, device: torch.device | str, dtype: torch.dtype) -> str:
@@ -47,5 +83,4 @@ def resolve(backend: str, device: torch.device | str, dtype: torch.dtype) -> str
 
 
 def _reason(name: str, device: torch.device, dtype: torch.dtype) -> str:
-    module = BACKENDS[name]
-    return module.unsupported(device, dtype) or module.missing()
+    return BACKENDS[name].unsupported(device, dtype) or BACKENDS[name].missing()

@@ -7,10 +7,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.core.paper import BASELINE
 from harness.core.paths import PROJECT
 from harness.data import EMBEDDED
 from harness.report.figures import style
+from models.families import FAMILIES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,14 +21,18 @@ SAMPLES = PROJECT / "samples"
 
 
 def sheets(folder: Path = SAMPLES) -> list[tuple[Path, dict[str, Any]]]:
-    """Grids of a folder with their settings: by data; clips alone before joint training, the baseline first."""
+    """Grids of a folder with their settings: by data; clips alone before joint training; by family."""
     found = []
     for grid in sorted(folder.rglob("grid.png")):
         settings = json.loads((grid.parent / "settings.json").read_text())
         found.append((grid, settings))
-    return sorted(
-        found, key=lambda pair: (pair[1]["data"], _joint(pair[0]), not pair[1]["model"].startswith(BASELINE), pair[0])
-    )
+    order = {family.name: place for place, family in enumerate(FAMILIES)}
+
+    def key(pair: tuple[Path, dict[str, Any]]) -> tuple[str, str, int, Path]:
+        grid, settings = pair
+        return settings["data"], _joint(grid), order.get(settings["model"].partition("-")[0], len(order)), grid
+
+    return sorted(found, key=key)
 
 
 def _joint(grid: Path) -> str:

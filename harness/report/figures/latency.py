@@ -7,14 +7,14 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from harness.core.paper import counterpart
 from harness.core.records import Record
 from harness.cost import crossover
 from harness.report.figures import style
 from harness.report.figures.cost import mark_crossovers
 from harness.report.hardware import ANY_GPU, SWEEP_COMMAND, Fields, is_gpu
 from harness.report.latency import figure_of, latency_rows
-from models import catalogue, spec
+from models import catalogue, counterpart, spec
+from models.families import named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,10 +55,11 @@ def _panel(axes: Axes, rows: list[Fields]) -> None:
         if row["verdict"] == "ok":
             lines.setdefault((row["model"], row["mixer"]), []).append((row["resolution"], row["ms"]))
         else:
-            failed.append(f"{row['model']}, {row['mixer']} at {row['resolution']} px: {figure_of(row, None)}")
+            what = ", ".join(filter(None, (row["model"], row["mixer"])))
+            failed.append(f"{what} at {row['resolution']} px: {figure_of(row, None)}")
     for (model, mixer), points in lines.items():
         look = style.look_of(model) | ({"linestyle": "--", "marker": "x"} if mixer.startswith("naive") else {})
-        axes.plot(*zip(*sorted(points), strict=True), **look, label=f"{model}, {mixer}")
+        axes.plot(*zip(*sorted(points), strict=True), **look, label=", ".join(filter(None, (model, mixer))))
     resolutions = sorted({row["resolution"] for row in rows})
     mark_crossovers(axes, _crossovers(model for model, _ in lines), resolutions[0], resolutions[-1])
     _mark_measured(axes, lines)
@@ -70,17 +71,18 @@ def _panel(axes: Axes, rows: list[Fields]) -> None:
 
 def _crossovers(models: Iterable[str]) -> dict[str, float]:
     """The resolution in pixels at which each model's exact cost falls to that of its counterpart, where it does."""
-    known = [model for model in dict.fromkeys(models) if model in catalogue()]
-    pairs = [(model, other) for model in known if (other := counterpart(model))]
-    found = {model: crossover(spec(model), spec(other)) for model, other in pairs}
-    return {model: pixels for model, pixels in found.items() if pixels}
+    known = [spec(model) for model in dict.fromkeys(models) if model in catalogue()]
+    pairs = [(model, rival) for model in known if (rival := counterpart(model))]
+    return {model.name: pixels for model, rival in pairs if (pixels := crossover(model, rival))}
 
 
 def _mark_measured(axes: Axes, lines: dict[tuple[str, str], list[tuple[int, float]]]) -> None:
-    """A ring where a model's measured line meets that of its counterpart with fused attention."""
+    """A ring where a model's measured line meets that of its counterpart in the counterpart's usual implementation."""
     for (model, _), points in lines.items():
-        rival = lines.get((counterpart(model) or "", "sdpa attention"))
-        where = crossing(sorted(points), sorted(rival)) if rival else None
+        rival = counterpart(spec(model.partition("(")[0]))
+        ways = named(rival.family).implementations if rival else None
+        beside = lines.get((rival.name, ways.words(ways.default) if ways else "")) if rival else None
+        where = crossing(sorted(points), sorted(beside)) if beside else None
         if where:
             colour = style.look_of(model)["color"]
             axes.plot(*where, marker="o", markersize=9, markerfacecolor="none", color=colour, linestyle="none")

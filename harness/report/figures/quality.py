@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.core.paper import CHALLENGER, TABLES
+from harness.core.paper import TABLES
 from harness.core.records import Record
 from harness.report.cells import cell_of_row, evaluations
 from harness.report.figures import style
 from harness.suites.budget import exact_cost
-from harness.suites.scales import CONTESTANTS, GUIDANCE
+from harness.suites.scales import GUIDANCE
+from models.families import FAMILIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,11 +23,9 @@ if TYPE_CHECKING:
     from harness.suites.rows import Suite
 
 LABELS = {"fid": "FID", "fd": "FD"}
-KINDS = (*CONTESTANTS, (CHALLENGER, "equal-macs"))
-"""Families and variants in the order of legends."""
 VARIANTS = {"": "", "matched": ", equal parameters", "equal-macs": ", equal MACs"}
-ASIDE = dict(zip(KINDS, ((1, 1), (1, 1), (1, -1), (-1, -1)), strict=True))
-"""On which side of its point the size of each kind is written (right, up): neighbours do not meet."""
+ASIDE = {"": (1, 1), "matched": (1, -1), "equal-macs": (-1, -1)}
+"""On which side of its point the size of a variant is written (right, up): neighbours do not meet."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,8 @@ def _draw(axes: Axes, chosen: Sequence[Point], x: Callable[[Point], float], labe
 
 
 def _kinds(chosen: Sequence[Point]) -> list[tuple[str, str]]:
-    return [kind for kind in KINDS if any(point.kind == kind for point in chosen)]
+    order = [(family.name, variant) for family in FAMILIES for variant in (*family.depths, "equal-macs")]
+    return [kind for kind in order if any(point.kind == kind for point in chosen)]
 
 
 def _name(kind: tuple[str, str]) -> str:
@@ -201,7 +201,7 @@ class AgainstCost:
         for kind in _kinds(chosen):
             _draw(axes, [point for point in chosen if point.kind == kind], x, _name(kind))
         for point in chosen:
-            right, up = ASIDE[point.kind]
+            right, up = ASIDE.get(point.variant, (-1, 1))
             where: dict[str, Any] = {"xytext": (3 * right, 3 * up), "textcoords": "offset points", "fontsize": 6}
             where |= {"ha": "left" if right > 0 else "right", "va": "bottom" if up > 0 else "top"}
             where["color"] = style.look(*point.kind)["color"]

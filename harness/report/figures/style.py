@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core.files import write_atomically
 from models import spec
+from models.families import FAMILIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
 COLUMN, PAGE = 3.4, 7.0
 """Widths in inches: of a column and of a page of two."""
 
-BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, GREY = (
-    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#666666",
+BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK, GREY = (
+    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#000000", "#666666",
 )  # fmt: skip
 """Okabe and Ito's palette (jfly.uni-koeln.de/color), and a grey."""
 
 KINDS = {("DiT", ""): (BLUE, "o", "-"), ("DiM", ""): (VERMILION, "s", "-"), ("DiM", "matched"): (GREEN, "^", "-.")}
 EQUAL_MACS = (PURPLE, "D", ":")
+OTHERS = ((ORANGE, "v"), (SKY, "P"), (BLACK, "X"), (YELLOW, "*"))
+"""Colours and markers of further families, in their order; a variant differs in its line."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -49,7 +52,12 @@ STYLE: dict[Any, Any] = {
 
 def look(family: str, variant: str = "") -> dict[str, Any]:
     """Colour, marker and line of a family and variant (`matched`, `equal-macs`), as arguments of `plot`."""
-    colour, marker, line = KINDS.get((family, variant), EQUAL_MACS)
+    further = [other.name for other in FAMILIES if (other.name, "") not in KINDS]
+    if family in further:
+        colour, marker = OTHERS[further.index(family) % len(OTHERS)]
+        line = {"": "-", "equal-macs": ":"}.get(variant, "-.")
+    else:
+        colour, marker, line = KINDS.get((family, variant), EQUAL_MACS)
     return {"color": colour, "marker": marker, "linestyle": line}
 
 

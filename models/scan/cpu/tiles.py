@@ -1,4 +1,4 @@
-"""What is done to one tile, STEPS tokens by LANES channels: into the recurrence, through it and out of it, both ways.
+"""The arithmetic of one tile, CHUNK tokens by LANES channels: discretisation, recurrence, read-out and their adjoints.
 
 The pointwise routines are called as `name((steps, ahead, sources, targets))`, see `lanes.pointwise`.
 """
@@ -9,7 +9,7 @@ from functools import partial
 from llvmlite import ir
 from numba.core import cgutils
 
-from .lanes import (
+from models.scan.cpu.lanes import (
     LN_2,
     Lanes,
     Register,
@@ -25,20 +25,22 @@ from .lanes import (
     sum_each,
 )
 
-GROUP = 4  # states that go through a tile together: few enough that in the adjoint all they need stays in reach
+GROUP = 4  # states that go through a tile together: so few that in the adjoint all they need stays in cache
 
 
-# ---- Into the recurrence and out of it -------------------------------------------------------------------------------
+# ---- Token by token: before the recurrence and after it --------------------------------------------------------------
 
 
-def _enter(activation: Callable, delta: Lanes, u: Lanes, bias: Lanes, D: Lanes) -> tuple[Lanes, Lanes, Lanes]:
-    """dt; x = dt u; and y as far as it is known."""
+def _discretise(
+    activation: Callable[[Lanes], Lanes], delta: Lanes, u: Lanes, bias: Lanes, D: Lanes
+) -> tuple[Lanes, Lanes, Lanes]:
+    """dt, x = dt u, and the skip D u, to which the read-out is added."""
     dt = activation(delta + bias)
     return dt, dt * u, D * u
 
 
 def _gate(z: Lanes, y: Lanes) -> Lanes:
-    """y silu(z). As silu is all of dout -> dy too, the way back uses it with dout for y."""
+    """y silu(z). The backward calls it with dout for y: dy = dout silu(z)."""
     return y * z * sigmoid(z)
 
 
@@ -48,31 +50,31 @@ def _gate_gradient(z: Lanes, dout: Lanes, y: Lanes) -> Lanes:
     return dout * y * s * (z - z * s + 1.0)
 
 
-def _leave(
-    slope: Callable,
-    *operands: Lanes,  # delta, u, bias, D: what went in
-) -> tuple[Lanes, Lanes, Lanes, Lanes]:
-    """du, ddelta, and the running sums dD and dbias. dx is the gradient of x = dt u, ddecay that of the exponent
-    log2(decay) / A, summed over the states."""
-    delta, u, bias, D, dt, dy, dx, ddecay, dD, dbias = operands
-    ddelta = (ddecay * LN_2 + dx * u) * slope(delta + bias)
+def _input_gradients(slope: Callable[[Lanes], Lanes | float], *operands: Lanes) -> tuple[Lanes, Lanes, Lanes, Lanes]:
+    """du, ddelta, and the running sums dD and dbias.
+
+    dx is the gradient of x = dt u; ddt the one that reaches dt through the decays 2^(dt A / ln 2), still to be
+    multiplied by ln 2.
+    """
+    delta, u, bias, D, dt, dy, dx, ddt, dD, dbias = operands
+    ddelta = (ddt * LN_2 + dx * u) * slope(delta + bias)
     return dx * dt + D * dy, ddelta, dD + dy * u, dbias + ddelta
 
 
-enter = pointwise(partial(_enter, lambda raw: raw), prefetched=2)
-enter_softplus = pointwise(partial(_enter, softplus), prefetched=2)
+discretise = pointwise(partial(_discretise, lambda raw: raw), prefetched=2)
+discretise_softplus = pointwise(partial(_discretise, softplus), prefetched=2)
 copy = pointwise(lambda row: row, prefetched=1)
 gate = pointwise(_gate, prefetched=2)
 gate_gradient = pointwise(_gate_gradient)
-leave = pointwise(partial(_leave, lambda raw: 1.0))
-leave_softplus = pointwise(partial(_leave, sigmoid))
+input_gradients = pointwise(partial(_input_gradients, lambda raw: 1.0))
+input_gradients_softplus = pointwise(partial(_input_gradients, sigmoid))
 
 
-# ---- Through the recurrence ------------------------------------------------------------------------------------------
+# ---- The recurrence --------------------------------------------------------------------------------------------------
 
 
 def _state_row(builder: ir.IRBuilder, t: ir.Value, n: int) -> ir.Value:
-    """The index of token t and state n among (STEPS, GROUP) rows."""
+    """The index of token t and state n among (CHUNK, GROUP) rows."""
     return builder.add(builder.mul(t, integer(GROUP)), integer(n))
 
 
@@ -84,13 +86,13 @@ def _scalar(builder: ir.IRBuilder, first: ir.Value, t: ir.Value, pitch: ir.Value
 def _emit_sweep(builder: ir.IRBuilder, arguments: tuple[ir.Value, ...], decay: Rows | None) -> None:
     *addresses, B, C, pitch, steps = arguments
     dt, x, y, A, h = (Rows(builder, address) for address in addresses)
-    rates = [A[n] for n in range(GROUP)]
+    A_rows = [A[n] for n in range(GROUP)]
     states = [Register(h[n]) for n in range(GROUP)]
     with cgutils.for_range(builder, steps, intp=steps.type) as loop:
         t = loop.index
         dt_t, x_t, y_t = dt[t], x[t], y[t]
-        for n, (rate, state) in enumerate(zip(rates, states, strict=True)):
-            decay_t = exp2(dt_t * rate)
+        for n, (A_n, state) in enumerate(zip(A_rows, states, strict=True)):
+            decay_t = exp2(dt_t * A_n)
             h_t = decay_t * state.get() + x_t * _scalar(builder, B, t, pitch, n)
             state.set(h_t)
             y_t = y_t + h_t * _scalar(builder, C, t, pitch, n)
@@ -107,30 +109,30 @@ def _emit_sweep(builder: ir.IRBuilder, arguments: tuple[ir.Value, ...], decay: R
 def sweep(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
     """(dt, x, y, A, h, B, C, pitch, steps): h = 2^(dt A) h + x B; y += h C; token after token, h in registers.
 
-    dt, x, y: rows (STEPS); A, h: rows (GROUP); B, C: GROUP floats a token, at a pitch."""
+    dt, x, y: rows (CHUNK); A, h: rows (GROUP); B, C: GROUP floats a token, at a pitch."""
     _emit_sweep(builder, arguments, None)
 
 
 @routine
 def sweep_and_keep(builder: ir.IRBuilder, decay: ir.Value, *arguments: ir.Value) -> None:
-    """`sweep` that keeps what the adjoint needs: decay of every token, rows (STEPS, GROUP), and the state before the
-    first and after every token, rows (1 + STEPS, GROUP) at h, of which the first GROUP are given."""
+    """`sweep` that keeps what the adjoint needs: decay of every token, rows (CHUNK, GROUP), and the state before the
+    first and after every token, rows (1 + CHUNK, GROUP) at h, of which the first GROUP are given."""
     _emit_sweep(builder, arguments, Rows(builder, decay))
 
 
 @routine
 def adjoint_sweep(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
-    """(dt, x, dy, dx, ddecay, A, dA, carry, h, decay, dB, dC, B, C, pitch, steps): g = carry + dy C, the gradient of
-    the state; carry = 2^(dt A) g; from the last token to the first; and all gradients that follow from g are added up.
+    """(dt, x, dy, dx, ddt, A, dA, carry, h, decay, dB, dC, B, C, pitch, steps): g = carry + dy C, the gradient of
+    the state; carry = 2^(dt A) g; from the last token to the first; and the gradients that follow from g are summed.
 
-    dB, dC: rows (STEPS, GROUP), still to be summed over their lanes. The rest as in `sweep_and_keep`."""
+    dB, dC: rows (CHUNK, GROUP), still to be summed over their lanes. The rest as in `sweep_and_keep`."""
     *addresses, B, C, pitch, steps = arguments
-    dt, x, dy, dx, ddecay, A, dA, carry, h, decay, dB, dC = (Rows(builder, address) for address in addresses)
+    dt, x, dy, dx, ddt, A, dA, carry, h, decay, dB, dC = (Rows(builder, address) for address in addresses)
     carries = [Register(carry[n]) for n in range(GROUP)]
     dA_tile = [Register(Lanes.zero(builder)) for _ in range(GROUP)]
     with cgutils.for_range(builder, steps, intp=steps.type) as loop:
         t = builder.sub(builder.sub(steps, loop.index), integer(1))
-        dt_t, x_t, dy_t, dx_t, ddecay_t = dt[t], x[t], dy[t], dx[t], ddecay[t]
+        dt_t, x_t, dy_t, dx_t, ddt_t = dt[t], x[t], dy[t], dx[t], ddt[t]
         for n in range(GROUP):
             before, after = _state_row(builder, t, n), _state_row(builder, t, n + GROUP)
             g = carries[n].get() + dy_t * _scalar(builder, C, t, pitch, n)
@@ -141,8 +143,8 @@ def adjoint_sweep(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
             carries[n].set(g)
             dexponent = g * h[before]
             dA_tile[n].set(dA_tile[n].get() + dexponent * dt_t)
-            ddecay_t = ddecay_t + dexponent * A[n]
-        dx[t], ddecay[t] = dx_t, ddecay_t
+            ddt_t = ddt_t + dexponent * A[n]
+        dx[t], ddt[t] = dx_t, ddt_t
     for n in range(GROUP):
         carry[n] = carries[n].get()
         dA[n] = dA[n] + dA_tile[n].get()
@@ -150,7 +152,7 @@ def adjoint_sweep(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
 
 @routine
 def sum_lanes(builder: ir.IRBuilder, rows: ir.Value, target: ir.Value, pitch: ir.Value, steps: ir.Value) -> None:
-    """(rows, target, pitch, steps): sum rows (STEPS, GROUP) over their lanes into GROUP floats a token, at a pitch."""
+    """(rows, target, pitch, steps): sum rows (CHUNK, GROUP) over their lanes into GROUP floats a token, at a pitch."""
     table = Rows(builder, rows)
     with cgutils.for_range(builder, steps, intp=steps.type) as loop:
         sums = sum_each([table[_state_row(builder, loop.index, n)] for n in range(GROUP)])

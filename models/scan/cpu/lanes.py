@@ -8,6 +8,9 @@ backwards, 0 where every step meets the same row. No fast-math flag but `contrac
 that NaN and infinity stay what they are and nothing is reordered.
 """
 
+# mypy: allow-untyped-calls
+# numba.core.cgutils has no annotations.
+
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +22,9 @@ from numba.extending import intrinsic
 
 LANES = 16  # float32 in a 512-bit register; LLVM splits the vector where registers are narrower
 ROW_BYTES = 4 * LANES
-STEPS = 16  # tokens in a tile: what is read, scanned and written before the next
+CHUNK = 16  # tokens that are read, scanned and written before the next: one state is kept for so many
+
+Addresses = list[tuple[ir.Value, ir.Value]]  # with their pitches
 
 _FLOAT, _INT32, _INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR, _INTEGERS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT32, LANES)
@@ -44,7 +49,7 @@ def integer(number: int) -> ir.Constant:
 class Lanes:
     """A vector of LANES float32, while its code is being emitted."""
 
-    def __init__(self, builder: ir.IRBuilder, value: ir.Value):
+    def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
         self.builder, self.value = builder, value
 
     @classmethod
@@ -115,6 +120,7 @@ def softplus(x: Lanes) -> Lanes:
 
 
 def sigmoid(x: Lanes) -> Lanes:
+    """1 / (1 + e^-x)."""
     t = _exp_minus_abs(x)
     return x.where("<", 0.0, t, 1.0) / (t + 1.0)
 
@@ -123,7 +129,7 @@ def sum_each(rows: Sequence[Lanes]) -> Lanes:
     """The sums over the lanes of LANES or fewer rows (a power of two of them), in the first lanes of the result."""
     builder, sums, lanes_each = rows[0].builder, list(rows), LANES
 
-    def fold(left: Lanes, right: Lanes) -> Lanes:
+    def add_neighbours(left: Lanes, right: Lanes) -> Lanes:
         """Sums of neighbouring lanes, those of left before those of right."""
         even, odd = (
             builder.shuffle_vector(left.value, right.value, ir.Constant(_INTEGERS, list(range(first, 2 * LANES, 2))))
@@ -133,7 +139,7 @@ def sum_each(rows: Sequence[Lanes]) -> Lanes:
 
     while lanes_each > 1:
         others = sums if len(sums) == 1 else sums[1::2]
-        sums = [fold(left, right) for left, right in zip(sums[0::2], others, strict=True)]
+        sums = [add_neighbours(left, right) for left, right in zip(sums[0::2], others, strict=True)]
         lanes_each //= 2
     return sums[0]
 
@@ -141,7 +147,7 @@ def sum_each(rows: Sequence[Lanes]) -> Lanes:
 class Rows:
     """Rows of lanes that follow each other from an address on."""
 
-    def __init__(self, builder: ir.IRBuilder, address: ir.Value):
+    def __init__(self, builder: ir.IRBuilder, address: ir.Value) -> None:
         self.builder, self.address = builder, address
 
     def __getitem__(self, index: ir.Value | int) -> Lanes:
@@ -158,7 +164,7 @@ class Rows:
 class Register:
     """A vector that lives through a loop: LLVM makes a register of the stack slot."""
 
-    def __init__(self, first: Lanes):
+    def __init__(self, first: Lanes) -> None:
         self.builder = first.builder
         self.slot = cgutils.alloca_once_value(self.builder, first.value)
 
@@ -170,12 +176,14 @@ class Register:
 
 
 def load(builder: ir.IRBuilder, address: ir.Value) -> Lanes:
+    """The row at this address."""
     value = builder.load(builder.inttoptr(address, _VECTOR.as_pointer()))
     value.align = 4
     return Lanes(builder, value)
 
 
 def store(row: Lanes, address: ir.Value) -> None:
+    """Write a row to this address."""
     row.builder.store(row.value, row.builder.inttoptr(address, _VECTOR.as_pointer())).align = 4
 
 
@@ -194,6 +202,7 @@ def broadcast(builder: ir.IRBuilder, address: ir.Value) -> Lanes:
 
 
 def prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Bring the cache line at this address near."""
     byte = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, _INT32, _INT32, _INT32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
@@ -227,18 +236,18 @@ def routine(emit: Callable[..., Any], result: Any = types.void) -> Any:
 
 def pointwise(function: Callable[..., Lanes | tuple[Lanes, ...]], prefetched: int = 0) -> Any:
     """Compile a function on Lanes into `name((steps, ahead, sources, targets))`, sources and targets being tuples of
-    (address, pitch). The first `prefetched` sources are fetched so many tiles ahead (-1: behind): the rows of a (L, E)
-    tensor lie kilobytes apart, where hardware does not foresee the next."""
+    (address, pitch). The first `prefetched` sources are prefetched from the chunk that lies `ahead` (-1: the one
+    before): the rows of a (L, E) tensor lie kilobytes apart, where hardware does not foresee the next."""
 
     @routine
-    def loop(builder: ir.IRBuilder, steps: ir.Value, ahead: ir.Value, sources: list, targets: list) -> None:
+    def loop(builder: ir.IRBuilder, steps: ir.Value, ahead: ir.Value, sources: Addresses, targets: Addresses) -> None:
         with cgutils.for_range(builder, steps, intp=_INT64) as step:
             read, write = (
                 [builder.add(first, builder.mul(step.index, pitch)) for first, pitch in rows]
                 for rows in (sources, targets)
             )
             for address, (_, pitch) in list(zip(read, sources, strict=True))[:prefetched]:
-                distance = builder.mul(builder.mul(pitch, ahead), integer(STEPS))
+                distance = builder.mul(builder.mul(pitch, ahead), integer(CHUNK))
                 prefetch(builder, builder.add(address, distance))
             results = function(*(load(builder, address) for address in read))
             for result, address in zip(results if isinstance(results, tuple) else (results,), write, strict=True):

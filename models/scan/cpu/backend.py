@@ -1,4 +1,4 @@
-"""The scan on CPUs: operands packed for the compiled kernels, which run on torch's threads. float32 inside."""
+"""The scan on CPUs, in float32: packs the operands for the compiled kernels, and runs these on torch's threads."""
 
 from functools import cache
 
@@ -6,23 +6,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import threads
-from .inputs import Gradients, ScanInputs
+from models.scan.cpu import threads
+from models.scan.operands import Gradients, ScanOperands
 
-WIDTH = 128  # channels in a work item, unless that makes fewer items than threads
+BLOCK = 128  # channels in a work item, unless that makes fewer items than threads
 CELLS_PER_THREAD = 1 << 16  # tokens x channels x states that are worth waking a thread for (some 20 microseconds)
 
 
 @cache
 def missing() -> str:
+    """Why it does not run on this machine, or ""."""
     try:
-        from . import kernels  # noqa: F401  numba takes a while to import, and is only needed once something runs
+        from models.scan.cpu import kernels  # noqa: F401  numba is slow to import, and only needed once a scan runs
     except ImportError as error:
         return f"numba cannot be imported ({error}); pip install numba"
     return ""
 
 
 def unsupported(device: torch.device, dtype: torch.dtype) -> str:
+    """Why it does not take such tensors, or ""."""
     if device.type != "cpu":
         return f"it runs on CPU tensors, not on {device.type}"
     if dtype == torch.float64:
@@ -30,25 +32,25 @@ def unsupported(device: torch.device, dtype: torch.dtype) -> str:
     return ""
 
 
-def states_shape(scan: ScanInputs) -> tuple[int, ...]:
-    """The state before every tile: (B, tiles, strips of channels, states, channels in a strip)."""
-    from .kernels import GROUP, STEPS
-    from .lanes import LANES
+def states_shape(scan: ScanOperands) -> tuple[int, ...]:
+    """The inter-chunk states: that before every chunk, (B, chunks, strips of channels, N, channels in a strip)."""
+    from models.scan.cpu.lanes import CHUNK, LANES
+    from models.scan.cpu.tiles import GROUP
 
     batch, length, channels, states = scan.sizes
-    return batch, -(-length // STEPS), -(-channels // LANES), -(-states // GROUP) * GROUP, LANES
+    return batch, -(-length // CHUNK), -(-channels // LANES), -(-states // GROUP) * GROUP, LANES
 
 
-def forward(scan: ScanInputs, keep_states: bool) -> tuple[Tensor, Tensor]:
+def forward(scan: ScanOperands, keep_states: bool) -> tuple[Tensor, Tensor]:
     """See `reference.forward`."""
     job = _Job(scan)
     out = job.sequence("out")
     states = job.packed("kept_states", torch.empty(states_shape(scan) if keep_states else 0))
     job.run(backward=False, keep_states=keep_states)
-    return job.unpad(out, scan.u), states
+    return job.unpad(out, scan.u).to(scan.u.dtype).contiguous(), states
 
 
-def backward(scan: ScanInputs, states: Tensor, dout: Tensor) -> Gradients:
+def backward(scan: ScanOperands, states: Tensor, dout: Tensor) -> Gradients:
     """See `reference.backward`."""
     job = _Job(scan)
     job.packed("kept_states", states)
@@ -59,11 +61,11 @@ def backward(scan: ScanInputs, states: Tensor, dout: Tensor) -> Gradients:
     dB = job.packed("dB", torch.empty(job.blocks, job.batch, job.length, job.states))
     dC = job.packed("dC", torch.empty(job.blocks, job.batch, job.length, job.states))
     dD = job.packed("dD", torch.zeros(job.batch, job.channels))
-    dbias = job.packed("ddelta_bias", torch.zeros(job.batch, job.channels))
+    ddelta_bias = job.packed("ddelta_bias", torch.zeros(job.batch, job.channels))
     job.run(backward=True)
-    # Each item has written a part of its own: summed here, in one order whatever thread took which item.
+    # Each work item has written a part of its own: summed here, in one order whatever thread took which item.
     dA = dA.sum(0).transpose(1, 2).reshape(job.channels, job.states)
-    gradients = (du, ddelta, dA, dB.sum(0), dC.sum(0), dD.sum(0), dz, dbias.sum(0))
+    gradients = (du, ddelta, dA, dB.sum(0), dC.sum(0), dD.sum(0), dz, ddelta_bias.sum(0))
     return tuple(
         None if operand is None or gradient is None else job.unpad(gradient, operand)
         for gradient, operand in zip(gradients, scan.tensors, strict=True)
@@ -71,32 +73,33 @@ def backward(scan: ScanInputs, states: Tensor, dout: Tensor) -> Gradients:
 
 
 class _Job:
-    """One call's operands, padded to whole registers, and what the threads are told about them (`kernels.JOB`)."""
+    """One call's operands, padded to whole vectors, and what the threads are given of them (`kernels.JOB`)."""
 
-    def __init__(self, scan: ScanInputs):
-        from . import kernels
-        from .lanes import LANES, LOG2_E
+    def __init__(self, scan: ScanOperands) -> None:
+        from models.scan.cpu import kernels
+        from models.scan.cpu.lanes import LANES, LOG2_E
+        from models.scan.cpu.tiles import GROUP
 
         self.kernels = kernels
         self.batch, self.length, channels, states = scan.sizes
         self.channels = -(-channels // LANES) * LANES
-        self.states = -(-states // kernels.GROUP) * kernels.GROUP
+        self.states = -(-states // GROUP) * GROUP
         cells = self.batch * self.length * self.channels * self.states
         self.threads = min(torch.get_num_threads(), max(1, cells // CELLS_PER_THREAD))
         total_strips = self.channels // LANES
-        self.strips = min(WIDTH // LANES, total_strips)
+        self.strips = min(BLOCK // LANES, total_strips)
         while self.strips > 1 and self.batch * -(-total_strips // self.strips) < self.threads:
             self.strips = -(-self.strips // 2)
         self.blocks = -(-total_strips // self.strips)
 
-        self.pointed_to: list[Tensor] = []
+        self.alive: list[Tensor] = []  # the tensors that the job points to must outlive the run
         self.fields = dict.fromkeys(kernels.JOB.names or (), 0)
         self.fields.update(items=self.batch * self.blocks, batch=self.batch, blocks=self.blocks)
         self.fields.update(strips=self.strips, total_strips=total_strips, length=self.length, states=self.states)
         self.fields.update(reverse=scan.reverse, softplus=scan.delta_softplus, gated=scan.z is not None)
 
-        rates = self._pad(scan.A.float() * LOG2_E, self.channels, self.states)
-        self.A = self.packed("A", rates.view(total_strips, LANES, self.states).transpose(1, 2).contiguous())
+        A = self._pad(scan.A.float() * LOG2_E, self.channels, self.states)
+        self.A = self.packed("A", A.view(total_strips, LANES, self.states).transpose(1, 2).contiguous())
         self.packed("B", self._pad(scan.B, self.batch, self.length, self.states))
         self.packed("C", self._pad(scan.C, self.batch, self.length, self.states))
         for name, tensor in (("D", scan.D), ("delta_bias", scan.delta_bias)):
@@ -113,8 +116,8 @@ class _Job:
         return tensor
 
     def sequence(self, name: str, given: Tensor | None = None) -> Tensor:
-        """Point to a (B, L, E) operand, copied only if it is not float32, neighbouring channels are not neighbours in
-        memory, or they do not fill whole registers; to a new one if none is given."""
+        """Point to a (B, L, E) operand; to a new one if none is given. It is copied only if it is not float32, if
+        neighbouring channels are not neighbours in memory, or if they do not fill whole vectors."""
         if given is None:
             tensor = torch.empty(self.batch, self.length, self.channels)
         else:
@@ -127,7 +130,8 @@ class _Job:
         return tensor
 
     def unpad(self, tensor: Tensor, like: Tensor) -> Tensor:
-        return tensor[tuple(slice(size) for size in like.shape)].to(like.dtype).contiguous()
+        """Without the padding, in the shape of `like`."""
+        return tensor if tensor.shape == like.shape else tensor[tuple(slice(size) for size in like.shape)]
 
     def run(self, backward: bool, keep_states: bool = False) -> None:
         """Run the compiled kernel on as many threads as torch uses."""
@@ -139,7 +143,7 @@ class _Job:
         threads.run(worker, record.ctypes.data, self.threads)
 
     def _point(self, name: str, tensor: Tensor) -> None:
-        self.pointed_to.append(tensor)  # it must outlive the run
+        self.alive.append(tensor)
         self.fields[name] = tensor.data_ptr()
 
     def _pad(self, tensor: Tensor, *shape: int) -> Tensor:

@@ -1,7 +1,7 @@
-"""The scan as it is first written: decays and states of every token in memory at once, tensors of (B, L, E, N).
+"""The scan with decays and states of every token in memory at once, as tensors of (B, L, E, N).
 
-What mamba_ssm's own reference does, and what a model without a fused kernel pays. Here to be compared with: "auto"
-never chooses it.
+What mamba_ssm's own reference does, and what a model without a fused kernel pays. It is here to be compared with:
+"auto" never chooses it.
 """
 
 import itertools
@@ -9,37 +9,39 @@ import itertools
 import torch
 from torch import Tensor
 
-from .inputs import Gradients, ScanInputs
+from models.scan.operands import Gradients, ScanOperands
 
 WORKSPACE = {
     "selective_scan": ("decays", "states"),
     "selective_scan_backward": ("decay gradients", "state gradients", "products with A"),
 }
-"""The tensors of (B, L, E, N) that an operator takes besides those kept for the backward."""
+"""The tensors of (B, L, E, N) that an operator allocates beside those kept for the backward."""
 
 SEQUENCES = 5
 """Tensors of (B, L, E) that it holds beside them."""
 
 
 def missing() -> str:
+    """Nothing: it runs on every machine."""
     return ""
 
 
 def unsupported(device: torch.device, dtype: torch.dtype) -> str:
+    """Nothing: it takes every device and dtype."""
     return ""
 
 
-def states_shape(scan: ScanInputs) -> tuple[int, ...]:
+def states_shape(scan: ScanOperands) -> tuple[int, ...]:
     """Decays and states of every token."""
     return 2, *scan.sizes
 
 
-def forward(scan: ScanInputs, keep_states: bool) -> tuple[Tensor, Tensor]:
+def forward(scan: ScanOperands, keep_states: bool) -> tuple[Tensor, Tensor]:
     """See `reference.forward`."""
     cast = scan.cast()
     kept = cast.u.new_empty(states_shape(scan))
     decay, h = kept
-    dt = cast.timestep()
+    dt = cast.step_size()
     torch.mul(dt.unsqueeze(-1), cast.A, out=decay).exp_()
     torch.mul((dt * cast.u).unsqueeze(-1), cast.B.unsqueeze(2), out=h)
     for before, t in _steps(scan):
@@ -48,7 +50,7 @@ def forward(scan: ScanInputs, keep_states: bool) -> tuple[Tensor, Tensor]:
     return cast.output(y).to(scan.u.dtype), kept if keep_states else kept.new_empty(0)
 
 
-def backward(scan: ScanInputs, states: Tensor, dout: Tensor) -> Gradients:
+def backward(scan: ScanOperands, states: Tensor, dout: Tensor) -> Gradients:
     """See `reference.backward`."""
     cast, dout = scan.cast(), dout.to(scan.state_dtype)
     decay, h = states
@@ -58,24 +60,19 @@ def backward(scan: ScanInputs, states: Tensor, dout: Tensor) -> Gradients:
     for before, t in reversed(_steps(scan)):
         g[:, before].addcmul_(decay[:, t], g[:, t])
     dC = (dy.unsqueeze(2) @ h).squeeze(2)
-    dB = ((cast.timestep() * cast.u).unsqueeze(2) @ g).squeeze(2)
+    dB = ((cast.step_size() * cast.u).unsqueeze(2) @ g).squeeze(2)
     dx = (g @ cast.B.unsqueeze(-1)).squeeze(-1)
     dexponent = decay * g
     for before, t in _steps(scan):
         dexponent[:, t].mul_(h[:, before])
     first = 0 if not scan.reverse else -1
-    dexponent[:, first] = 0
+    dexponent[:, first] = 0  # the state before the first token is zero
     ddt = (dexponent * cast.A).sum(-1)
-    dA = torch.einsum("blen,ble->en", dexponent, cast.timestep())
-    gradients = cast.gradients(dout, y, dx, ddt, dA, dB, dC)
-    return tuple(
-        None if g is None or t is None else g.to(t.dtype) for g, t in zip(gradients, scan.tensors, strict=True)
-    )
+    dA = torch.einsum("blen,ble->en", dexponent, cast.step_size())
+    return cast.gradients(dout, y, dx, ddt, dA, dB, dC)
 
 
-def _steps(scan: ScanInputs) -> list[tuple[int, int]]:
-    """(previous, this) token, in the order in which time runs."""
+def _steps(scan: ScanOperands) -> list[tuple[int, int]]:
+    """(previous, this) token, in the order of the scan."""
     order = range(scan.u.shape[1])
-    if scan.reverse:
-        order = order[::-1]
-    return list(itertools.pairwise(order))
+    return list(itertools.pairwise(reversed(order) if scan.reverse else order))

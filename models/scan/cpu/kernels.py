@@ -1,30 +1,33 @@
-"""The scan's loops over channels and time, compiled by numba; `cpu` packs the operands and runs them on threads.
+"""The scan's loops over channels and time, compiled by numba; `backend` packs the operands and runs them on threads.
 
-A job is cut into items, a batch entry times a block of channels. No two items write to the same place, so the result
-depends neither on which thread takes which item nor on how many threads there are. An item goes through time in tiles
-of STEPS tokens; within a tile, strip by strip of LANES channels; within a strip, GROUP states at a time.
+A job is cut into work items: a sequence of the batch times a block of channels. No two items write to the same place,
+so the result depends neither on which thread takes which item nor on how many threads there are. An item goes through
+time in chunks of CHUNK tokens; within a chunk, strip by strip of LANES channels, which is a tile; within a tile, GROUP
+states at a time.
 """
 
 import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, njit, types
+from numba import cfunc, njit, types
+from numba.np.numpy_support import carray
 
-from .lanes import ROW_BYTES, STEPS, routine
-from .tiles import (
+from models.scan.cpu.lanes import CHUNK, ROW_BYTES, routine
+from models.scan.cpu.tiles import (
     GROUP,
     adjoint_sweep,
     copy,
-    enter,
-    enter_softplus,
+    discretise,
+    discretise_softplus,
     gate,
     gate_gradient,
-    leave,
-    leave_softplus,
+    input_gradients,
+    input_gradients_softplus,
     sum_lanes,
     sweep,
     sweep_and_keep,
@@ -32,9 +35,9 @@ from .tiles import (
 
 # What the threads of a job share. SEQUENCES are (B, L, E) operands with their row and batch pitch in bytes; PACKED are
 # contiguous, with S strips and N states:
-#   A (S, N, LANES) times log2(e); B, C (B, L, N); D, delta_bias (E); kept_states (B, tiles, S, N, LANES);
+#   A (S, N, LANES) times log2(e); B, C (B, L, N); D, delta_bias (E); kept_states (B, chunks, S, N, LANES);
 #   dA (B, S, N, LANES); dB, dC (blocks, B, L, N); dD, ddelta_bias (B, E); scratch (threads, scratch_bytes).
-COUNTERS = ("next_item", "next_thread")  # they stand first
+COUNTERS = ("next_item", "next_thread")  # these stand first: `_start` counts on it
 SIZES = ("items", "batch", "blocks", "strips", "total_strips", "length", "states", "scratch_bytes")
 FLAGS = ("reverse", "softplus", "gated", "keep_states")
 PACKED = ("A", "B", "C", "D", "delta_bias", "kept_states", "dA", "dB", "dC", "dD", "ddelta_bias", "scratch")
@@ -44,13 +47,13 @@ JOB = np.dtype(
     + [(f"{name}_{pitch}_pitch", np.int64) for name in SEQUENCES for pitch in ("row", "batch")]
 )
 
-TILE_BYTES = STEPS * ROW_BYTES
+TILE_BYTES = CHUNK * ROW_BYTES
 GROUP_BYTES = GROUP * TILE_BYTES
-AHEAD, BEHIND = 1, -1  # where the next tile lies, for the prefetch
+AHEAD, BEHIND = 1, -1  # where the next chunk lies, for the prefetch
 
 
 def scratch_bytes(strips: int, states: int, backward: bool) -> int:
-    """What a thread needs for itself: a row of zeros, a row of state for every strip and state, and tiles."""
+    """The scratch memory of one thread: a row of zeros, a row of state for every strip and state, and tiles."""
     carried = ROW_BYTES * (1 + strips * states)
     if backward:  # six tiles a strip; decay, dB, dC and, with a token more, h
         return carried + 6 * strips * TILE_BYTES + 4 * GROUP_BYTES + GROUP * ROW_BYTES
@@ -58,20 +61,23 @@ def scratch_bytes(strips: int, states: int, backward: bool) -> int:
 
 
 @njit(error_model="numpy")
-def _rows(job, address, row_pitch, batch_pitch, batch, row, strip):
+def _rows(
+    job: Any, address: int, row_pitch: int, batch_pitch: int, batch: int, row: int, strip: int
+) -> tuple[int, int]:
     """(address, pitch) of a strip of a (B, L, E) operand, from a token on, in the direction of the scan."""
     return address + batch * batch_pitch + row * row_pitch + strip * ROW_BYTES, -row_pitch if job.reverse else row_pitch
 
 
 @njit(error_model="numpy")
-def _tile_at(job, tile):
-    """Where the tile begins, and how many tokens it has."""
-    first = tile * STEPS
-    return job.length - 1 - first if job.reverse else first, min(STEPS, job.length - first)
+def _chunk_at(job: Any, chunk: int) -> tuple[int, int]:
+    """The chunk's first token in the order of the scan, and how many tokens it has."""
+    first = chunk * CHUNK
+    return job.length - 1 - first if job.reverse else first, min(CHUNK, job.length - first)
 
 
 @njit(error_model="numpy")
-def _enter(job, batch, row, strip, steps, ahead, dt, x, y):
+def _discretise(job: Any, batch: int, row: int, strip: int, steps: int, ahead: int, dt: int, x: int, y: int) -> None:
+    """Fill the tiles dt, x and y of a strip."""
     sources = (
         _rows(job, job.delta, job.delta_row_pitch, job.delta_batch_pitch, batch, row, strip),
         _rows(job, job.u, job.u_row_pitch, job.u_batch_pitch, batch, row, strip),
@@ -80,31 +86,32 @@ def _enter(job, batch, row, strip, steps, ahead, dt, x, y):
     )
     targets = ((dt, ROW_BYTES), (x, ROW_BYTES), (y, ROW_BYTES))
     if job.softplus:
-        enter_softplus((steps, ahead, sources, targets))
+        discretise_softplus((steps, ahead, sources, targets))
     else:
-        enter((steps, ahead, sources, targets))
+        discretise((steps, ahead, sources, targets))
 
 
 @njit(error_model="numpy")
-def _forward_item(job, item, scratch):
+def _forward_item(job: Any, item: int, scratch: int) -> None:
+    """Scan a block of channels of one sequence."""
     batch, block = item // job.blocks, item % job.blocks
     first_strip = block * job.strips
     strips = min(job.strips, job.total_strips - first_strip)
-    states, tiles = job.states, (job.length + STEPS - 1) // STEPS
+    states, chunks = job.states, (job.length + CHUNK - 1) // CHUNK
     zeros, h = scratch, scratch + ROW_BYTES
     dt = h + strips * states * ROW_BYTES
     x, y = dt + TILE_BYTES, dt + 2 * TILE_BYTES
     BC_pitch = -4 * states if job.reverse else 4 * states
 
     copy((strips * states, 0, ((zeros, 0),), ((h, ROW_BYTES),)))
-    for tile in range(tiles):
-        row, steps = _tile_at(job, tile)
+    for chunk in range(chunks):
+        row, steps = _chunk_at(job, chunk)
         if job.keep_states:
-            kept = job.kept_states + ((batch * tiles + tile) * job.total_strips + first_strip) * states * ROW_BYTES
+            kept = job.kept_states + ((batch * chunks + chunk) * job.total_strips + first_strip) * states * ROW_BYTES
             copy((strips * states, 0, ((h, ROW_BYTES),), ((kept, ROW_BYTES),)))
         for s in range(strips):
             strip = first_strip + s
-            _enter(job, batch, row, strip, steps, AHEAD, dt, x, y)
+            _discretise(job, batch, row, strip, steps, AHEAD, dt, x, y)
             for n in range(0, states, GROUP):
                 A_n, h_n = job.A + (strip * states + n) * ROW_BYTES, h + (s * states + n) * ROW_BYTES
                 BC_n = 4 * ((batch * job.length + row) * states + n)
@@ -118,26 +125,27 @@ def _forward_item(job, item, scratch):
 
 
 @njit(error_model="numpy")
-def _backward_item(job, item, scratch):
+def _backward_item(job: Any, item: int, scratch: int) -> None:
+    """The gradients of a block of channels of one sequence, chunk by chunk from the scan's last to its first."""
     batch, block = item // job.blocks, item % job.blocks
     first_strip = block * job.strips
     strips = min(job.strips, job.total_strips - first_strip)
-    states, tiles = job.states, (job.length + STEPS - 1) // STEPS
+    states, chunks = job.states, (job.length + CHUNK - 1) // CHUNK
     zeros, carry = scratch, scratch + ROW_BYTES
     dt = carry + strips * states * ROW_BYTES
     x, y = dt + strips * TILE_BYTES, dt + 2 * strips * TILE_BYTES
-    dy, dx, ddecay = y + strips * TILE_BYTES, y + 2 * strips * TILE_BYTES, y + 3 * strips * TILE_BYTES
+    dy, dx, ddt = y + strips * TILE_BYTES, y + 2 * strips * TILE_BYTES, y + 3 * strips * TILE_BYTES
     decay = dt + 6 * strips * TILE_BYTES
     dB, dC, h = decay + GROUP_BYTES, decay + 2 * GROUP_BYTES, decay + 3 * GROUP_BYTES
     BC_pitch = -4 * states if job.reverse else 4 * states
 
     copy((strips * states, 0, ((zeros, 0),), ((carry, ROW_BYTES),)))
-    for tile in range(tiles - 1, -1, -1):
-        row, steps = _tile_at(job, tile)
+    for chunk in range(chunks - 1, -1, -1):
+        row, steps = _chunk_at(job, chunk)
         for s in range(strips):
             at = s * TILE_BYTES
-            _enter(job, batch, row, first_strip + s, steps, BEHIND, dt + at, x + at, y + at)
-            _enter_gradient(job, batch, row, first_strip + s, steps, zeros, dy + at, dx + at, ddecay + at)
+            _discretise(job, batch, row, first_strip + s, steps, BEHIND, dt + at, x + at, y + at)
+            _read_out_gradient(job, batch, row, first_strip + s, steps, zeros, dy + at, dx + at, ddt + at)
         for n in range(0, states, GROUP):
             BC_n = 4 * ((batch * job.length + row) * states + n)
             copy((steps * GROUP, 0, ((zeros, 0),), ((dB, ROW_BYTES),)))
@@ -147,22 +155,25 @@ def _backward_item(job, item, scratch):
                 A_n = job.A + (strip * states + n) * ROW_BYTES
                 dA_n = job.dA + ((batch * job.total_strips + strip) * states + n) * ROW_BYTES
                 carry_n = carry + (s * states + n) * ROW_BYTES
-                kept = job.kept_states + (((batch * tiles + tile) * job.total_strips + strip) * states + n) * ROW_BYTES
-                copy((GROUP, 0, ((kept, ROW_BYTES),), ((h, ROW_BYTES),)))
+                kept_row = ((batch * chunks + chunk) * job.total_strips + strip) * states + n
+                copy((GROUP, 0, ((job.kept_states + kept_row * ROW_BYTES, ROW_BYTES),), ((h, ROW_BYTES),)))
                 BC = (job.B + BC_n, job.C + BC_n, BC_pitch, steps)
                 sweep_and_keep((decay, dt + at, x + at, y + at, A_n, h, *BC))
-                tile_rows = (dt + at, x + at, dy + at, dx + at, ddecay + at)
+                tile_rows = (dt + at, x + at, dy + at, dx + at, ddt + at)
                 adjoint_sweep((*tile_rows, A_n, dA_n, carry_n, h, decay, dB, dC, *BC))
             dBC_n = 4 * (((block * job.batch + batch) * job.length + row) * states + n)
             sum_lanes((dB, job.dB + dBC_n, BC_pitch, steps))
             sum_lanes((dC, job.dC + dBC_n, BC_pitch, steps))
         for s in range(strips):
             at = s * TILE_BYTES
-            _leave(job, batch, row, first_strip + s, steps, dt + at, y + at, dy + at, dx + at, ddecay + at)
+            _input_gradients(job, batch, row, first_strip + s, steps, dt + at, y + at, dy + at, dx + at, ddt + at)
 
 
 @njit(error_model="numpy")
-def _enter_gradient(job, batch, row, strip, steps, zeros, dy, dx, ddecay):
+def _read_out_gradient(
+    job: Any, batch: int, row: int, strip: int, steps: int, zeros: int, dy: int, dx: int, ddt: int
+) -> None:
+    """Fill the tile dy of a strip, and clear those that its adjoint sums into, dx and ddt."""
     dout = _rows(job, job.dout, job.dout_row_pitch, job.dout_batch_pitch, batch, row, strip)
     if job.gated:
         z = _rows(job, job.z, job.z_row_pitch, job.z_batch_pitch, batch, row, strip)
@@ -170,11 +181,14 @@ def _enter_gradient(job, batch, row, strip, steps, zeros, dy, dx, ddecay):
     else:
         copy((steps, BEHIND, (dout,), ((dy, ROW_BYTES),)))
     copy((steps, 0, ((zeros, 0),), ((dx, ROW_BYTES),)))
-    copy((steps, 0, ((zeros, 0),), ((ddecay, ROW_BYTES),)))
+    copy((steps, 0, ((zeros, 0),), ((ddt, ROW_BYTES),)))
 
 
 @njit(error_model="numpy")
-def _leave(job, batch, row, strip, steps, dt, y, dy, dx, ddecay):
+def _input_gradients(
+    job: Any, batch: int, row: int, strip: int, steps: int, dt: int, y: int, dy: int, dx: int, ddt: int
+) -> None:
+    """Write dz, du and ddelta of a strip, and add its part to dD and ddelta_bias."""
     if job.gated:
         z = _rows(job, job.z, job.z_row_pitch, job.z_batch_pitch, batch, row, strip)
         dout = _rows(job, job.dout, job.dout_row_pitch, job.dout_batch_pitch, batch, row, strip)
@@ -190,57 +204,58 @@ def _leave(job, batch, row, strip, steps, dt, y, dy, dx, ddecay):
         (dt, ROW_BYTES),
         (dy, ROW_BYTES),
         (dx, ROW_BYTES),
-        (ddecay, ROW_BYTES),
+        (ddt, ROW_BYTES),
     )
     du = _rows(job, job.du, job.du_row_pitch, job.du_batch_pitch, batch, row, strip)
     ddelta = _rows(job, job.ddelta, job.ddelta_row_pitch, job.ddelta_batch_pitch, batch, row, strip)
     if job.softplus:
-        leave_softplus((steps, 0, (*sources, *sums), (du, ddelta, *sums)))
+        input_gradients_softplus((steps, 0, (*sources, *sums), (du, ddelta, *sums)))
     else:
-        leave((steps, 0, (*sources, *sums), (du, ddelta, *sums)))
+        input_gradients((steps, 0, (*sources, *sums), (du, ddelta, *sums)))
 
 
-def _emit_take(builder: ir.IRBuilder, counter: ir.Value) -> ir.Value:
+def _emit_fetch_add(builder: ir.IRBuilder, counter: ir.Value) -> ir.Value:
+    """Add one to the int64 at this address, atomically, and return what it was."""
     pointer = builder.inttoptr(counter, counter.type.as_pointer())
     return builder.atomic_rmw("add", pointer, ir.Constant(counter.type, 1), "monotonic")
 
 
-_take = routine(_emit_take, types.int64)  # add one to the int64 at this address, atomically, and return what it was
+_fetch_add = routine(_emit_fetch_add, types.int64)
 
 
 @njit(error_model="numpy")
-def _start(data, job):
+def _start(data: Any, job: Any) -> tuple[int, int]:
     """The address of the job's next item, and this thread's scratch memory."""
     next_item, next_thread = carray(data, (1,), np.int64), carray(data, (2,), np.int64)[1:]
-    return next_item.ctypes.data, job.scratch + _take((next_thread.ctypes.data,)) * job.scratch_bytes
+    return next_item.ctypes.data, job.scratch + _fetch_add((next_thread.ctypes.data,)) * job.scratch_bytes
 
 
 @njit(error_model="numpy")
-def _forward(data):
+def _forward(data: Any) -> None:
     job = carray(data, (1,), JOB)[0]
     next_item, scratch = _start(data, job)
-    item = _take((next_item,))
+    item = _fetch_add((next_item,))
     while item < job.items:
         _forward_item(job, item, scratch)
-        item = _take((next_item,))
+        item = _fetch_add((next_item,))
 
 
 @njit(error_model="numpy")
-def _backward(data):
+def _backward(data: Any) -> None:
     job = carray(data, (1,), JOB)[0]
     next_item, scratch = _start(data, job)
-    item = _take((next_item,))
+    item = _fetch_add((next_item,))
     while item < job.items:
         _backward_item(job, item, scratch)
-        item = _take((next_item,))
+        item = _fetch_add((next_item,))
 
 
 @cache
 def forward_worker() -> Callable[[int], None]:
-    """The compiled `void work(JOB *)`: take items until there are none. Any number of threads may run it at once."""
+    """The compiled `void work(JOB *)`: takes items until there are none. Any number of threads may run it at once."""
     sources = _sources()
 
-    def work(data):
+    def work(data: Any) -> None:
         sources  # noqa: B018
         _forward(data)
 
@@ -252,7 +267,7 @@ def backward_worker() -> Callable[[int], None]:
     """As `forward_worker`."""
     sources = _sources()
 
-    def work(data):
+    def work(data: Any) -> None:
         sources  # noqa: B018
         _backward(data)
 
@@ -266,7 +281,7 @@ def _sources() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _compile(work: Callable) -> Callable[[int], None]:
+def _compile(work: Callable[[int], None]) -> Callable[[int], None]:
     signature = types.void(types.voidptr)
     try:
         return cfunc(signature, cache=True)(work).ctypes

@@ -1,7 +1,7 @@
 """DiM's block (Mo & Tian, arXiv 2405.15881): two selective scans, one in each direction, mix the tokens.
 
-Letters: B batch, L tokens, D width, E = expand·D inner width, S state, K convolution, R rank of the timescale.
-Costs a token: 6D² multiply-adds in the shared projections, 2E(K + 2R + 2S) in each direction's own, 8ES in scans.
+Letters: B batch, L tokens, D width, E = expand·D inner width, S state, K convolution, R rank of the step size's
+projection. The closed form of the mixer is `bidirectional_mamba` of this package.
 Parameter names are Vim's (Zhu et al., arXiv 2401.09417): a direction's own weights carry the infix `_b` when backward.
 """
 
@@ -13,28 +13,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import AdaLNZeroBlock
+from models.block import AdaLNZeroBlock
 from models.scan import bidirectional_scan
 from models.spec import ModelSpec
+from models.video import VideoBlock
 
-DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4  # initial timescales, Mamba (Gu & Dao, arXiv 2312.00752, section 3.6)
+DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4  # initial step sizes, Mamba (Gu & Dao, arXiv 2312.00752, section 3.6)
 
 
 class DiMBlock(AdaLNZeroBlock):
     """adaLN-Zero around a bidirectional Mamba and MLP."""
 
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__(spec)
-        self.mixer = BidirectionalMamba(spec)
+    def __init__(self, spec: ModelSpec, tokens: int) -> None:
+        super().__init__(spec, tokens)
+        self.mixer = self.new_mixer(spec, tokens)
+
+    @staticmethod
+    def new_mixer(spec: ModelSpec, tokens: int) -> BidirectionalMamba:
+        """Two scans over (B, L, D), of any length."""
+        return BidirectionalMamba(spec)
 
     def mix(self, x: Tensor) -> Tensor:
-        return self.mixer(x)
+        mixed: Tensor = self.mixer(x)
+        return mixed
+
+    def set_implementation(self, name: str) -> None:
+        for module in self.modules():
+            if isinstance(module, BidirectionalMamba):
+                module.scan_backend = name
 
     def initialize_weights(self) -> None:
         super().initialize_weights()
         for module in self.modules():
             if isinstance(module, BidirectionalMamba):
-                module.reset_state_space()  # xavier and a zero bias would give every channel the same timescale, 0.69
+                module.reset_state_space()  # xavier and a zero bias would give every channel the same step size, 0.69
+
+
+class DiMVideoBlock(VideoBlock, DiMBlock):
+    """Bidirectional Mamba over space or time."""
 
 
 class BidirectionalMamba(nn.Module):
@@ -64,7 +80,7 @@ class BidirectionalMamba(nn.Module):
 
     @torch.no_grad()
     def reset_state_space(self) -> None:
-        """Mamba's own initialisation of the timescale (dt_proj), the decay (A_log) and the skip (D)."""
+        """Mamba's own initialisation of the step size (dt_proj), the decay (A_log) and the skip (D)."""
         for b in ("", "_b"):
             dt_proj, A_log = getattr(self, f"dt_proj{b}"), getattr(self, f"A{b}_log")
             bound = dt_proj.in_features**-0.5
@@ -91,7 +107,7 @@ class BidirectionalMamba(nn.Module):
         conv, x_proj, dt_proj = (getattr(self, f"{name}{b}") for name in ("conv1d", "x_proj", "dt_proj"))
         R, S = dt_proj.in_features, getattr(self, f"A{b}_log").shape[1]
         u = F.silu(causal_conv1d(x, conv.weight, conv.bias, reverse))            # (B, L, E)
-        dt, B, C = F.linear(u, x_proj.weight).split([R, S, S], dim=-1)           # (B, L, R), (B, L, S), (B, L, S)
+        dt, B, C = torch.split(F.linear(u, x_proj.weight), [R, S, S], dim=-1)          # (B, L, R), (B, L, S), (B, L, S)
         delta = F.linear(dt, dt_proj.weight)                                     # (B, L, E), its bias enters the scan
         A = -torch.exp(getattr(self, f"A{b}_log").float())                       # (E, S)
         D = getattr(self, f"D{b}").float()                                       # (E,)

@@ -1,7 +1,9 @@
-"""What a selective scan is given: the operands of one call, checked once and handed to every backend alike.
+"""The operands of one direction of a selective scan: checked once, and given to every backend alike.
 
-Letters: B batch, L tokens (time), E channels, N states of a channel.
+Letters: B batch, L tokens, E channels, N states of a channel. README.md derives the equations that are named here.
 """
+
+from __future__ import annotations
 
 from typing import Any, NamedTuple
 
@@ -9,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import sigmoid, silu, softplus
 
-# Of the eight tensor operands, in their order; None for an absent one.
 Gradients = tuple[Tensor | None, ...]
+"""Gradients of the eight tensor operands, in their order; None for an operand that is absent."""
 
 
-class ScanInputs(NamedTuple):
+class ScanOperands(NamedTuple):
     """The operands of `selective_scan`, in its argument order."""
 
     u: Tensor  # (B, L, E)
-    delta: Tensor  # (B, L, E)
+    delta: Tensor  # (B, L, E), before its bias and softplus
     A: Tensor  # (E, N)
     B: Tensor  # (B, L, N)
     C: Tensor  # (B, L, N)
@@ -35,11 +37,12 @@ class ScanInputs(NamedTuple):
 
     @property
     def state_dtype(self) -> torch.dtype:
-        """float32, so that 16-bit inputs lose nothing in the recurrence; float64 where u is float64."""
+        """float32, so that 16-bit operands lose nothing in the recurrence; float64 where u is float64."""
         return torch.float64 if self.u.dtype == torch.float64 else torch.float32
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
+        """The eight tensor operands; None for an absent one."""
         return self[:8]
 
     def check(self) -> None:
@@ -68,41 +71,40 @@ class ScanInputs(NamedTuple):
             if tensor.device != self.u.device:
                 raise ValueError(f"{name} is on {tensor.device}, u on {self.u.device}; all must be on one device")
 
-    def cast(self) -> "ScanInputs":
+    def cast(self) -> ScanOperands:
         """The same operands in the dtype of the state."""
-        names = self._fields[: len(self.tensors)]
-        present = {name: tensor for name, tensor in zip(names, self.tensors, strict=True) if tensor is not None}
+        present = {name: tensor for name, tensor in zip(self._fields, self.tensors, strict=False) if tensor is not None}
         changed: dict[str, Any] = {name: tensor.to(self.state_dtype) for name, tensor in present.items()}
         return self._replace(**changed)
 
-    def tokens(self, span: slice) -> "ScanInputs":
+    def tokens(self, span: slice) -> ScanOperands:
         """The same scan over some of the tokens."""
         u, delta, B, C = (tensor[:, span] for tensor in (self.u, self.delta, self.B, self.C))
         return self._replace(u=u, delta=delta, B=B, C=C, z=None if self.z is None else self.z[:, span])
 
-    def timestep(self) -> Tensor:
-        """The dt of the recurrence, (B, L, E)."""
-        raw = self._raw_timestep()
+    def step_size(self) -> Tensor:
+        """dt = delta + delta_bias, through softplus if `delta_softplus`: the Δ of the recurrence, (B, L, E)."""
+        raw = self._raw_step_size()
         return softplus(raw) if self.delta_softplus else raw
 
     def output(self, y: Tensor) -> Tensor:
-        """(y + D u) silu(z), from y_t = <C_t, h_t>."""
+        """(y + D u) silu(z), from y_t = <C_t, h_t>; (B, L, E)."""
         skipped = y if self.D is None else y + self.D * self.u
         return skipped if self.z is None else skipped * silu(self.z)
 
     def read_out_gradient(self, dout: Tensor) -> Tensor:
-        """dL/dy from dL/dout."""
+        """dL/dy from dL/dout, (B, L, E)."""
         return dout if self.z is None else dout * silu(self.z)
 
     def gradients(
         self, dout: Tensor, y: Tensor, dx: Tensor, ddt: Tensor, dA: Tensor, dB: Tensor, dC: Tensor
     ) -> Gradients:
         """Gradients of all operands, from those of the recurrence h_t = exp(dt_t A) h_{t-1} + x_t B_t, where x = dt u
-        and ddt is the gradient that reaches dt through the decay."""
-        dt, dy = self.timestep(), self.read_out_gradient(dout)
+        and ddt is the gradient that reaches dt through the decay exp(dt A) alone."""
+        dt, dy = self.step_size(), self.read_out_gradient(dout)
         du, ddelta = dx * dt, ddt + dx * self.u
         if self.delta_softplus:
-            ddelta = ddelta * sigmoid(self._raw_timestep())
+            ddelta = ddelta * sigmoid(self._raw_step_size())
         dD = dz = None
         if self.D is not None:
             du, dD = du + dy * self.D, (dy * self.u).sum((0, 1))
@@ -110,8 +112,8 @@ class ScanInputs(NamedTuple):
         if self.z is not None:
             gate = sigmoid(self.z)
             dz = dout * y * gate * (1 + self.z * (1 - gate))
-        dbias = None if self.delta_bias is None else ddelta.sum((0, 1))
-        return du, ddelta, dA, dB, dC, dD, dz, dbias
+        ddelta_bias = None if self.delta_bias is None else ddelta.sum((0, 1))
+        return du, ddelta, dA, dB, dC, dD, dz, ddelta_bias
 
-    def _raw_timestep(self) -> Tensor:
+    def _raw_step_size(self) -> Tensor:
         return self.delta if self.delta_bias is None else self.delta + self.delta_bias

@@ -1,4 +1,4 @@
-"""The scan on CUDA devices: operands prepared for the Triton kernels, for one direction or for two in one launch.
+"""The scan on CUDA devices: prepares the operands for the Triton kernels, and launches one direction or two at once.
 
 Float32 inside. Results are deterministic on a given device; into how many segments time is cut, and with it how the
 output is rounded, depends on the device and on the batch size. With TRITON_INTERPRET=1 in the environment from the
@@ -19,7 +19,7 @@ from math import isqrt
 import torch
 from torch import Tensor
 
-from .inputs import Gradients, ScanInputs
+from models.scan.operands import Gradients, ScanOperands
 
 CHUNK = 16  # tokens between kept states: for 16 states, they take as much memory as u in float32
 FORWARD_WIDTH = 64  # channels in a program, one to a thread
@@ -30,6 +30,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 @cache
 def missing() -> str:
+    """Why it does not run on this machine, or ""."""
     if not INTERPRETED and not torch.cuda.is_available():
         return "torch sees no CUDA device"
     try:
@@ -42,6 +43,7 @@ def missing() -> str:
 
 
 def unsupported(device: torch.device, dtype: torch.dtype) -> str:
+    """Why it does not take such tensors, or ""."""
     if device.type != "cuda" and not (device.type == "cpu" and INTERPRETED):
         return f"it runs on CUDA tensors, not on {device.type}"
     if dtype == torch.float64:
@@ -49,59 +51,57 @@ def unsupported(device: torch.device, dtype: torch.dtype) -> str:
     return ""
 
 
-def states_shape(scan: ScanInputs) -> tuple[int, ...]:
-    """The state before every chunk, in the order in which the scan meets them, of every direction of a launch."""
+def states_shape(scan: ScanOperands) -> tuple[int, ...]:
+    """The inter-chunk states: that before every chunk, in the order of the scan."""
     batch, length, channels, states = scan.sizes
-    return 1, batch, -(-length // CHUNK), states, channels
+    return batch, -(-length // CHUNK), states, channels
 
 
-def forward(scan: ScanInputs, keep_states: bool) -> tuple[Tensor, Tensor]:
+def forward(scan: ScanOperands, keep_states: bool) -> tuple[Tensor, Tensor]:
     """See `reference.forward`."""
-    out, states = forward_both([scan], keep_states)
-    return out[0], states
+    return forward_both([scan], keep_states)
 
 
-def backward(scan: ScanInputs, states: Tensor, dout: Tensor) -> Gradients:
+def backward(scan: ScanOperands, states: Tensor, dout: Tensor) -> Gradients:
     """See `reference.backward`."""
-    gradients = backward_both([scan], states, dout[None])
-    return tuple(None if gradient is None else gradient.squeeze(0) for gradient in gradients)
+    return backward_both([scan], states, dout)
 
 
-def forward_both(scans: Sequence[ScanInputs], keep_states: bool) -> tuple[Tensor, Tensor]:
+def forward_both(scans: Sequence[ScanOperands], keep_states: bool) -> tuple[Tensor, Tensor]:
     """One launch for one scan, or for two of equal shapes, dtypes and z in opposite directions.
 
-    Returns the outputs (directions, B, L, E), and the states that `backward_both` starts from, empty unless kept.
+    Returns the sum of the outputs, (B, L, E) in u's dtype, and the states that `backward_both` starts from, empty
+    unless kept; those of two scans are stacked.
     """
-    from . import triton_forward as kernels
+    from models.scan.triton import forward as kernels
 
     launch = _Launch(scans, FORWARD_WIDTH)
     batch, length, channels, _ = launch.sizes
-    out = launch.u.new_empty(launch.directions, batch, length, channels)
-    kept = launch.empty(*(launch.directions, *states_shape(scans[0])[1:]) if keep_states else (0,))
-    ends = launch.ends()
+    out = launch.u.new_empty(launch.stacked(batch, length, channels))
+    kept = launch.empty(*(launch.stacked(*states_shape(scans[0])) if keep_states else (0,)))
+    carries = launch.carries()
     with launch.device_guard:
         for read_out in (False, True) if launch.segments > 1 else (True,):
             kernels.forward[launch.grid](
-                *launch.operands, launch.z, out, kept, ends, *launch.numbers, launch.pitches,
+                *launch.operands, launch.z, out, kept, carries, *launch.numbers, launch.pitches,
                 READ_OUT=read_out, KEEP=keep_states and read_out, **launch.options,
             )  # fmt: skip
-    return out, kept
+    return out.sum(0) if len(scans) > 1 else out, kept
 
 
-def backward_both(scans: Sequence[ScanInputs], states: Tensor, dout: Tensor) -> Gradients:
-    """Gradients of the eight operands, each with a leading axis of directions, for dout (directions, B, L, E).
-    That of z, which the directions share, is their sum and has no more than one place there."""
-    from . import triton_backward as kernels
+def backward_both(scans: Sequence[ScanOperands], states: Tensor, dout: Tensor) -> Gradients:
+    """Gradients of the eight operands for dout (B, L, E); those of two scans are stacked, but for that of z."""
+    from models.scan.triton import backward as kernels
 
     launch = _Launch(scans, BACKWARD_WIDTH)
     batch, length, channels, count = launch.sizes
-    if dout.stride(3) != 1 or dout.stride(1) != length * dout.stride(2):
+    if dout.stride(2) != 1 or dout.stride(0) != length * dout.stride(1):
         dout = dout.contiguous()
-    sequence = (launch.directions, batch, length, channels)
-    parts = (launch.directions, batch * launch.segments, channels)
-    row_parts = (launch.directions, launch.blocks, batch, length, count)
+    sequence = launch.stacked(batch, length, channels)
+    parts = launch.stacked(batch * launch.segments, channels)
+    row_parts = launch.stacked(launch.blocks, batch, length, count)
     scan = scans[0]
-    gradients = kernels.Gradients(
+    buffers = kernels.GradientBuffers(
         u=scan.u.new_empty(sequence),
         delta=scan.delta.new_empty(sequence),
         A=launch.empty(*parts, count),
@@ -111,26 +111,26 @@ def backward_both(scans: Sequence[ScanInputs], states: Tensor, dout: Tensor) -> 
         z=None if scan.z is None else scan.z.new_empty(sequence),
         bias=launch.empty(*parts),
     )
-    ends = launch.ends()
-    waiting = launch.empty(launch.directions, batch, launch.segments, CHUNK, count, channels)
-    rest = (*launch.numbers, dout.stride(0), launch.pitches._replace(dout=dout.stride(2)))
+    carries = launch.carries()
+    token_states = launch.empty(launch.directions, batch, launch.segments, CHUNK, count, channels)
+    rest = (*launch.numbers, launch.pitches._replace(dout=dout.stride(1)))
     with launch.device_guard:
         if launch.segments > 1:
-            kernels.hand_over[launch.grid](*launch.operands, launch.z, dout, ends, *rest, **launch.options)
+            kernels.adjoint_carry[launch.grid](*launch.operands, launch.z, dout, carries, *rest, **launch.options)
         kernels.backward[launch.grid](
-            *launch.operands, launch.z, dout, states, waiting, ends, gradients, *rest, **launch.options
+            *launch.operands, launch.z, dout, states, token_states, carries, buffers, *rest, **launch.options
         )
-    dz = None if gradients.z is None else gradients.z.sum(0, keepdim=True) if len(scans) > 1 else gradients.z
-    dA, dB, dC, dD, dbias = (getattr(gradients, name).sum(1) for name in ("A", "B", "C", "D", "bias"))
-    return gradients.u, gradients.delta, dA, dB, dC, dD, dz, dbias
+    dz = buffers.z.sum(0) if len(scans) > 1 and buffers.z is not None else buffers.z
+    dA, dB, dC = buffers.A.sum(-3), buffers.B.sum(-4), buffers.C.sum(-4)
+    return buffers.u, buffers.delta, dA, dB, dC, buffers.D.sum(-2), dz, buffers.bias.sum(-2)
 
 
 class _Launch:
     """One launch's operands, with tokens an equal pitch apart and their channels or states next to each other, and how
     the work is divided: a program takes a block of channels, for a segment of time."""
 
-    def __init__(self, scans: Sequence[ScanInputs], max_width: int):
-        from .triton_forward import Operands, Pitches
+    def __init__(self, scans: Sequence[ScanOperands], max_width: int) -> None:
+        from models.scan.triton.tiles import Operands, Pitches
 
         scan = scans[0]
         assert len(scans) == 1 or [s.reverse for s in scans] == [scan.reverse, not scan.reverse]
@@ -146,7 +146,7 @@ class _Launch:
             for d, s in enumerate(scans)
         ]
         if len(scans) == 1:
-            self.operands *= 2  # of which the second is not looked at
+            self.operands *= 2  # the kernels take two, and do not read the second
         pitches = {name: pair[0].stride(1) for name, pair in rows.items()}
         self.pitches = Pitches(**pitches, z=0 if self.z is None else self.z.stride(1), dout=0)
 
@@ -160,21 +160,27 @@ class _Launch:
         self.options = {**constants, "SOFTPLUS": scan.delta_softplus, "REVERSE": scan.reverse}
         self.options |= {"num_warps": max(1, width // 32), "enable_fp_fusion": True}
 
-    def empty(self, *shape: int) -> Tensor:
-        return self.u.new_empty(shape, dtype=torch.float32)
+    def stacked(self, *shape: int) -> tuple[int, ...]:
+        """The shape of a result: with an axis of directions in front if there are two."""
+        return shape if self.directions == 1 else (self.directions, *shape)
 
-    def ends(self) -> Tensor:
-        """Room for what segments leave to each other."""
+    def empty(self, *shape: int) -> Tensor:
+        """A float32 tensor on the device of the operands."""
+        return torch.empty(shape, dtype=torch.float32, device=self.u.device)
+
+    def carries(self) -> Tensor:
+        """Room for the carry of every segment."""
         batch, _, channels, states = self.sizes
         return self.empty(self.directions, batch, self.segments if self.segments > 1 else 0, states + 1, channels)
 
     @property
-    def device_guard(self) -> AbstractContextManager:
+    def device_guard(self) -> AbstractContextManager[object]:
+        """Makes the device of the operands the current one, on which kernels are launched."""
         return torch.cuda.device(self.u.device) if self.u.is_cuda else nullcontext()
 
     def _segments(self) -> tuple[int, int]:
         """How many segments time is cut into, and their chunks: as many as fill the device, but no more than a segment
-        has tokens, since each starts by folding up what all before it have left."""
+        has tokens, since each starts by combining the carries of all before it."""
         batch, length, channels, _ = self.sizes
         chunks = -(-length // CHUNK)
         processors = _processors(self.u.device) if self.u.is_cuda else 1

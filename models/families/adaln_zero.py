@@ -1,0 +1,46 @@
+"""The closed form of an adaLN-Zero block (models/block.py, `AdaLNZeroBlock`) around any mixer. Imports no torch.
+
+Letters: B batch, F frames (1 of an image), L tokens of a frame, T = B·F·L, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from models.operations import Op, elementwise, linear
+
+if TYPE_CHECKING:
+    from models.spec import ModelSpec
+
+Mixer = Callable[["ModelSpec", int, int, str], list[Op]]
+"""The closed form of a mixer: (spec, number of sequences, tokens of each, module) to operations."""
+
+
+def adaln_zero(spec: ModelSpec, axes: tuple[str, ...], B: int, L: int, mixer: Mixer, module: str) -> list[Op]:
+    """The operations of one block that mixes over those axes in turn, then applies its MLP.
+
+    `module` is the mixer's name inside the block. Of two axes the second has a mixer of its own, `temporal`.
+    """
+    D, hidden = spec.width, spec.mlp_ratio * spec.width
+    T = B * max(1, spec.frames) * L
+    residual = elementwise("gate", 4 * T * D, "blocks.*")  # modulate, gate, residual
+    scale = elementwise("gate", B * D, "blocks.*")  # 1 + scale
+    ops = [
+        elementwise("activation", B * D, "blocks.*.adaLN_modulation.*"),
+        linear("blocks.*.adaLN_modulation.*", B, D, spec.modulations * D),
+    ]
+    for axis in axes:
+        where = "blocks.*." + ("temporal" if axis == "time" and len(axes) > 1 else module)
+        norm = elementwise("norm", T * D, "blocks.*.norm1", via="module")
+        ops += [norm, *mixer(spec, *spec.sequences(axis, B, L), where), scale, residual]
+    if spec.mlp:
+        ops += [
+            elementwise("norm", T * D, "blocks.*.norm2", via="module"),
+            linear("blocks.*.mlp.fc1", T, D, hidden),
+            elementwise("activation", T * hidden, "blocks.*.mlp.act"),
+            linear("blocks.*.mlp.fc2", T, hidden, D),
+            scale,
+            residual,
+        ]
+    return ops

@@ -1,0 +1,113 @@
+"""Crashes, damage and bad input: what every command does when it is killed, when a file is damaged, when a flag is bad.
+
+    python tests/faults                              a few minutes of each
+    python tests/faults --kills 1000 --damages 1000 --inputs 1000 --output results/benchmarks/faults
+
+A killed command, run again, must end with what the undisturbed one leaves. A damaged file must be refused in one line,
+or repaired, or not matter. A bad flag must be one line and exit code 2. Nothing may be wrong in silence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import damages
+import forks
+import inputs
+import kills
+import work
+from tqdm import tqdm
+
+from harness.core.files import write_atomically
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python tests/faults", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--kills", type=int, default=30, metavar="N")
+    parser.add_argument("--damages", type=int, default=60, metavar="N")
+    parser.add_argument("--inputs", type=int, default=100, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=list(work.BY_NAME), default=list(work.BY_NAME), metavar="WORK")
+    parser.add_argument("--output", type=Path, metavar="STEM", help="writes STEM.json and STEM.md")
+    chosen = parser.parse_args()
+    forks.warm()
+    home = Path(tempfile.mkdtemp(prefix="faults-"))
+    try:
+        found = lanes(chosen, home, random.Random(chosen.seed))
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    print(table(found))
+    if chosen.output:
+        content = json.dumps(found, indent=1) + "\n"
+        write_atomically(chosen.output.with_suffix(".json"), lambda file: file.write(content.encode()))
+        write_atomically(chosen.output.with_suffix(".md"), lambda file: file.write(table(found).encode()))
+    return 1 if any(row["broken"] for row in found["rows"]) else 0
+
+
+def lanes(chosen: argparse.Namespace, home: Path, chance: random.Random) -> dict:
+    """Trials of every lane, spread evenly over the works; what broke a promise is named."""
+    base, folder = home / "fixtures", home / "trial"
+    if chosen.kills or chosen.damages:
+        work.fixtures(base)
+    known = {one.name: (digest, seconds) for one, digest, seconds in work.oracle(base, folder, chosen.only)} if (
+        chosen.kills or chosen.damages) else {}  # fmt: skip
+    rows: dict[tuple[str, str, str], Counter] = {}
+    broken: list[str] = []
+
+    def note(lane: str, name: str, fault: str, result: str, wrong: str, detail: str) -> None:
+        row = rows.setdefault((lane, name, fault), Counter())
+        row["trials"] += 1
+        row[result] += 1
+        if wrong:
+            row["broken"] += 1
+            broken.append(f"{lane}: {name}, {detail}: {wrong}")
+            tqdm.write(broken[-1], file=sys.stderr)
+
+    names = list(known)
+    for number in tqdm(range(chosen.kills if names else 0), desc="kills", unit="trial", disable=None):
+        one = work.BY_NAME[names[number % len(names)]]
+        wrong = kills.trial(one, *known[one.name], base, folder, chance)
+        note("kill", one.name, "killed", "same result", wrong, f"trial {number}")
+    readers = [name for name in names if work.BY_NAME[name].reads]
+    for number in tqdm(range(chosen.damages if readers else 0), desc="damages", unit="trial", disable=None):
+        one = work.BY_NAME[readers[number % len(readers)]]
+        what, result, wrong = damages.trial(one, known[one.name][0], base, folder, chance)
+        note("damage", one.name, what.split(": ")[1], result, wrong, what)
+    for command, what, arguments in tqdm(inputs.chosen(chosen.inputs, chance), desc="inputs", disable=None):
+        result, wrong = inputs.trial(arguments, folder)
+        note("input", command, what, result, wrong, " ".join(arguments)[:300])
+    return {
+        "seed": chosen.seed,
+        "rows": [{"lane": lane, "work": name, "fault": fault, **{k: row[k] for k in ("trials", "same result", "refused",
+                  "accepted", "broken")}} for (lane, name, fault), row in rows.items()],
+        "broken": broken,
+    }  # fmt: skip
+
+
+def table(found: dict) -> str:
+    """Markdown: one line a lane and work."""
+    sums: dict[tuple[str, str], Counter] = {}
+    for row in found["rows"]:
+        total = sums.setdefault((row["lane"], row["work"]), Counter())
+        total.update({name: value for name, value in row.items() if isinstance(value, int)})
+    columns = ("trials", "same result", "refused", "accepted", "broken")
+    lines = ["| lane | work | trials | same result | refused in a line | accepted | broken promises |",
+             "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    for (lane, name), total in sums.items():
+        lines.append(f"| {lane} | {name} | " + " | ".join(str(total[column]) for column in columns) + " |")
+    for lane in dict.fromkeys(lane for lane, _ in sums):
+        total = sum((row for (of, _), row in sums.items() if of == lane), Counter())
+        lines.append(f"| **{lane}** | **all** | " + " | ".join(f"**{total[column]}**" for column in columns) + " |")
+    return "\n".join([*lines, "", f"`python tests/faults`, seed {found['seed']}", ""])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
