@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -27,6 +27,17 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **{"formatter_class": argparse.RawDescriptionHelpFormatter, **settings})
 
+    def given(self, arguments: Sequence[str] | None = None) -> set[str]:
+        """The flags that stand on a command line, by their first name, whatever their defaults."""
+        absent = object()
+        blank = argparse.Namespace(**dict.fromkeys((action.dest for action in self._actions), absent))
+        found = vars(self.parse_args(arguments, blank))
+        return {
+            action.option_strings[0]
+            for action in self._actions
+            if action.option_strings and found[action.dest] is not absent
+        }
+
     def error(self, message: str) -> NoReturn:
         given = re.fullmatch(r"unrecognized arguments: (-[\w-]+).*", message)
         if given:
@@ -36,6 +47,12 @@ class Parser(argparse.ArgumentParser):
         if os.environ.get("RANK", "0") == "0":  # of many processes that were given the same flags, one speaks
             print(f"{self.prog}: error: {message}", file=sys.stderr)
         raise SystemExit(BAD_INPUT)
+
+
+def only_with(mode: str, flags: Iterable[str], not_with: bool = False) -> None:
+    """Raise ValueError for the first of some flags, which change nothing without (or with) another."""
+    for flag in sorted(flags):
+        raise ValueError(f"{flag} changes nothing {'with' if not_with else 'without'} {mode}")
 
 
 def run(parser: Parser, work: Callable[[], int | None]) -> int:
@@ -99,6 +116,17 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, not {text!r}")
     return value
+
+
+def size(text: str) -> int:
+    """argparse type: bytes, as `80GiB`, `512MiB`, `24GB` or a number of them; from 1 MiB to 1 PiB."""
+    match = re.fullmatch(r"([0-9]{1,16}(?:\.[0-9]{1,6})?)\s*(GiB|MiB|GB|MB|)", text)
+    if not match or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 80GiB, 24GB or 512MiB")
+    nbytes = int(float(match[1]) * {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6, "": 1}[match[2]])
+    if not 2**20 <= nbytes <= 2**50:
+        raise argparse.ArgumentTypeError(f"must be at least 1MiB and at most {2**20}GiB, not {text!r}")
+    return nbytes
 
 
 def writable(text: str) -> Path:

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 from harness.cost.analytic import analytic, crossover, equal_macs_depth, rivals
 from harness.cost.conventions import CONVENTIONS, FORMULAS, Convention
 from harness.cost.operations import Cost
+from harness.cost.sweep import Timing, measure_latency
 from models.operations import MAC_KINDS, Op
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from harness.core.workload import Workload
+    from harness.cost.memory import Peak
 
 __all__ = [
     "CONVENTIONS",
@@ -22,10 +26,13 @@ __all__ = [
     "Convention",
     "Cost",
     "Op",
+    "Timing",
     "analytic",
     "count",
     "crossover",
     "equal_macs_depth",
+    "measure_latency",
+    "predict_memory",
     "rivals",
 ]
 
@@ -38,3 +45,13 @@ def count(model: nn.Module, *inputs: Tensor) -> Cost:
     from harness.cost.trace import count as traced
 
     return traced(model, *inputs)
+
+
+def predict_memory(workload: Workload) -> Peak:
+    """The peak of memory of one workload, predicted by following every allocation of the real model on fake tensors.
+
+    `nbytes`, `parts` by category, and `breaks(budget)`: the tensor that does not fit. Nothing is computed.
+    """
+    from harness.cost.memory import predict_memory as predicted
+
+    return predicted(workload)

@@ -49,9 +49,9 @@ def scoring_macs(score: Score) -> int:
 @cache
 def peak_bytes(step: Workload, accumulated: bool) -> int:
     """Of a training step, predicted; where gradients are `accumulated`, they are there all along."""
-    from harness.cost.memory import predict
+    from harness.cost.memory import predict_memory
 
-    peak = predict(step)
+    peak = predict_memory(step)
     return peak.nbytes - peak.parts["gradients"] + peak.parts["weights"] if accumulated else peak.nbytes
 
 

@@ -65,9 +65,7 @@ def contact_figure(suite: Suite, folder: Path = SAMPLES) -> Figure:
         for start in range(0, len(alike), 4)
     ]
     images = [[mpimg.imread(grid) for grid, _ in line] for line in lines]
-    heights = [
-        style.PAGE / len(line) * max(image.shape[0] / image.shape[1] for image in line) + 0.5 for line in images
-    ]
+    heights = [style.PAGE / len(line) * max(image.shape[0] / image.shape[1] for image in line) + 0.5 for line in images]
     drawing = Figure(figsize=(style.PAGE, sum(heights)), layout="constrained")
     parts = drawing.subfigures(len(lines), 1, height_ratios=heights, squeeze=False)
     for part, line, shown in zip(parts.flat, lines, images, strict=True):
