@@ -45,10 +45,12 @@ def _write(args: argparse.Namespace) -> None:
     for flag, given in (("--suite", args.suite), ("--include", args.include)):
         if given and not quality_numbers(names, suite):
             raise ValueError(f"{flag} is of tables of quality, and none is among {', '.join(names)}")
-    require_writable(paths.measurements())
+    numbers = cost_numbers(names)
+    if numbers:
+        require_writable(paths.measurements())
     recorded = from_arguments(report.Recorded, args)
     records, own = recorded.load(), recorded.included(args.include)
-    counts = report.count_tables(cost_numbers(names))
+    counts = report.count_tables(numbers)
     store.append(paths.measurements() / "flops.jsonl", counts, repeat=False)
     for table in report.tables(names, [*records, *counts], suite, own):
         table.write(args.output)

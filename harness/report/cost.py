@@ -76,9 +76,12 @@ def _figures(record: CostRecord) -> Fields:
 
 def count_tables(numbers: Iterable[int]) -> list[CostRecord]:
     """The cells of the paper's efficiency tables, counted anew under every convention."""
+    chosen = list(numbers)
+    if not chosen:
+        return []
     from harness.cost.measure import measure_all, workloads_of_tables
 
-    return measure_all(workloads_of_tables(numbers), list(CONVENTIONS.values()))
+    return measure_all(workloads_of_tables(chosen), list(CONVENTIONS.values()))
 
 
 def single_images(records: Iterable[Record]) -> dict[tuple[str, int], Fields]:
