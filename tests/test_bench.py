@@ -117,7 +117,7 @@ def test_throughput_and_flops_follow_from_latency():
         quantity="latency", value=0.5, unit="s", method="", workload=workload.settings(), parts=parts,
         samples=[0.5, 0.5, 0.5], provenance=Provenance.here(),
     )  # fmt: skip
-    (row,) = measured_rows([record], steps=250).to_dict("records")
+    (row,) = measured_rows([record], steps=250)
     assert row["images/s"] == 8
     assert row["full samples/s"] == pytest.approx(4 / 125)
     assert row["TFLOP/s"] == pytest.approx(4 * 4 * 118.62e9 / 0.5 / 1e12)

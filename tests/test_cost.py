@@ -12,11 +12,24 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.core.workload import Workload
-from harness.cost import CONVENTIONS, FORMULAS, Cost, Op, analytic, count, crossover, equal_macs_depth, tools
+from harness.cost import (
+    CONVENTIONS,
+    FORMULAS,
+    Cost,
+    Op,
+    analytic,
+    count,
+    crossover,
+    equal_macs_depth,
+    extension,
+    tools,
+)
 from harness.cost.analytic import at_tokens
 from harness.cost.conventions import thop_params
-from harness.cost.measure import crossovers, inputs_of, measure
+from harness.cost.extension import Counts, Extension, extension_of
+from harness.cost.inputs import inputs_of
 from harness.cost.operations import differences
+from harness.cost.records import crossovers, measure
 from harness.report import agrees, published_costs
 from models import catalogue, counterpart, create_model, spec
 from models.families.dim.block import DiMBlock
@@ -161,6 +174,102 @@ def test_flops_are_two_a_multiply_add_and_a_scan_can_be_nine():
     assert CONVENTIONS["flops-scan9"].total(cost) == 2 * (cost.macs - 4 * scan_cells) + 9 * scan_cells
 
 
+# --------------------------------------------------------------------------------------- few blocks stand for the whole
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "built"),
+    [
+        ("DiT-XL/2", 28, (1, 2)), ("DiM-XL/2", 3, (1, 2)), ("DiM-XL/2", 2, (2,)), ("DiT-XL/2", 1, (1,)),
+        ("DiT-XL/2-video", 28, (2, 4)), ("DiT-XL/2-video", 27, (3, 5)), ("DiM-XL/2-video", 5, (5,)),
+        ("DiM-XL/2-video", 1, (1,)), ("DiM-XL/2-video-both", 36, (1, 2)), ("DiT-XL/2-video-flat", 28, (1, 2)),
+    ],
+)  # fmt: skip
+def test_the_smallest_models_that_show_every_kind_of_block_are_built(name, depth, built):
+    assert extension_of(spec(name, depth=depth)).built == built
+    assert extension_of(spec(name, depth=depth), full=True).built == (depth,)
+
+
+def test_totals_grow_by_the_same_amount_with_every_period():
+    assert Extension(28, (1, 2)).total([10, 17]) == 10 + 27 * 7
+    assert Extension(27, (3, 5)).total([10, 17]) == 10 + 12 * 7
+    assert Extension(4, (1, 2)).totals([{"a": 5}, {"a": 5, "b": 2}]) == {"a": 5, "b": 6}
+    assert Extension(3, (3,)).total([7]) == 7
+
+
+def of_each_operation(cost):
+    sums = {}
+    for op in cost.ops:
+        macs, elementwise = sums.get((op.where, op.kind), (0, 0))
+        sums[op.where, op.kind] = macs + op.macs, elementwise + op.elementwise
+    return sums
+
+
+def both_ways(name: str, resolution: int, readings, **overrides):
+    """What few blocks, extended, and the whole model give."""
+    s = spec(name, **overrides)
+    found = []
+    for counts in (Counts(), Counts(full=True)):
+        traced = counts.trace(s, resolution, 2)
+        read = [counts.read(tool, s, resolution, batch) for tool, batch in readings]
+        found.append(
+            [of_each_operation(traced.cost), traced.cost.params, traced.buffers, traced.cost.uncounted]
+            + [(reading.count, reading.params) for reading in read]
+        )
+    return found
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_few_blocks_extended_give_what_the_whole_model_gives(name):
+    extended, whole = both_ways(name, 64, [("thop", 1), ("thop", 3), ("torch", 2), ("fvcore", 1)], depth=5)
+    assert extended == whole
+
+
+@pytest.mark.parametrize("name", TINY_VIDEO)
+def test_few_blocks_extended_give_the_whole_models_of_clips(name):
+    readings = [("thop", 3), ("torch", 1), *([("fvcore", 1)] if "N/4" in name else [])]
+    for depth in (6, 7) if name.endswith("-video") else (4,):
+        extended, whole = both_ways(name, 64, readings, depth=depth, frames=2)
+        assert extended == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "tools_of"),
+    [("DiM-S/8", ("thop", "torch", "fvcore")), ("DiT-S/4", ("torch",)), ("DiM-XL/8", ("thop", "torch"))],
+)
+def test_of_the_papers_sizes_too(name, tools_of):
+    extended, whole = both_ways(name, 256, [(tool, 1) for tool in tools_of])
+    assert extended == whole
+
+
+def test_records_are_the_same_but_for_the_method_which_says_how():
+    workloads = [Workload(spec=spec(name), resolution=64) for name in ("DiM-N/4", "DiT-N/2")]
+    extended, whole = (measure(workloads, list(CONVENTIONS.values()), full=full) for full in (False, True))
+    plain = [dataclasses.replace(one, method="", provenance=None) for one in whole]
+    assert [dataclasses.replace(one, method="", provenance=None) for one in extended] == plain
+    methods = {(one.get("convention"), one.method) for one in extended}
+    assert ("exact", "analytic = traced on 1 and 2 blocks, extended") in methods
+    assert any(name == "fvcore" and method.endswith("on 1 and 2 blocks, extended") for name, method in methods)
+    assert {one.method for one in whole if one.get("convention") == "exact"} == {"analytic = traced"}
+
+
+def test_a_block_unlike_the_others_does_not_go_unnoticed(monkeypatch):
+    def with_another_second_block(s, *arguments, **settings):
+        model = create_model(s, *arguments, **settings)
+        if s.depth > 1:
+            model.blocks[1].mlp.fc1 = nn.Linear(64, 256, bias=False, device="meta")
+        return model
+
+    monkeypatch.setattr(extension, "create_model", with_another_second_block)
+    with pytest.raises(ValueError, match=r"the two counts of DiM-N/8 differ: parameters: .* \(-768\)"):
+        measure([Workload(spec=spec("DiM-N/8"), resolution=64)], [CONVENTIONS["exact"]])
+
+
+def test_only_forward_passes_are_counted():
+    with pytest.raises(ValueError, match="not the action 'train'"):
+        measure([Workload(spec=spec("DiM-N/8"), resolution=64, action="train")], [CONVENTIONS["exact"]])
+
+
 # ---------------------------------------------------------------------------------------------------- published figures
 
 
@@ -259,7 +368,7 @@ def test_a_figure_that_would_need_a_large_model_to_run_is_marked_as_predicted():
     conventions = [CONVENTIONS["fvcore"]]
     large, small = (Workload(spec=spec(f"DiT-{size}/8"), resolution=256) for size in ("XL", "N"))
     verdicts = [
-        next((m.verdict, m.method) for m in measure(w, conventions) if m.quantity == "cost") for w in (large, small)
+        next((m.verdict, m.method) for m in measure([w], conventions) if m.quantity == "cost") for w in (large, small)
     ]
     assert verdicts[0][0] == "estimated"
     assert "predicted" in verdicts[0][1]
@@ -364,6 +473,14 @@ def test_attention_that_torch_fuses_is_counted():
         "linear": 2 * 10 * 4 * 32 * 32,
         "attention": 2 * 2 * 10 * 10 * 32,
     }
+
+
+def test_moving_data_is_no_alarm():
+    """torchvision prints 4.46 for it; its pooling calls as_strided_."""
+    torchvision = pytest.importorskip("torchvision")
+    cost = count(torchvision.models.convnext_tiny().eval(), torch.zeros(1, 3, 224, 224))
+    assert round(cost.gmacs, 2) == 4.46
+    assert not cost.uncounted
 
 
 def test_what_has_no_rule_is_named():

@@ -1,13 +1,20 @@
-"""The cost doors: what they print, record and write; a mistake is one line, exit code 2 and nothing written."""
+"""The cost commands: what they print, record and write; a mistake is one line, exit code 2 and nothing written."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from harness import flops, plots, report, tables
 from harness.core import paths, store
+from harness.cost import CONVENTIONS, measure, workloads_of_tables
 from harness.report.figures import cost as cost_figures
+from models import catalogue
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -92,6 +99,105 @@ def test_formats_hold_the_same_rows(capsys, records, tmp_path, style):
     ]  # fmt: skip
 
 
+def without(packages: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command where those packages cannot be imported."""
+    code = f"""
+import sys
+for name in {packages!r}.split():
+    sys.modules[name] = None
+from harness import flops
+sys.exit(flops.main({list(arguments)!r}))
+"""
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_closed_form_is_printed_before_torch_is_needed(records):
+    done = without("torch numpy pandas", "--res", "256", "--records", str(records))
+    assert "import of torch halted" in done.stderr
+    assert done.returncode == 1
+    assert "118.62" in done.stdout
+    assert "costs less than DiT-XL/2 above 1022 px" in done.stdout
+    assert "343.28" not in done.stdout
+    assert not records.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--help"], 0, "--convention"),
+        (["--by-op", "--res", "256"], 0, "blocks.*.mixer"),
+        (["--no-such-flag"], 2, "unknown flag --no-such-flag"),
+        (["--model", "DiM-XL/3"], 2, "nearest: DiM-XL"),
+        (["--res", "100"], 2, "not divisible by 16"),
+        (["--model", "torch.nn:Identity", "--input", "0x3"], 2, "is not SHAPE[:DTYPE]"),
+        (["--convention", "gflops"], 2, "choose from exact"),
+    ],
+)
+def test_help_and_complaints_need_no_torch(arguments, code, text):
+    done = without("torch numpy pandas matplotlib", *arguments)
+    assert done.returncode == code
+    assert text in (done.stdout if code == 0 else done.stderr)
+
+
+def test_every_name_of_the_report_is_there():
+    assert all(getattr(report, name) is not None for name in report.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'rapport'"):
+        report.rapport  # noqa: B018
+
+
+def test_whole_models_give_the_same_rows(capsys, records):
+    arguments = ["--model", "DiT-N/4", "DiM-N/4", "--res", "64", "--format", "json"]
+    few, whole = (json.loads(run(capsys, records, *arguments, *more)) for more in ([], ["--full"]))
+    for row in (*few, *whole):
+        for name in [name for name in row if name.endswith("_method")]:
+            row[name] = row[name].removesuffix(" on 1 and 2 blocks, extended")
+    assert few == whole
+
+
+def test_latex_holds_both_tables_and_says_what_each_convention_counts(capsys, records):
+    out = run(capsys, records, "--model", "DiT-N/8", "DiM-N/8", "--res", "256", "--format", "latex")
+    assert out.count(r"\toprule") == out.count(r"\begin{tabular}") == 2
+    assert sum(line.startswith("DiM-N/8 & 256 &") for line in out.splitlines()) == 2
+    assert "thop: Linear and Conv modules that are called" in out
+    assert r"\begin{tabular}" in run(
+        capsys, records, "--model", "DiM-N/8", "--res", "256", "--by-op", "--format", "latex"
+    )
+
+
+def test_all_are_the_papers_sizes_of_every_family(capsys, records):
+    out = run(capsys, records, "--model", "all", "--res", "256", "--by-op", "--format", "json")
+    named = list(dict.fromkeys(row["model"].removesuffix(" at 256 px") for row in json.loads(out)))
+    assert named == catalogue(("S", "B", "L", "XL"))
+    assert len(named) == 36
+
+
+def test_the_papers_expressions_stand_beside_every_model_of_images(capsys, records):
+    models = ["DiT-N/8", "DiM-N/8", "DiM-N/8-matched"]
+    out = run(capsys, records, "--model", *models, "--res", "64", "--convention", "formula")
+    rows = out.partition("The paper's expressions")[2].splitlines()
+    assert [line.split()[0] for line in rows if "-N/8" in line] == models
+
+
+def test_a_users_runs_do_not_change_the_papers_tables(capsys, records):
+    """Other batches, depths, frames and merges are other questions."""
+    counts = measure(workloads_of_tables([6]), list(CONVENTIONS.values()))
+    store.append(records, counts)
+    before = report.table(6, store.load(records))
+    of_images, of_clips = (["--model", *names, "--res", "256"] for names in (["DiM-B/4", "DiT-B/4"], ["DiM-B/4-video"]))
+    departures = (["--batch", "8"], ["--batch", "3"], ["--depth", "2"], ["--no-mlp"], ["--merge", "sum"])
+    for arguments in (*(of_images + one for one in departures), [*of_clips, "--frames", "4"]):
+        run(capsys, records, *arguments, "--convention", "exact", "paper")
+    assert len(store.load(records)) > len(counts)
+    assert report.table(6, store.load(records)).equals(before)
+
+
+def test_a_batch_of_several_is_not_held_against_the_printed_figures(capsys, records):
+    out = run(capsys, records, "--model", "DiM-B/4", "--res", "256", "--batch", "3", "--format", "json")
+    (row,) = json.loads(out)
+    assert (row["batch"], row["exact_gmacs"]) == (3, pytest.approx(3 * 9.14, abs=5e-3))
+    assert "published_gflops" not in row
+
+
 def test_by_op_splits_the_whole_cost(capsys, records):
     out = run(capsys, records, "--model", "DiM-B/2", "--res", "256", "--by-op", "--format", "json")
     rows = json.loads(out)
@@ -100,7 +206,7 @@ def test_by_op_splits_the_whole_cost(capsys, records):
     assert not records.exists()
 
 
-def test_departures_from_the_paper_can_be_asked_for(capsys, records):
+def test_departures_from_the_paper_can_be_requested(capsys, records):
     arguments = ["--model", "DiM-XL/4", "--res", "256", "--convention", "exact", "--format", "json"]
     row = json.loads(run(capsys, records, *arguments, "--depth", "24", "--merge", "sum", "--no-mlp"))[0]
     assert row["model"] == "DiM-XL/4(depth=24,mlp=False,merge=sum)"
@@ -136,7 +242,7 @@ def test_a_model_of_ones_own_is_counted(capsys, records):
         (["--model", "torch.nn:Identity", "--input", "0x3"], "is not SHAPE[:DTYPE]"),
         (["--model", "torch.nn:Identity", "--input", "3:float99"], "is not SHAPE[:DTYPE]"),
         (["--model", "torch.nn:Flatten", "--input", "3", "--convention", "paper"], "ask for thop"),
-        (["--output", "/no/such/folder/file"], "cannot write"),
+        (["--output", "/dev/null/file"], "cannot write"),
         (["--output", "/"], "cannot write"),
     ],
 )
@@ -151,7 +257,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, records, arguments, compl
     assert not records.exists()
 
 
-def test_tables_writes_the_published_cells_beside_the_counted(tmp_path, monkeypatch):
+def test_the_tables_command_writes_the_published_cells_beside_the_counted(tmp_path, monkeypatch):
     monkeypatch.setenv(paths.VARIABLE, str(tmp_path))
     tables.main(["--table", "5", "6", "--output", str(tmp_path)])
     for number in (5, 6):
@@ -187,6 +293,12 @@ def test_cost_figure_marks_both_crossovers(tmp_path, monkeypatch):
 )
 def test_agreement_is_to_the_printed_precision(value, printed, verdict):
     assert report.agrees(value, printed) is verdict
+
+
+def test_a_cell_that_was_counted_in_part_is_lacking(capsys, records):
+    run(capsys, records, "--model", "DiM-S/4", "DiT-S/4", "--res", "256", "--convention", "exact", "flops")
+    with pytest.raises(ValueError, match=r"no record of DiM-S/4 at 256 px \(paper_gmacs, paper_params_m\)"):
+        report.table(6, store.load(records))
 
 
 def test_report_names_what_it_lacks():

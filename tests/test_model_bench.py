@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.core.provenance import Provenance
 from harness.cost import analytic, count
-from harness.cost.measure import inputs_of
+from harness.cost.inputs import inputs_of
 from models import create_model, spec
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"

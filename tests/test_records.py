@@ -42,6 +42,13 @@ def test_what_a_record_does_not_state_is_its_default():
     assert cost(1.0).key() != cost(1.0, frames=16).key()
 
 
+def test_one_model_for_another_task_is_another_question():
+    digits = Workload(spec=spec("DiT-S/4", channels=1, downsample=1, num_classes=10), resolution=256)
+    assert digits.key() == {**Workload(spec=spec("DiT-S/4"), resolution=256).key(), "channels": 1, "downsample": 1,
+                            "num_classes": 10}  # fmt: skip
+    assert cost(1.0).key() != cost(1.0, channels=1).key()
+
+
 def test_a_later_answer_to_the_same_question_counts():
     assert [one.value for one in latest([cost(1.0), cost(2.0), cost(3.0, model="DiM-S/4")]).values()] == [2.0, 3.0]
 

@@ -15,9 +15,9 @@ from torch import nn
 from harness import bench, eval, flops, report, sample, train
 from harness.core import store
 from harness.core.workload import Workload
-from harness.cost import analytic, count
+from harness.cost import analytic, count, measure
 from harness.cost.clock import time_here
-from harness.cost.measure import inputs_of, measure
+from harness.cost.inputs import inputs_of
 from harness.cost.memory import predict_memory
 from harness.cost.operations import differences
 from harness.diffusion import checkpoint
@@ -139,7 +139,7 @@ def test_two_counts_that_differ_are_named_by_operation_and_module(listed):
     FAMILIES.remove(GMLP)
     register(dataclasses.replace(GMLP, operations=without_the_gate))
     with pytest.raises(ValueError, match="the two counts of gMLP-N/4 differ") as caught:
-        list(measure(Workload(spec=spec("gMLP-N/4"), resolution=64), []))
+        measure([Workload(spec=spec("gMLP-N/4"), resolution=64)], [])
     wrong = 3 * 64 * 4 * 4, 3 * (4 * 4 + 4)  # blocks, width, tokens squared; its weight and bias
     assert f"multiply-adds of linear in blocks.*.mixer.along: 0 analytic, {wrong[0]:,} traced (+{wrong[0]:,})" in str(
         caught.value

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from harness.core.workload import Workload
-from models import spec
+from models import catalogue, spec
 from models.spec import MERGES
+
+PAPER_SIZES = ("S", "B", "L", "XL")
+"""The sizes of the paper's tables, of the smallest first."""
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 75
 """Exit codes: the work failed (disk full); the input was bad; stopped after a checkpoint, to be continued
@@ -164,7 +167,10 @@ def require_writable(path: Path) -> None:
 
 def add_model_flags(parser: argparse.ArgumentParser, models: list[str], resolutions: list[int]) -> None:
     """The flags that choose models, their resolutions, and departures from the paper's architecture."""
-    parser.add_argument("--model", nargs="+", default=models, metavar="NAME", help="default: %(default)s")
+    everything = f"`all`: sizes {', '.join(PAPER_SIZES)} of all families"
+    parser.add_argument(
+        "--model", nargs="+", default=models, metavar="NAME", help=f"{everything} (default: %(default)s)"
+    )
     parser.add_argument(
         "--res", nargs="+", type=positive, default=resolutions, metavar="PX", help="default: %(default)s"
     )
@@ -186,5 +192,6 @@ def sweep(args: argparse.Namespace) -> list[Workload]:
         overrides["merge"] = args.merge
     if args.no_mlp:
         overrides["mlp"] = False
-    specs = [spec(name, **overrides) for name in args.model]
+    names = [name for given in args.model for name in (catalogue(PAPER_SIZES) if given == "all" else [given])]
+    specs = [spec(name, **overrides) for name in dict.fromkeys(names)]
     return [Workload(spec=s, resolution=r, batch=args.batch) for s, r in itertools.product(specs, args.res)]

@@ -1,40 +1,79 @@
-"""A frame as text: for a terminal, Markdown, CSV or JSON."""
+"""Rows as text: for a terminal, Markdown, CSV or JSON. Imports no pandas; a data frame is rows too."""
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
 import json
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Rows: TypeAlias = "Sequence[Mapping[str, Any]] | pd.DataFrame"
+
 FORMATS = ("table", "markdown", "csv", "json")
 
 
-def render(frame: pd.DataFrame, style: str) -> str:
-    """A frame as text: "table" and "markdown" round to two decimals for reading, "csv" and "json" keep every digit."""
+def render(rows: Rows, style: str) -> str:
+    """Rows as text: "table" and "markdown" round to two decimals for reading, "csv" and "json" keep every digit.
+
+    Columns come in the order in which they first occur; a row that lacks one is empty there, as for None and NaN.
+    Raises ValueError for another style.
+    """
+    columns, lines = _columns_and_lines(rows)
     if style == "csv":
-        return frame.to_csv(index=False).rstrip("\n")
+        file = io.StringIO()
+        csv.writer(file, lineterminator="\n").writerows([columns, *lines])
+        return file.getvalue().rstrip("\n")
     if style == "json":
-        rows = json.loads(frame.to_json(orient="records", double_precision=15))
-        return json.dumps(rows, indent=1, ensure_ascii=False)
-    text = frame.map(_cell)
+        objects = [dict(zip(columns, map(_finite, line), strict=True)) for line in lines]
+        return json.dumps(objects, indent=1, ensure_ascii=False, default=_plain)
+    cells = [[_cell(value) for value in line] for line in lines]
     if style == "markdown":
-        lines = [list(text.columns), ["---"] * text.shape[1], *text.to_numpy().tolist()]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return "\n".join("| " + " | ".join(line) + " |" for line in [columns, ["---"] * len(columns), *cells])
     if style == "table":
-        return text.to_string(index=False)
+        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        return "\n".join(
+            " ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in [columns, *cells]
+        )
     raise ValueError(f"unknown format {style!r}; choose from {', '.join(FORMATS)}")
 
 
-def _cell(value: object) -> str:
-    import pandas as pd
+def _columns_and_lines(rows: Rows) -> tuple[list[str], list[list[Any]]]:
+    """The names of columns, and their values row by row; None where there is none."""
+    if isinstance(rows, Sequence):
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+    else:
+        columns, rows = list(rows.columns), rows.to_dict("records")
+    return columns, [[_known(row.get(name)) for name in columns] for row in rows]
 
+
+def _known(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity."""
+    return None if isinstance(value, float) and math.isinf(value) else value
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no type for: a dataclass by its fields, a number of numpy as Python's."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return value.item()
+
+
+def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{name} {_cell(amount)}" for name, amount in value.items())
     if isinstance(value, bool):
         return "yes" if value else "NO"
-    if value is None or (isinstance(value, float) and pd.isna(value)):
+    if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.2g}"

@@ -18,6 +18,8 @@ from models.families import implementations
 
 SCHEMA = 1
 VERDICTS = ("ok", "oom", "unsupported", "estimated", "error")
+TASK = ("channels", "downsample", "num_classes")
+"""Of what is generated; records of the usual task, ImageNet in latents of four channels, do not state them."""
 DEFAULTS: Mapping[str, Any] = {"frames": 0, "joint_images": 0, "checkpointing": False}
 """What a field is in records that do not state it."""
 
@@ -111,7 +113,9 @@ class Record:
 class CostRecord(Record):
     """Multiply-adds, parameters, elementwise results or a crossover of a network; it does not vary."""
 
-    KEY = ("model", "resolution", "input", "frames", "joint_images", "batch", "action", "convention", "against")
+    KEY = (
+        "model", "resolution", "input", "frames", "joint_images", *TASK, "batch", "action", "convention", "against",
+    )  # fmt: skip
     QUANTITIES: ClassVar = ("cost", "params", "elementwise", "crossover")
 
 
@@ -119,7 +123,7 @@ class CostRecord(Record):
 class RunRecord(Record):
     """What is of a run of a network: of its workload, and of how the mixer of its family is run."""
 
-    KEY = ("model", "resolution", "frames", "joint_images", "batch", "action", "dtype", "checkpointing")
+    KEY = ("model", "resolution", "frames", "joint_images", *TASK, "batch", "action", "dtype", "checkpointing")
 
     @classmethod
     def key_of(cls, quantity: str, workload: Mapping[str, Any]) -> Key:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.core.records import TASK
 from models import ModelSpec, spec
 from models.families import named
 
@@ -58,12 +59,15 @@ class Workload:
 
     def key(self) -> dict[str, object]:
         """What a count depends on, as it stands in a record."""
-        frames = {"frames": self.spec.frames} if self.spec.frames else {}
-        frames |= {"joint_images": self.joint_images} if self.joint_images else {}
+        clip = {"frames": self.spec.frames} if self.spec.frames else {}
+        clip |= {"joint_images": self.joint_images} if self.joint_images else {}
+        usual = {field.name: field.default for field in dataclasses.fields(ModelSpec)}
+        task = {name: getattr(self.spec, name) for name in TASK if getattr(self.spec, name) != usual[name]}
         return {
             "model": self.spec.name,
             "resolution": self.resolution,
-            **frames,
+            **clip,
+            **task,
             "batch": self.batch,
             "action": self.action,
         }

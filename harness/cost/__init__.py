@@ -1,6 +1,14 @@
 """Exact costs, counted twice, and every other tool's figure for the same models.
 
-`analytic` needs no torch. `count(model, *inputs)` counts any module, yours too: it returns the same `Cost`.
+    from harness.core.workload import Workload
+    from harness.cost import CONVENTIONS, analytic, count, measure
+    from models import spec
+
+    analytic(spec("DiM-XL/2"), resolution=512).gmacs                  # the closed form; needs no torch
+    count(model, x).by_module()                                       # any module of yours, traced
+    measure([Workload(spec=spec("DiM-XL/2"), resolution=512)], [CONVENTIONS["exact"], CONVENTIONS["thop"]])
+
+Importing this package imports neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -10,6 +18,7 @@ from typing import TYPE_CHECKING
 from harness.cost.analytic import analytic, crossover, equal_macs_depth, rivals
 from harness.cost.conventions import CONVENTIONS, FORMULAS, Convention
 from harness.cost.operations import Cost
+from harness.cost.records import closed_form, crossovers, measure, measure_module, workloads_of_tables
 from harness.cost.sweep import Timing, measure_latency
 from models.operations import MAC_KINDS, Op
 
@@ -28,12 +37,18 @@ __all__ = [
     "Op",
     "Timing",
     "analytic",
+    "build",
+    "closed_form",
     "count",
     "crossover",
+    "crossovers",
     "equal_macs_depth",
+    "measure",
     "measure_latency",
+    "measure_module",
     "predict_memory",
     "rivals",
+    "workloads_of_tables",
 ]
 
 
@@ -55,3 +70,14 @@ def predict_memory(workload: Workload) -> Peak:
     from harness.cost.memory import predict_memory as predicted
 
     return predicted(workload)
+
+
+def build(name: str, meta: bool = True) -> nn.Module:
+    """The module that `package.module:factory` makes, in eval mode; modules of the working directory come first.
+
+    It has no values (`meta`) where that works, which a tool that computes the model needs.
+    Raises ValueError, in one line, for what cannot be imported, is not there, cannot be called so, or is no module.
+    """
+    from harness.cost.factory import build as built
+
+    return built(name, meta)

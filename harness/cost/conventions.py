@@ -6,7 +6,7 @@ A convention maps each operation to an amount in its own unit. For those that fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.cost.operations import Cost
@@ -101,6 +101,43 @@ CONVENTIONS = {
         Convention("paper", "MAC", "thop's figure for a batch of three, printed as Gflops", _thop, "thop", batch=3),
     )
 }
+
+
+NAMES = (*CONVENTIONS, "formula")
+"""What a user may name: the conventions, and the paper's expressions, which are no count of a model."""
+
+
+def conventions_of(names: Sequence[str] | None = None) -> list[Convention]:
+    """The conventions of these names, or all; `exact` is always among them. Raises ValueError for an unknown name."""
+    for name in names or ():
+        if name not in NAMES:
+            raise ValueError(f"unknown convention {name!r}; choose from {', '.join(NAMES)}")
+    return [found for name, found in CONVENTIONS.items() if not names or name in names or name == "exact"]
+
+
+EXECUTING = ("fvcore",)
+"""Tools that compute the model on real tensors; the others see it on the meta device."""
+
+
+def executing(conventions: Sequence[Convention]) -> bool:
+    """Whether the tool of any of them computes the model."""
+    return any(convention.tool in EXECUTING for convention in conventions)
+
+
+def conventions_of_module(names: Sequence[str] | None = None) -> list[Convention]:
+    """Those for a module on given inputs: of these names, or all that neither compute it nor fix the batch.
+
+    Raises ValueError for an unknown name, and for a convention that fixes the batch.
+    """
+    chosen = conventions_of(names)
+    if not names:
+        return [c for c in chosen if not c.batch and c.tool not in EXECUTING]
+    for convention in chosen:
+        if convention.batch:
+            raise ValueError(
+                f"the {convention.name} convention fixes a batch, which your inputs already have: ask for thop"
+            )
+    return chosen
 
 
 @dataclass(frozen=True)

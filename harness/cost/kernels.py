@@ -9,11 +9,15 @@ Mamba-2's scan is counted by Mamba-1's rule, four multiply-adds per state, chann
 matrix products by which its kernel evaluates it in chunks.
 """
 
+# The stand-ins' signatures are those of the packages, which declare no types.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +38,7 @@ def traceable_kernels() -> Iterator[None]:
         for name, function in vars(module).items()
         if name in STAND_INS and callable(function)
     }
-    replaced: list[tuple[dict, str, object]] = []
+    replaced: list[tuple[dict[str, Any], str, object]] = []
     try:
         if originals:
             for module in list(sys.modules.values()):
@@ -174,7 +178,7 @@ def _gated_norm_fn(x, weight, bias=None, z=None, eps=1e-6, *_, **__):
     return y if z is None else y * F.silu(z)
 
 
-STAND_INS: dict[str, Callable] = {
+STAND_INS: dict[str, Callable[..., Any]] = {
     "selective_scan_fn": _selective_scan_fn,
     "mamba_inner_fn": _mamba_inner_fn,
     "mamba_inner_fn_no_out_proj": _mamba_inner_no_out_proj,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.core.workload import Workload
-from harness.cost.measure import inputs_of
+from harness.cost.inputs import inputs_of
 from models.denoiser import Denoiser
 
 CFG_SCALE = 1.5

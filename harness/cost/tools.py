@@ -15,9 +15,8 @@ from harness.cost.kernels import traceable_kernels
 from harness.cost.trace import to_meta
 
 TOOLS = ("thop", "fvcore", "torch")
-
 EXECUTION_LIMIT_MACS = 1_000_000_000
-"""fvcore executes the model on real tensors; above this many multiply-adds its figure is predicted instead."""
+"""For a model of the catalogue that needs more multiply-adds, the figure of a tool that computes is predicted."""
 
 
 @dataclass(frozen=True)

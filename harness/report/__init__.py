@@ -15,7 +15,7 @@ from harness.core.paper import COST_TABLES, QUALITY_TABLES
 from harness.core.store import load
 from harness.cost.published import agrees, published, published_costs
 from harness.report.contents import TABLES, tables
-from harness.report.cost import Fields, cost_table, costs, count_tables, table, table_notes
+from harness.report.cost import cost_table, costs, count_tables, table, table_notes
 from harness.report.drawing import FIGURES, count_figures, drawn, figure
 from harness.report.figures.contact_sheets import SAMPLES
 from harness.report.figures.style import save
@@ -35,7 +35,6 @@ __all__ = [
     "TABLES",
     "Block",
     "Bold",
-    "Fields",
     "Recorded",
     "Table",
     "agrees",

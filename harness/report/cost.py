@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core.paper import COST_TABLES, TABLES
 from harness.core.records import CostRecord, Key, Record, latest, of_kind
-from harness.cost import CONVENTIONS
+from harness.cost import CONVENTIONS, measure, workloads_of_tables
 from harness.cost.published import agrees, published_costs
 from harness.report.layout import Table, as_block
 from models import counterpart, spec
 
 if TYPE_CHECKING:
     import pandas as pd
+
+RECOUNTED = {"published_params_m": "paper_params_m", "published_gflops": "paper_gmacs"}
+"""Columns of the paper, and those that count the same under its convention."""
 
 Fields = dict[str, Any]
 
@@ -79,9 +82,7 @@ def count_tables(numbers: Iterable[int]) -> list[CostRecord]:
     chosen = list(numbers)
     if not chosen:
         return []
-    from harness.cost.measure import measure_all, workloads_of_tables
-
-    return measure_all(workloads_of_tables(chosen), list(CONVENTIONS.values()))
+    return measure(workloads_of_tables(chosen), list(CONVENTIONS.values()))
 
 
 def single_images(records: Iterable[Record]) -> dict[tuple[str, int], Fields]:
@@ -104,12 +105,15 @@ def table(number: int, records: Iterable[Record]) -> pd.DataFrame:
     rows = []
     for (model, resolution), cell in published_costs(number).items():
         rival = rival_of(model) or model
-        for needed in (model, rival):
-            if (needed, resolution) not in known:
-                raise ValueError(f"table {number}: no record of {needed} at {resolution} px")
+        needed = {rival: ["params_m", "exact_gmacs"]}
+        needed[model] = ["params_m", "exact_gmacs", "flops_gflops", *(RECOUNTED[theirs] for theirs in cell)]
+        for name, columns in needed.items():
+            lacking = [column for column in columns if column not in known.get((name, resolution), {})]
+            if lacking:
+                raise ValueError(f"table {number}: no record of {name} at {resolution} px ({', '.join(lacking)})")
         ours, dit = known[model, resolution], known[rival, resolution]
         row: Fields = {"model": model, "resolution": resolution}
-        for theirs, under_paper in (("published_params_m", "paper_params_m"), ("published_gflops", "paper_gmacs")):
+        for theirs, under_paper in RECOUNTED.items():
             if theirs in cell:
                 match = agrees(ours[under_paper], str(cell[theirs]))
                 mark = "-" if match is None else "yes" if match else "NO"

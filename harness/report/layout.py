@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core.files import write_text
-from harness.core.formats import FORMATS, render
+from harness.core.formats import FORMATS, Rows, render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,9 +117,9 @@ class Table:
         return [directory / (self.name + suffix) for suffix in made]
 
 
-def as_block(frame: pd.DataFrame, caption: str = "") -> Block:
-    """A frame's cells, rounded for reading."""
-    lines = render(frame, "markdown").splitlines()
+def as_block(rows: Rows, caption: str = "") -> Block:
+    """The cells of rows, rounded for reading."""
+    lines = render(rows, "markdown").splitlines()
     cells = [[cell.strip() for cell in line.removeprefix("|").removesuffix("|").split(" | ")] for line in lines]
     return Block(cells[0], cells[2:], caption)
 
@@ -138,7 +138,7 @@ def _plain(cell: str) -> str:
     return cell.replace("|", r"\|").replace("\n", " ")
 
 
-NUMERIC = re.compile(r"(≈ )?-?\d[\d.]*($| [±(\[])|OOM|missing|unsupported|error|–?$|-$")
+NUMERIC = re.compile(r"(≈ )?-?\d[\d.]*(e-?\d+)?($| [±(\[])|OOM|missing|unsupported|error|–?$|-$")
 """A cell of a column to be set flush right."""
 
 
@@ -185,7 +185,7 @@ _ESCAPES = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "±": r"$\pm$", "×": r"$\times$", "→": r"$\to$", "≈": r"$\approx$", "†": r"$^\dagger$", "−": "$-$", "é": r"\'e",
-    "↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "²": "$^2$", '"': "''",
+    "↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "²": "$^2$", "ᵀ": r"$^\top$", '"': "''",
 }  # fmt: skip
 
 

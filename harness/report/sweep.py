@@ -13,8 +13,6 @@ from harness.report.hardware import Fields, columns_of
 from harness.report.latency import quartiles
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from harness.cost.memory import Peak
 
 GIB = 2**30
@@ -27,15 +25,13 @@ def label(workload: Mapping[str, Any]) -> Fields:
     return {"model": run["model"], "px": run["resolution"], "batch": run["batch"], "run": ", ".join(filter(None, how))}
 
 
-def predicted_rows(peaks: Iterable[tuple[Workload, Peak]], cards: Sequence[int], style: str) -> pd.DataFrame:
+def predicted_rows(peaks: Iterable[tuple[Workload, Peak]], cards: Sequence[int], style: str) -> list[Fields]:
     """Predicted peaks, a row each: what they consist of, and for each card the verdict and the largest batch.
 
     `cards` are bytes. What exceeds the largest card that does not suffice is named. For reading (`style` "table") parts
     of nothing are left out.
     """
-    import pandas as pd
-
-    return pd.DataFrame([_predicted(workload, peak, cards, style != "table") for workload, peak in peaks])
+    return [_predicted(workload, peak, cards, style != "table") for workload, peak in peaks]
 
 
 def _predicted(workload: Workload, peak: Peak, cards: Sequence[int], zeros: bool) -> Fields:
@@ -52,23 +48,19 @@ def _predicted(workload: Workload, peak: Peak, cards: Sequence[int], zeros: bool
     return row
 
 
-def compared_rows(before: Path, after: Path) -> pd.DataFrame:
+def compared_rows(before: Path, after: Path) -> list[Fields]:
     """What changed between two files of latencies, beyond the noise. Raises ValueError as `compare` does."""
     for path in (before, after):
         if not path.is_file():
             raise ValueError(f"no records at {path}")
-    import pandas as pd
-
     from harness.cost.compare import compare
 
-    return pd.DataFrame(compare(store.load(before), store.load(after)))
+    return compare(store.load(before), store.load(after))
 
 
-def measured_rows(records: Iterable[LatencyRecord], steps: int) -> pd.DataFrame:
+def measured_rows(records: Iterable[LatencyRecord], steps: int) -> list[Fields]:
     """Measured workloads, a row each; `steps` are those of a full sample."""
-    import pandas as pd
-
-    return pd.DataFrame([_measured(record, steps) for record in records])
+    return [_measured(record, steps) for record in records]
 
 
 def _measured(record: LatencyRecord, steps: int) -> Fields:

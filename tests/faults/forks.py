@@ -103,7 +103,7 @@ def warm() -> None:
     for name in ("flops", "bench", "train", "sample", "eval", "tables", "plots", "reproduce", "data"):
         importlib.import_module(MODULES.get(name, f"harness.{name}"))
     for module in (
-        "harness.diffusion.fit", "harness.diffusion.generate", "harness.diffusion.album", "harness.cost.measure",
+        "harness.diffusion.fit", "harness.diffusion.generate", "harness.diffusion.album", "harness.cost.extension",
         "harness.cost.memory", "models.families.dim.block", "models.video",
     ):  # fmt: skip
         try:

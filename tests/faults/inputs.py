@@ -7,8 +7,11 @@ import importlib
 import random
 import shutil
 from pathlib import Path
+from unittest import mock
 
 from forks import MODULES, OUT_OF_TIME, run
+
+from harness.core.command import Parser
 
 COMMANDS = {
     "flops": ["--model", "DiT-P/2", "--res", "64", "--convention", "exact"],
@@ -30,17 +33,30 @@ VALUES = [
 LIMIT_S = 20
 
 
+class _FoundError(Exception):
+    """Carries a command's parser out of it."""
+
+
 def flags_of(command: str) -> list[argparse.Action]:
     """Every flag of a command that takes a value, those of its subcommands too."""
     module = importlib.import_module(MODULES.get(command, f"harness.{command}"))
+
+    def found_by(parser: Parser, *_: object) -> None:
+        raise _FoundError(parser)
+
     found: list[argparse.Action] = []
-    pending = [module.parser()]
-    while pending:
-        for action in pending.pop()._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                pending += action.choices.values()
-            elif action.option_strings and action.nargs != 0:
-                found.append(action)
+    for verb in ([], ["reference"]) if command == "eval" else ([],):
+        with mock.patch.object(Parser, "parse_args", found_by), mock.patch.object(Parser, "parse_known_args", found_by):
+            try:
+                module.main(verb)
+            except _FoundError as error:
+                pending = [error.args[0]]
+        while pending:
+            for action in pending.pop()._actions:
+                if isinstance(action, argparse._SubParsersAction):
+                    pending += action.choices.values()
+                elif action.option_strings and action.nargs != 0:
+                    found.append(action)
     return found
 
 

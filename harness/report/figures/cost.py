@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.core.records import CostRecord, Record, of_kind
 from harness.core.workload import Workload
-from harness.cost import CONVENTIONS
+from harness.cost import CONVENTIONS, crossovers, measure
 from harness.report.cost import single_images
 from harness.report.figures import style
 from models import spec
@@ -23,11 +23,9 @@ RESOLUTIONS = (256, 384, 512, 768, 1024, 1536, 2048)
 
 def count_figure() -> list[CostRecord]:
     """What the cost figure shows, counted anew."""
-    from harness.cost.measure import crossovers, measure_all
-
     specs = [spec(name) for name in COST_MODELS]
     workloads = [Workload(spec=one, resolution=pixels) for one in specs for pixels in RESOLUTIONS]
-    return measure_all(workloads, [CONVENTIONS["exact"], CONVENTIONS["paper"]]) + crossovers(specs)
+    return measure(workloads, [CONVENTIONS["exact"], CONVENTIONS["paper"]]) + crossovers(specs)
 
 
 def cost_figure(records: Sequence[Record]) -> Figure:
