@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from harness.core.records import LatencyRecord, Record
 from harness.core.workload import Workload
-from harness.report.hardware import MISSING, SWEEP_COMMAND, Fields, by_resolution, columns_of, runs_on_devices
+from harness.report.hardware import (
+    MISSING,
+    SWEEP_COMMAND,
+    Fields,
+    by_resolution,
+    columns_of,
+    known_lines,
+    missing_note,
+    runs_on_devices,
+)
 from harness.report.layout import Table
 
 NOTES = [
     "Latency: the median of a step of the batch, ± half the interquartile range of its raw samples; a forward pass, a "
     "guided denoising step (sample) or a training step (train). Each run in a process of its own, after warm-up.",
     "TFLOP/s: exact floating-point operations of the step (two a multiply-add) over its median.",
-    f"{MISSING}: nobody has measured it on that device; on a machine with a GPU, `{SWEEP_COMMAND}` does.",
     "OOM: out of memory. error: the run failed; the record has its text.",
 ]
 
@@ -48,27 +57,38 @@ def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
 
 
 def latency_table(records: Sequence[Record], sweep: Iterable[Workload] | None = None) -> Table:
-    """Latency, throughput and achieved FLOP/s by resolution, a set of grids a device."""
+    """Latency, throughput and achieved FLOP/s by resolution, a set of grids a device that was measured.
+
+    What a GPU has not answered of the sweep is named in a note; every run is a row of the data.
+    """
     import pandas as pd
 
     rows = latency_rows(records, sweep)
     blocks = []
-    for device in dict.fromkeys(row["device"] for row in rows):
+    for device in dict.fromkeys(row["device"] for row in rows if row["verdict"] != MISSING):
         here = [row for row in rows if row["device"] == device]
-        blocks.append(by_resolution([(row, _time(row)) for row in here], f"Latency on {device}, ms"))
+        blocks.append(by_resolution(known_lines((row, shown_time(row)) for row in here), f"Latency on {device}, ms"))
         if any(row["verdict"] == "ok" for row in here):
             for column, caption in (
                 ("items_per_s", "Throughput on {}, images (or clips) a second"),
                 ("tflop_per_s", "TFLOP/s on {}"),
             ):
-                cells = [(row, figure_of(row, row.get(column))) for row in here]
+                cells = known_lines((row, figure_of(row, row.get(column))) for row in here)
                 blocks.append(by_resolution(cells, caption.format(device)))
-    return Table("latency", "Latency and throughput by resolution, measured", pd.DataFrame(rows), blocks, NOTES)
+    notes = NOTES + missing_note(rows, "verdict", SWEEP_COMMAND)
+    return Table("latency", "Latency and throughput by resolution, measured", pd.DataFrame(rows), blocks, notes)
 
 
-def _time(row: Fields) -> str:
-    median = figure_of(row, row.get("ms"))
-    return f"{median} ± {row['iqr_ms'] / 2:.2g}" if row["verdict"] == "ok" else median
+def shown_time(row: Fields) -> str:
+    """Median and half the interquartile range in milliseconds, to the second digit of the latter."""
+    if row["verdict"] != "ok":
+        return figure_of(row, None)
+    median, error = row["ms"], row["iqr_ms"] / 2
+    coarse = float(f"{error:.1e}")
+    if coarse < 100:
+        return f"{figure_of(row, median)} ± {error:.2g}"
+    digit = math.floor(math.log10(coarse)) - 1  # the second that counts
+    return f"{round(median, -digit):.0f} ± {round(error, -digit):.0f}"
 
 
 def figure_of(row: Fields, value: float | None) -> str:

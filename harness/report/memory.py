@@ -14,6 +14,8 @@ from harness.report.hardware import (
     by_resolution,
     columns_of,
     key_of,
+    known_lines,
+    missing_note,
     predicted,
     runs_on_devices,
 )
@@ -29,7 +31,6 @@ NOTES = [
     "Predicted: allocations of the real model, followed on fake tensors; weights, optimizer and EMA (training), "
     "gradients and activations. In brackets the smallest card, of 24, 40, 80 and 141 GiB, that it fits; OOM: none.",
     "Measured: torch's own peak on the device of the heading; OOM where the device ran out of memory.",
-    f"{MISSING}: no record. `{SWEEP_COMMAND}` measures on a machine with a GPU, `{PREDICT_COMMAND}` predicts on any.",
 ]
 
 
@@ -69,18 +70,24 @@ def _measured(record: LatencyRecord | None) -> Fields:
 
 
 def memory_table(records: Sequence[Record], sweep: Iterable[Workload] | None = None) -> Table:
-    """Peak memory by resolution: predicted, with the card that it fits, and measured on each device."""
+    """Peak memory by resolution: measured on each device, and predicted, with the card that it fits.
+
+    What a GPU has not answered of the sweep is named in a note; every run is a row of the data.
+    """
     import pandas as pd
 
     rows = memory_rows(records, sweep)
-    once = {tuple(row[name] for name in RUN): row for row in rows}.values()
-    blocks = [
-        by_resolution([(row, _card(row["predicted_gib"])) for row in once], "Predicted peak, GiB [smallest card]")
-    ]
-    for device in dict.fromkeys(row["device"] for row in rows if row["device"]):
-        cells = [(row, _peak(row)) for row in rows if row["device"] == device]
+    blocks = []
+    for device in dict.fromkeys(row["device"] for row in rows if row["device"] and row["measured"] != MISSING):
+        cells = known_lines((row, _peak(row)) for row in rows if row["device"] == device)
         blocks.append(by_resolution(cells, f"Measured peak on {device}, GiB"))
-    return Table("memory", "Peak memory by resolution, predicted and measured", pd.DataFrame(rows), blocks, NOTES)
+    once = {tuple(row[name] for name in RUN): row for row in rows}.values()
+    cells = known_lines((row, _card(row["predicted_gib"])) for row in once)
+    blocks += [by_resolution(cells, "Predicted peak, GiB [smallest card]")] if cells else []
+    notes = NOTES + missing_note(rows, "measured", SWEEP_COMMAND)
+    unpredicted = [{**row, "device": "", "predicted": MISSING} for row in once if row["predicted_gib"] is None]
+    notes += [f"Not predicted, {note}" for note in missing_note(unpredicted, "predicted", PREDICT_COMMAND)]
+    return Table("memory", "Peak memory by resolution, measured and predicted", pd.DataFrame(rows), blocks, notes)
 
 
 def _card(gib: float | None) -> str:

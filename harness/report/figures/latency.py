@@ -11,7 +11,7 @@ from harness.core.records import Record
 from harness.cost import crossover
 from harness.report.figures import style
 from harness.report.figures.cost import mark_crossovers
-from harness.report.hardware import ANY_GPU, SWEEP_COMMAND, Fields, is_gpu
+from harness.report.hardware import SWEEP_COMMAND, Fields, is_gpu
 from harness.report.latency import figure_of, latency_rows
 from models import catalogue, counterpart, spec
 from models.families import named
@@ -24,49 +24,46 @@ if TYPE_CHECKING:
 def latency_figure(records: Sequence[Record]) -> Figure:
     """Latency of a forward pass against resolution, a panel a device, with the measured crossover and the analytic one.
 
-    The first panel is of a GPU; where none was measured it says so in words.
+    Where no GPU was measured the first panel says so. Raises ValueError where nothing was.
     """
     rows = [row for row in latency_rows(records, []) if row["action"] == "forward" and not row["frames"]]
-    devices = list(dict.fromkeys(row["device"] for row in rows))
-    panels = [device for device in devices if is_gpu(device)] or [ANY_GPU]
-    panels += [device for device in devices if not is_gpu(device)]
+    panels = list(dict.fromkeys(row["device"] for row in rows if row["verdict"] == "ok"))
+    if not panels:
+        raise ValueError(f"the latency figure needs measured forward passes: {SWEEP_COMMAND}")
     drawing, grid = style.sheet(style.COLUMN * len(panels), 2.8, 1, len(panels), squeeze=False)
     for axes, device in zip(grid[0], panels, strict=True):
-        here = [row for row in rows if row["device"] == device]
-        if here:
-            _panel(axes, here)
-        else:
-            style.write(axes, f"no GPU has been measured:\n{SWEEP_COMMAND}\nfills this panel")
-            axes.set(xticks=[], yticks=[])
+        _panel(axes, [row for row in rows if row["device"] == device])
         axes.set(xlabel="resolution (pixels a side)", ylabel="latency of a forward pass (ms)")
         axes.set_title(device, fontsize=7)
+    if not any(map(is_gpu, panels)):
+        grid[0][0].set_title(f"{panels[0]}\nno GPU has been measured: {SWEEP_COMMAND}", fontsize=6)
     return drawing
 
 
 def _panel(axes: Axes, rows: list[Fields]) -> None:
     """Lines of one device, in the dtype and batch most measured there; what ran out of memory is named."""
-    kinds = [(row["dtype"], row["batch"]) for row in rows]
+    kinds = [(row["dtype"], row["batch"]) for row in rows if row["verdict"] == "ok"]
     kind = max(kinds, key=kinds.count)
     lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
     failed: list[str] = []
-    for row in rows:
-        if (row["dtype"], row["batch"]) != kind:
-            continue
+    chosen = [row for row in rows if (row["dtype"], row["batch"]) == kind]
+    for row in chosen:
         if row["verdict"] == "ok":
             lines.setdefault((row["model"], row["mixer"]), []).append((row["resolution"], row["ms"]))
         else:
             what = ", ".join(filter(None, (row["model"], row["mixer"])))
             failed.append(f"{what} at {row['resolution']} px: {figure_of(row, None)}")
+    looks = style.looks(model for model, _ in lines)
     for (model, mixer), points in lines.items():
-        look = style.look_of(model) | ({"linestyle": "--", "marker": "x"} if mixer.startswith("naive") else {})
+        look = looks[model] | (style.NAIVE if mixer.startswith("naive") else {})
         axes.plot(*zip(*sorted(points), strict=True), **look, label=", ".join(filter(None, (model, mixer))))
-    resolutions = sorted({row["resolution"] for row in rows})
+    resolutions = sorted({row["resolution"] for row in chosen})
     mark_crossovers(axes, _crossovers(model for model, _ in lines), resolutions[0], resolutions[-1])
     _mark_measured(axes, lines)
     style.resolution_axis(axes, resolutions)
     style.plain_log(axes, "y")
     title = f"{kind[0]}, batch {kind[1]}; dashed: equal multiply-adds; ring: equal time"
-    axes.legend(loc="upper left", title="\n".join([title, *failed]), title_fontsize=6)
+    style.legend(axes, "\n".join([title, *failed]), 6)
 
 
 def _crossovers(models: Iterable[str]) -> dict[str, float]:

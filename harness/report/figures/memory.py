@@ -14,29 +14,36 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANELS = (("forward", "float32"), ("train", "bfloat16"))
+NOT_DRAWN = "naive scan"  # a reference that nobody trains with
+USUAL = (("forward", "float32"), ("train", "bfloat16"))
+"""What the panels are of where there are predictions of it."""
+ACTIONS = {"forward": "a forward pass", "sample": "a denoising step", "train": "a training step"}
 
 
 def memory_figure(records: Sequence[Record]) -> Figure:
-    """Peak memory of one image against resolution: lines predicted, rings measured on a GPU, cards as levels."""
+    """Peak memory of one image against resolution: lines predicted, rings measured on a GPU, cards as levels.
+
+    Raises ValueError where nothing is predicted.
+    """
     rows = [
-        row for row in memory_rows(records, []) if row["batch"] == 1 and not (row["checkpointing"] or row["frames"])
+        row
+        for row in memory_rows(records, [])
+        if row["batch"] == 1
+        and not (row["checkpointing"] or row["frames"])
+        and row["predicted_gib"]
+        and row["mixer"] != NOT_DRAWN
     ]
-    rows = [row for row in rows if row["predicted_gib"]]
-    panels = [(action, dtype) for action, dtype in PANELS if _of(rows, action, dtype)]
+    there = dict.fromkeys((row["action"], row["dtype"]) for row in rows)
+    panels = [panel for panel in USUAL if panel in there] or list(there)[:2]
     if not panels:
         raise ValueError(f"the memory figure needs predictions: {PREDICT_COMMAND}")
     drawing, grid = style.sheet(style.COLUMN * len(panels), 2.9, 1, len(panels), squeeze=False, sharey=True)
     for axes, (action, dtype) in zip(grid[0], panels, strict=True):
-        _panel(axes, _of(rows, action, dtype), axes is grid[0][-1])
-        name = "a forward pass" if action == "forward" else "a training step"
-        axes.set_title(f"{name}, {dtype}, one image")
+        here = [row for row in rows if (row["action"], row["dtype"]) == (action, dtype)]
+        _panel(axes, here, axes is grid[0][-1])
+        axes.set_title(f"{ACTIONS[action]}, {dtype}, one image")
     grid[0][0].set_ylabel("peak memory (GiB)")
     return drawing
-
-
-def _of(rows: list[Fields], action: str, dtype: str) -> list[Fields]:
-    return [row for row in rows if (row["action"], row["dtype"]) == (action, dtype)]
 
 
 def on_gpu(row: Fields) -> bool:
@@ -46,10 +53,10 @@ def on_gpu(row: Fields) -> bool:
 def _panel(axes: Axes, rows: list[Fields], label_cards: bool) -> None:
     lines: dict[tuple[str, str], dict[int, float]] = {}
     for row in rows:
-        if row["mixer"] != "naive scan":
-            lines.setdefault((row["model"], row["mixer"]), {})[row["resolution"]] = row["predicted_gib"]
+        lines.setdefault((row["model"], row["mixer"]), {})[row["resolution"]] = row["predicted_gib"]
+    looks = style.looks(model for model, _ in lines)
     for (model, mixer), points in lines.items():
-        look = style.look_of(model) | ({"linestyle": "--", "marker": "x"} if mixer.startswith("naive") else {})
+        look = looks[model] | (style.NAIVE if mixer.startswith("naive") else {})
         label = f"{model}, {mixer}" if mixer.endswith("attention") else model
         axes.plot(*zip(*sorted(points.items()), strict=True), **look, label=label)
         same = [r for r in rows if (r["model"], r["mixer"]) == (model, mixer)]
@@ -70,4 +77,4 @@ def _panel(axes: Axes, rows: list[Fields], label_cards: bool) -> None:
     style.resolution_axis(axes, resolutions)
     style.plain_log(axes, "y")
     title = "lines: predicted; rings: measured" if any(map(on_gpu, rows)) else "predicted"
-    axes.legend(loc="upper left", title=title, title_fontsize=6.5)
+    style.legend(axes, title, 6.5)
