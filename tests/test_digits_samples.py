@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from harness.data.images import Digits
-from harness.metrics.features import digits
+from harness.metrics.features import digits_network
 
 SAMPLES = Path(__file__).resolve().parents[1] / "results" / "samples"
 
 
 @pytest.fixture(scope="module")
 def network():
-    return digits.train()
+    return digits_network.train()
 
 
 def accuracy(network, images, labels):
     with torch.inference_mode():
-        return (network(digits.prepare(images))[1].argmax(1) == labels).float().mean().item()
+        return (network(digits_network.prepare(images))[1].argmax(1) == labels).float().mean().item()
 
 
 def test_the_classifier_knows_digits_that_it_has_not_seen(network):

@@ -16,10 +16,9 @@ from networks import random_i3d, random_inception
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from harness import eval as door
+from harness import eval as command
 from harness.data.images import Digits
 from harness.diffusion import checkpoint
-from harness.metrics.features.digits import digits_extractor
 from models import create_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,21 +35,19 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A folder of weights that holds the digits network."""
-    where = tmp_path_factory.mktemp("weights")
-    digits_extractor(where)
-    return where
+    """An empty folder of published weights: what comes with the package needs none."""
+    return tmp_path_factory.mktemp("weights")
 
 
 @pytest.fixture
 def run(tmp_path, weights, capsys):
-    """The door called in this process; gives the records it wrote."""
+    """The command, called in this process; gives the records it wrote."""
 
     def call(*arguments, work="work"):
         records = tmp_path / "records.jsonl"
         records.unlink(missing_ok=True)
         where = ["--work-dir", tmp_path / work, "--weights-dir", weights, "--records", records, "--offline"]
-        assert door.main([str(argument) for argument in (*arguments, *where)]) == 0
+        assert command.main([str(argument) for argument in (*arguments, *where)]) == 0
         return [json.loads(line) for line in records.read_text().splitlines()]
 
     return call
@@ -58,7 +55,7 @@ def run(tmp_path, weights, capsys):
 
 @pytest.fixture
 def refused(tmp_path, weights, capsys):
-    """The door called with bad input; gives its one line of complaint, after checking that it wrote no result."""
+    """The command, called with bad input; gives its one line of complaint, after checking that it wrote no result."""
 
     def call(*arguments):
         records = tmp_path / "none.jsonl"
@@ -66,7 +63,7 @@ def refused(tmp_path, weights, capsys):
         if arguments[0] != "reference":
             where += ["--records", records]
         with pytest.raises(SystemExit) as stop:
-            door.main([str(argument) for argument in (*arguments, *where)])
+            command.main([str(argument) for argument in (*arguments, *where)])
         assert stop.value.code == 2
         assert not records.exists()
         complaint = capsys.readouterr().err.strip()
@@ -244,7 +241,7 @@ def test_the_adm_path_runs_whole_and_agrees_with_torch_fidelity(run, inception_w
     # with other weights than the published, a reference says so, and the real one's moments are not mixed with them
     built = tmp_path / "built.npz"
     shared = ["--work-dir", str(tmp_path / "work"), "--inception-weights", str(inception_weights), "--batch", "3"]
-    assert door.main(["reference", "--data", str(tmp_path / "r.npz"), "--out", str(built), *shared]) == 0
+    assert command.main(["reference", "--data", str(tmp_path / "r.npz"), "--out", str(built), *shared]) == 0
     with np.load(built) as file:
         assert {name: file[name].shape for name in ("mu", "sigma_s")} == {"mu": (2048,), "sigma_s": (2023, 2023)}
         assert json.loads(str(file["features"]))["published_weights"] is False
@@ -375,3 +372,66 @@ def test_absent_weights_are_named_with_where_to_put_them(refused, samples, weigh
     complaint = refused("--samples", samples, "--ref", samples, "--metric", "fid50")
     assert "--offline forbids a download: put https://github.com/toshas/torch-fidelity/releases" in complaint
     assert f"at {weights}/weights-inception-2015-12-05-6726825d.pth" in complaint
+
+
+def test_destinations_are_checked_before_the_work(samples, trained, tmp_path, capsys):
+    digits = ["--samples", samples, "--metric", "is50@digits"]
+    file = tmp_path / "file"
+    file.write_text("")
+    for flags, complaint in (
+        ([*digits, "--records", tmp_path], f"--records is a file, and {tmp_path} is a folder"),
+        ([*digits, "--records", file / "below" / "r.jsonl"], f"cannot write {file}/below/r.jsonl"),
+        (["--ckpt", trained, "--metric", "is50@digits", "--save-samples", file], f"a folder, and {file} is a file"),
+        (["reference", "--data", "digits", "--features", "digits", "--out", tmp_path], "it is a folder"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            command.main([*map(str, flags), "--work-dir", str(tmp_path / "work")])
+        assert stop.value.code == 2
+        assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_reference_never_replaces_what_it_is_made_of(refused, samples, tmp_path):
+    content = samples.read_bytes()
+    alias = tmp_path / "alias.npz"
+    alias.symlink_to(samples)
+    for out in (samples, alias, tmp_path / "work" / ".." / "s.npz"):
+        complaint = refused("reference", "--data", samples, "--features", "digits", "--out", out)
+        assert "--out would replace what is read" in complaint
+    assert samples.read_bytes() == content
+
+
+def test_flags_that_mean_nothing_here_are_refused_by_name(refused, samples):
+    digits = ["--samples", samples, "--metric", "fd50@digits"]
+    assert "the reference is an empty path" in refused(*digits, "--ref", "")
+    assert "the samples is an empty path" in refused("--samples", "", "--metric", "fd50@digits")
+    for flag in ("--stride-fake", "--stride-real"):
+        assert f"{flag} is of metrics that cut clips, like fvd2048_16f; fd50@digits does not" in refused(
+            *digits, flag, 2
+        )
+    assert "metric 'fd50@digits' is given twice" in refused(*digits, "fd50@digits")
+    assert "unknown flag --bootstraps; nearest: --bootstrap" in refused(*digits, "--bootstraps", 3)
+    assert "either --ckpt or --samples" in refused("--metric", "fd50@digits")
+    assert "must be a whole number" in refused(*digits, "--metric-seed", "٣")
+
+
+def test_help_and_bad_input_are_answered_without_torch_or_pandas(tmp_path):
+    code = """
+import sys
+from harness.eval import main
+try:
+    main(sys.argv[1:])
+except SystemExit as stop:
+    print(stop.code, [name for name in ("torch", "pandas") if name in sys.modules])
+"""
+    samples = ["--samples", str(tmp_path / "s.npz"), "--metric"]
+    for flags, expected in (
+        (["--help"], 0),
+        (["reference", "--help"], 0),
+        ([*samples, "fjd50k"], 2),
+        ([*samples, "fd50@digits", "--bootstrap", "1"], 2),
+        ([*samples, "fd50@digits", "--unknown"], 2),
+    ):
+        command = [sys.executable, "-c", code, *flags]
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert found.stdout.splitlines()[-1] == f"{expected} []", flags

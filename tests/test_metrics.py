@@ -11,10 +11,11 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from harness.metrics import recipes
-from harness.metrics.distances.frechet import extrapolated, frechet_distance, trace_of_root
+from harness.metrics.distances.frechet import extrapolated, frechet_distance
 from harness.metrics.distances.inception_score import bootstrap_scores, inception_score, refuse_sorted
 from harness.metrics.distances.kernel import discrepancy, kernel_distances
-from harness.metrics.distances.precision_recall import precision_recall
+from harness.metrics.distances.matrix_root import trace_of_root
+from harness.metrics.distances.neighbours import precision_recall
 from harness.metrics.moments import Gaussian, merge, of_block, of_weighted, stream
 
 
@@ -294,10 +295,10 @@ def test_values_are_torch_fidelitys_on_the_same_features(generator):
 
 def test_a_name_is_a_recipe():
     (fid,) = recipes.parse(["fid50k"])
-    assert (fid.distance, fid.features, fid.count, fid.stream) == ("fid", "inception", 50_000, "pool")
+    assert (fid.distance.name, fid.space.name, fid.count, fid.stream) == ("fid", "inception", 50_000, "pool")
     assert [r.name for r in recipes.parse(["adm1k", "fid1k"])] == ["fid1k", "sfid1k", "is1k", "pr1k"]
     fd, clips, sparse = recipes.parse(["fd1797@digits", "fvd2048_16f", "fvd2048_128f_subsample8f"])
-    assert (fd.distance, fd.features, fd.count) == ("fd", "digits", 1797)
+    assert (fd.distance.name, fd.space.name, fd.count) == ("fd", "digits", 1797)
     assert (clips.count, clips.frames, clips.stride) == (2048, 16, 1)
     assert (sparse.frames, sparse.stride) == (16, 8)
 

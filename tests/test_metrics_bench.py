@@ -29,11 +29,12 @@ from harness.core.distributed import Ranks
 from harness.core.provenance import Provenance
 from harness.data.sources import ArraySource
 from harness.metrics.distances.frechet import frechet_distance
-from harness.metrics.distances.precision_recall import precision_recall
-from harness.metrics.features.inception import inception
+from harness.metrics.distances.neighbours import precision_recall
+from harness.metrics.features.inception import WEIGHTS
+from harness.metrics.features.inception_network import inception
 from harness.metrics.features.weights import load_weights
 from harness.metrics.moments import Gaussian, of_block, stream
-from harness.metrics.shards import extract
+from harness.metrics.statistics import Needs, gather
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmarks"
 COMMAND = "python -m pytest tests/test_metrics_bench.py --benchmark-only"
@@ -118,7 +119,7 @@ def inception_file() -> Path:
 
 @cache
 def our_inception():
-    return inception(load_weights("inception", path=inception_file()))
+    return inception(load_weights(WEIGHTS, path=inception_file()))
 
 
 @cache
@@ -137,8 +138,9 @@ def extraction_ours() -> float:
     source = ArraySource("bench", images(), {"kind": "bench"})
     with tempfile.TemporaryDirectory() as where:
         here = Ranks(0, 1, torch.device("cpu"))
-        found = extract(source, our_inception(), 0, len(images()), Path(where), here)
-        return float(found.rows("pool").mean())
+        whole = (0, len(images()))
+        found = gather(source, our_inception(), {whole: Needs(rows=frozenset(["pool"]))}, Path(where), here)
+        return float(found[whole].rows["pool"].mean())
 
 
 def extraction_torch_fidelity() -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from pathlib import Path
 from unittest import mock
 
@@ -11,17 +12,20 @@ import numpy as np
 import pytest
 import torch
 from networks import random_i3d, random_inception
+from safetensors.torch import load_file
 from torch import nn
 
 from harness.core.distributed import Ranks
 from harness.data.images import Digits
-from harness.metrics.features import digits, weights
-from harness.metrics.features.extractor import exact_arithmetic
-from harness.metrics.features.i3d import i3d
-from harness.metrics.features.weights import REGISTRY, WeightFile, Weights, load_weights, weights_directory
-from harness.metrics.suite import Setup, open_extractor
+from harness.metrics.distances import DISTANCES
+from harness.metrics.features import SPACES, digits_network, train, weights
+from harness.metrics.features.extractor import exact_arithmetic, open_extractor
+from harness.metrics.features.i3d import I3D, i3d
+from harness.metrics.features.weights import PACKAGED, WeightFile, Weights, load_weights, weights_directory
+from harness.metrics.settings import Extraction
 
 INSTALL = "pip install torch-fidelity"
+INCEPTION = SPACES["inception"].weights
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,9 +53,9 @@ def images():
 def test_one_pass_gives_torch_fidelitys_features_and_the_spatial_layer_channel_fastest(inception_file, images):
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    from harness.metrics.features.inception import inception
+    from harness.metrics.features.inception_network import inception
 
-    found = inception(load_weights("inception", path=inception_file)).extract(images)
+    found = inception(load_weights(INCEPTION, path=inception_file)).extract(images)
     theirs = FeatureExtractorInceptionV3(
         "x", ["2048", "logits_unbiased"], feature_extractor_weights_path=inception_file
     )
@@ -72,7 +76,7 @@ def test_one_pass_gives_torch_fidelitys_features_and_the_spatial_layer_channel_f
 
 def test_the_tensorflow_resize_is_the_formula_in_numpy(images):
     pytest.importorskip("torch_fidelity", reason=INSTALL)
-    from harness.metrics.features.inception import SIDE, _tf1
+    from harness.metrics.features.inception_network import SIDE, _tf1
 
     x = images.numpy().astype(np.float32)
     rows, columns = (np.arange(SIDE, dtype=np.float32) * np.float32(n / SIDE) for n in x.shape[1:3])
@@ -90,7 +94,7 @@ def test_the_tensorflow_resize_is_the_formula_in_numpy(images):
 def test_the_clean_resize_is_clean_fids(images):
     pytest.importorskip("torch_fidelity", reason=INSTALL)
     resize = pytest.importorskip("cleanfid.resize", reason="pip install clean-fid")
-    from harness.metrics.features.inception import _clean
+    from harness.metrics.features.inception_network import _clean
 
     theirs = np.stack([resize.build_resizer("clean")(image) for image in images.numpy()])
     np.testing.assert_array_equal(_clean(images).permute(0, 2, 3, 1).numpy(), theirs)
@@ -99,17 +103,17 @@ def test_the_clean_resize_is_clean_fids(images):
 
 
 def test_features_do_not_depend_on_the_batch_in_double_precision(inception_file, images):
-    from harness.metrics.features.inception import inception
+    from harness.metrics.features.inception_network import inception
 
-    extractor = inception(load_weights("inception", path=inception_file), dtype=torch.float64)
+    extractor = inception(load_weights(INCEPTION, path=inception_file), dtype=torch.float64)
     together, alone = extractor.extract(images[:2]), extractor.extract(images[1:2])
     np.testing.assert_allclose(together["pool"][1:], alone["pool"], rtol=1e-6)
 
 
 def test_the_clean_recipe_is_the_same_network_after_the_other_resize(inception_file, tmp_path):
     here = Ranks(0, 1, torch.device("cpu"))
-    setup = Setup(work_dir=tmp_path, weight_files={"inception": inception_file}, batch=2)
-    plain, clean = (open_extractor(space, setup, here) for space in ("inception", "cleanfid"))
+    extraction = Extraction(inception_weights=inception_file, batch=2)
+    plain, clean = (open_extractor(SPACES[name], extraction, here) for name in ("inception", "cleanfid"))
     assert (plain.identity["resize"], clean.identity["resize"]) == ("tf1", "clean")
     assert plain.identity["weights_sha256"] == clean.identity["weights_sha256"]
     same = torch.randint(0, 256, (1, 299, 299, 3), dtype=torch.uint8)  # which neither resizes
@@ -118,15 +122,15 @@ def test_the_clean_recipe_is_the_same_network_after_the_other_resize(inception_f
 
 def test_a_file_that_is_not_inception_is_refused(tmp_path):
     pytest.importorskip("torch_fidelity", reason=INSTALL)
-    from harness.metrics.features.inception import inception
+    from harness.metrics.features.inception_network import inception
 
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="is not weights of this Inception"):
-        inception(load_weights("inception", path=tmp_path / "other.pth"))
+        inception(load_weights(INCEPTION, path=tmp_path / "other.pth"))
 
 
 def test_without_torch_fidelity_one_line_says_what_to_install():
-    from harness.metrics.features.inception import inception
+    from harness.metrics.features.inception_network import inception
 
     with (
         mock.patch.dict("sys.modules", {"torch_fidelity": None}),
@@ -151,14 +155,20 @@ def test_tf32_is_off_inside_and_restored_outside():
 # Digits
 
 
-@pytest.fixture(scope="module")
-def digits_cache(tmp_path_factory):
-    where = tmp_path_factory.mktemp("digits")
-    return where, digits.digits_extractor(where)
+def held_out_accuracy(network):
+    data, (trained, held_out) = Digits(), Digits.split()
+    assert not set(trained) & set(held_out)
+    with torch.inference_mode():
+        guessed = network(digits_network.prepare(data.pixels[held_out].permute(0, 2, 3, 1)))[1].argmax(dim=1)
+    return (guessed == data.labels[held_out]).float().mean()
 
 
-def test_the_digits_network_recognises_digits_that_it_has_not_seen_at_any_resolution(digits_cache):
-    _, extractor = digits_cache
+def opened(space):
+    return open_extractor(SPACES[space], Extraction(offline=True), Ranks(0, 1, torch.device("cpu")))
+
+
+def test_the_digits_network_recognises_digits_that_it_has_not_seen_at_any_resolution():
+    extractor = opened("digits")
     trained, held_out = Digits.split()
     assert not set(trained) & set(held_out)
     for resolution in (8, 32):
@@ -167,20 +177,61 @@ def test_the_digits_network_recognises_digits_that_it_has_not_seen_at_any_resolu
         guessed = extractor.extract(pixels)["logits"].argmax(dim=1)
         assert (guessed == data.labels[held_out]).float().mean() >= 0.97
     features = extractor.extract(Digits().pixels.permute(0, 2, 3, 1))["pool"].double()
-    assert torch.linalg.matrix_rank(torch.cov(features.T)) == digits.FEATURES
+    assert torch.linalg.matrix_rank(torch.cov(features.T)) == digits_network.FEATURES
 
 
-def test_the_digits_network_is_cached_and_a_damaged_cache_trained_anew(digits_cache):
-    where, extractor = digits_cache
-    (file,) = where.glob("*.safetensors")
-    with mock.patch.object(digits, "train", side_effect=AssertionError("trained again")):
-        assert digits.digits_extractor(where).identity == extractor.identity
-    content = file.read_bytes()
-    file.write_bytes(content[:-1] + b"?")
-    with pytest.warns(UserWarning, match="is damaged"):
-        again = digits.digits_extractor(where)
-    assert again.identity == extractor.identity  # training is deterministic
-    assert file.read_bytes() == content
+def test_the_shipped_weights_are_those_of_the_committed_records():
+    """The tables' scores can be joined only by scores on the same features."""
+    measured = Path(__file__).parents[1] / "results" / "measurements"
+    for space, file in (("digits", "digits.jsonl"), ("moving-digits", "moving-digits.jsonl")):
+        (recorded,) = {json.loads(line)["workload"]["extractor"]["weights_sha256"] for line in (measured / file).open()}
+        assert opened(space).identity["weights_sha256"] == recorded
+        assert hashlib.sha256((PACKAGED / SPACES[space].weights.file).read_bytes()).hexdigest() == recorded
+
+
+def test_shipped_weights_that_are_damaged_are_refused(tmp_path, monkeypatch):
+    content = bytearray((PACKAGED / "digits.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "digits.safetensors").write_bytes(content)
+    monkeypatch.setattr(weights, "PACKAGED", tmp_path)
+    with pytest.raises(ValueError, match="is not the shipped digits file: its sha256 is"):
+        opened("digits")
+    with pytest.raises(ValueError, match=r"missing from this installation: no .*moving-digits\.safetensors"):
+        opened("moving-digits")
+
+
+def test_training_a_shipped_network_again_gives_one_that_is_as_good(tmp_path, capsys):
+    """Other versions of torch may give other bytes, but not another network."""
+    out = tmp_path / "digits.safetensors"
+    assert train.main(["digits", "--out", str(out)]) == 0
+    network = digits_network.DigitsNetwork()
+    network.load_state_dict(load_file(out))
+    assert held_out_accuracy(network) >= 0.98
+    same = out.read_bytes() == (PACKAGED / "digits.safetensors").read_bytes()
+    expected = (
+        f"{out}: sha256 {hashlib.sha256(out.read_bytes()).hexdigest()}, {'' if same else 'not '}the shipped weights"
+    )
+    assert capsys.readouterr().out.strip() == expected
+
+
+# The lists
+
+
+def test_every_distance_reads_a_stream_that_its_spaces_have():
+    for distance in DISTANCES.values():
+        for space in distance.spaces:
+            assert SPACES[space.name] is space
+            assert distance.stream in space.streams
+            assert distance.labels != "required" or space.classes
+
+
+@pytest.mark.parametrize("name", ["digits", "moving-digits"])
+def test_a_space_gives_the_streams_that_it_lists(name):
+    space = SPACES[name]
+    items = torch.zeros((2, *([4] * (space.items == "clips")), 16, 16, 1), dtype=torch.uint8)
+    found = opened(name).extract(items)
+    assert tuple(found) == space.streams
+    assert found["logits"].shape[1] % space.classes == 0
 
 
 # I3D
@@ -189,7 +240,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # t
 
 
 def test_i3d_is_called_as_stylegan_v_calls_it(tmp_path):
-    network = i3d(load_weights("i3d", path=random_i3d(tmp_path / "i3d.pt")))
+    network = i3d(load_weights(I3D.weights, path=random_i3d(tmp_path / "i3d.pt")))
     clips = torch.randint(0, 256, (2, 16, 24, 32, 3), dtype=torch.uint8)
     features = network.extract(clips)["pool"]
     assert features.shape == (2, 400)
@@ -205,7 +256,7 @@ def test_i3d_is_called_as_stylegan_v_calls_it(tmp_path):
 def test_a_file_that_is_not_torchscript_is_refused(tmp_path):
     (tmp_path / "i3d.pt").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="is not a TorchScript network"):
-        i3d(load_weights("i3d", path=tmp_path / "i3d.pt"))
+        i3d(load_weights(I3D.weights, path=tmp_path / "i3d.pt"))
 
 
 def test_a_network_with_other_features_is_refused(tmp_path):
@@ -215,46 +266,45 @@ def test_a_network_with_other_features_is_refused(tmp_path):
 
     torch.jit.save(torch.jit.script(Other()), tmp_path / "i3d.pt")
     with pytest.raises(ValueError, match=r"gave features \(1, 3\), not \(1, 400\)"):
-        i3d(load_weights("i3d", path=tmp_path / "i3d.pt")).extract(torch.zeros(1, 16, 8, 8, 3, dtype=torch.uint8))
+        i3d(load_weights(I3D.weights, path=tmp_path / "i3d.pt")).extract(torch.zeros(1, 16, 8, 8, 3, dtype=torch.uint8))
 
 
 # Weight files
 
 
 @pytest.fixture
-def entry(tmp_path, monkeypatch):
+def entry(tmp_path):
     source = tmp_path / "published.bin"
     source.write_bytes(b"weights")
-    file = WeightFile("toy", "toy.bin", source.as_uri(), hashlib.sha256(b"weights").hexdigest(), "MIT")
-    monkeypatch.setitem(REGISTRY, "toy", file)
-    return file
+    digest = hashlib.sha256(b"weights").hexdigest()
+    return WeightFile(name="toy", file="toy.bin", sha256=digest, licence="MIT", url=source.as_uri())
 
 
 def test_a_missing_file_is_named_with_where_to_put_it(entry, tmp_path):
     with pytest.raises(ValueError, match=f"--offline forbids a download: put {entry.url} at {tmp_path}/w/toy.bin"):
-        load_weights("toy", directory=tmp_path / "w", offline=True)
+        load_weights(entry, directory=tmp_path / "w", offline=True)
 
 
 def test_a_download_is_verified_and_kept(entry, tmp_path):
-    found = load_weights("toy", directory=tmp_path / "w")
-    assert (found.content, found.published) == (b"weights", True)
+    found = load_weights(entry, directory=tmp_path / "w")
+    assert (found.content, found.known) == (b"weights", True)
     assert (tmp_path / "w" / "toy.bin").read_bytes() == b"weights"
     Path(tmp_path / "published.bin").write_bytes(b"changed")
-    assert load_weights("toy", directory=tmp_path / "w", offline=True) == found
+    assert load_weights(entry, directory=tmp_path / "w", offline=True) == found
     with pytest.raises(ValueError, match="nothing was kept"):
-        load_weights("toy", directory=tmp_path / "elsewhere")
+        load_weights(entry, directory=tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_every_load_is_verified(entry, tmp_path):
     (tmp_path / "toy.bin").write_bytes(b"weighty")
     with pytest.raises(ValueError, match="is not the published toy file: its sha256 is"):
-        load_weights("toy", directory=tmp_path)
-    given = load_weights("toy", path=tmp_path / "toy.bin")  # any file may be given by path, and is marked so
-    assert (given.published, given.sha256) == (False, hashlib.sha256(b"weighty").hexdigest())
+        load_weights(entry, directory=tmp_path)
+    given = load_weights(entry, path=tmp_path / "toy.bin")  # any file may be given by path, and is marked so
+    assert (given.known, given.sha256) == (False, hashlib.sha256(b"weighty").hexdigest())
     assert isinstance(given.open(), io.BytesIO)
     with pytest.raises(ValueError, match="no toy weights at"):
-        load_weights("toy", path=tmp_path / "absent")
+        load_weights(entry, path=tmp_path / "absent")
 
 
 def test_the_weights_directory_is_the_flag_then_the_variable_then_the_users_cache(monkeypatch, tmp_path):
@@ -267,5 +317,5 @@ def test_the_weights_directory_is_the_flag_then_the_variable_then_the_users_cach
 
 
 def test_the_registered_hash_begins_as_the_file_name_says():
-    assert REGISTRY["inception"].file.endswith(f"-{REGISTRY['inception'].sha256[:8]}.pth")
-    assert all(len(file.sha256) == 64 and file.licence for file in REGISTRY.values())
+    assert INCEPTION.file.endswith(f"-{INCEPTION.sha256[:8]}.pth")
+    assert all(len(space.weights.sha256) == 64 and space.weights.licence for space in SPACES.values())

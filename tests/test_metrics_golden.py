@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from harness import eval as door
+from harness import eval as command
 from harness.metrics.distances.frechet import frechet_distance
+from harness.metrics.features import SPACES
 from harness.metrics.features.i3d import i3d
-from harness.metrics.features.weights import REGISTRY, load_weights, weights_directory
+from harness.metrics.features.weights import Weights, load_weights, weights_directory
 from harness.metrics.moments import stream
 
 TOLERANCE = {"fid": 0.005, "sfid": 0.005, "inception_score": 0.2, "precision": 0.003, "recall": 0.003}
@@ -39,10 +40,12 @@ ADM = {  # by OpenAI's TensorFlow evaluator: guided-diffusion's README; the seco
 }
 
 
-def weights(name: str) -> None:
-    place = weights_directory() / REGISTRY[name].file
+def weights(space: str) -> Weights:
+    entry = SPACES[space].weights
+    place = weights_directory() / entry.file
     if not place.is_file():
         pytest.skip(f"no {place}")
+    return load_weights(entry, offline=True)
 
 
 @pytest.mark.parametrize(("reference", "samples"), ADM)
@@ -57,7 +60,7 @@ def test_adms_own_numbers(reference, samples, arithmetic, tmp_path):
     records = tmp_path / "records.jsonl"
     what = ["--samples", folder / samples, "--ref", folder / reference, "--metric", "adm50k", "--bootstrap", 0]
     where = ["--records", records, "--work-dir", folder / "features", "--arithmetic", arithmetic]
-    assert door.main([str(argument) for argument in (*what, *where)]) == 0
+    assert command.main([str(argument) for argument in (*what, *where)]) == 0
     found = {record["quantity"]: record["value"] for record in map(json.loads, records.read_text().splitlines())}
     for quantity, expected in ADM[reference, samples].items():
         assert found[quantity] == pytest.approx(expected, abs=TOLERANCE[quantity]), quantity
@@ -65,8 +68,7 @@ def test_adms_own_numbers(reference, samples, arithmetic, tmp_path):
 
 def test_the_video_distance_of_uniform_noise_is_tf_hubs():
     """fvd-comparison: 10.138085 for two sets of 128 clips; fewer clips than features, hence the tolerance."""
-    weights("i3d")
-    network = torch.jit.load(load_weights("i3d", offline=True).open()).eval()
+    network = torch.jit.load(weights("i3d").open()).eval()
 
     def features(seed):
         clips = np.random.RandomState(seed).rand(128, 16, 224, 224, 3).astype(np.float32)
@@ -82,8 +84,7 @@ def test_the_video_distance_of_uniform_noise_is_tf_hubs():
 
 def test_the_video_distance_of_black_from_white():
     """common_metrics_on_video_quality: 151.2565, TF-Hub's 151.392; eight clips of one colour have no covariance."""
-    weights("i3d")
-    extractor = i3d(load_weights("i3d", offline=True))
+    extractor = i3d(weights("i3d"))
     black, white = (
         extractor.extract(torch.full((1, 30, 64, 64, 3), level, dtype=torch.uint8))["pool"].double()
         for level in (0, 255)

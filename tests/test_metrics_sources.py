@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
+import io
 import json
 import os
+import weakref
 import zipfile
 
 import numpy as np
@@ -15,14 +18,20 @@ from harness.core.distributed import Ranks
 from harness.data.clips import open_clips
 from harness.data.npz import Npz
 from harness.data.sources import ArraySource, open_images
-from harness.metrics import errorbars, references, shards
+from harness.metrics import errorbars, references, shards, statistics
+from harness.metrics.distances.distance import Comparison
 from harness.metrics.distances.frechet import frechet_distance
-from harness.metrics.evaluation import Settings, evaluate
+from harness.metrics.evaluation import results_of
 from harness.metrics.features.extractor import Extractor
 from harness.metrics.moments import Gaussian, of_block, stream
 from harness.metrics.recipes import parse
+from harness.metrics.settings import Settings
+from harness.metrics.shards import ShardFolder, spans
+from harness.metrics.statistics import Needs, gather, gather_each
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
+ROWS = Needs(rows=frozenset(["pool"]))
+BOTH = Needs(moments=frozenset(["pool", "spatial"]), rows=frozenset(["pool"]))
 
 
 @pytest.fixture
@@ -46,7 +55,7 @@ def averages(batch=64, poison=None, **identity):
         return {"pool": pool, "spatial": pool[:, :2].contiguous(), "logits": pool[:, :3].contiguous()}
 
     about = {"network": "averages", "resize": "tf1", "published_weights": True, "weights_sha256": "0" * 64, **identity}
-    return Extractor("inception", ("pool", "spatial", "logits"), about, extract, batch)
+    return Extractor(about, extract, batch)
 
 
 # Sources
@@ -174,6 +183,102 @@ def test_an_npz_of_any_layout_is_read_as_numpy_reads_it(generator, tmp_path):
     assert file.digest("c") != file.digest("fortran")
 
 
+def member(shape, data, descr="|u1"):
+    """An array's file content with any header."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    return file.getvalue() + data
+
+
+def packed(path, content, method=zipfile.ZIP_STORED, name="arr_0.npy"):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr(name, content)
+    return path
+
+
+def marked(path, local, central, value):
+    """A field of the zip's two headers changed."""
+    content = bytearray(packed(path, member((2, 2), b"1234")).read_bytes())
+    content[local] |= value
+    content[content.index(b"PK\x01\x02") + central] |= value
+    path.write_bytes(content)
+    return path
+
+
+STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
+HOSTILE = {
+    "encrypted": (lambda p: marked(p, 6, 8, 1), "arr_0: arr_0 is encrypted"),
+    "unknown method": (lambda p: marked(p, 8, 10, 77), "arr_0: That compression method is not supported"),
+    "negative shape": (
+        lambda p: packed(p, member((-1, 4), b"1234")),
+        r"its header declares the shape \(-1, 4\)",
+    ),
+    "huge shape": (
+        lambda p: packed(p, member((10**12, 10**9), b"12")),
+        r"header declares 1,000,000,.* has 2",
+    ),
+    "short": (lambda p: packed(p, member((2, 2), b"123")), "arr_0: its header declares 4 bytes .* it has 3"),
+    "negative, packed": (lambda p: packed(p, member((-1,), b"1234"), DEFLATED), "declares the shape"),
+    "huge, packed": (lambda p: packed(p, member((2**40,), b"1"), DEFLATED), "declares 1,099,511,627,776 bytes"),
+    "long, packed": (lambda p: packed(p, member((2, 2), b"12345"), DEFLATED), "declares 4 bytes .* it has 5"),
+    "bomb": (
+        lambda p: packed(p, member((90 << 20,), bytes(90 << 20)), DEFLATED),
+        "would grow to 94,371,840,",
+    ),
+    "no array": (lambda p: packed(p, b"hello"), "cannot read arr_0: "),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_npz_is_refused_by_file_and_member(case, tmp_path):
+    make, complaint = HOSTILE[case]
+    path = make(tmp_path / "a.npz")
+    with pytest.raises(ValueError, match=complaint) as refusal:
+        Npz(path).array("arr_0")
+    assert str(refusal.value).startswith(f"{path}: cannot read arr_0: ")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    path = packed(tmp_path / "a.npz", member((90 << 20,), bytes(90 << 20)), DEFLATED)
+    unpacked = []
+    real = zipfile.ZipExtFile.read
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda self, n=-1: (unpacked.append(n), real(self, n))[1])
+    with pytest.raises(ValueError, match="as no data does"):
+        Npz(path).array("arr_0")
+    assert max(unpacked) < 1000
+
+
+def test_a_damaged_stream_of_a_compressed_member_is_named(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", arr_0=noise)
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[60:2000] = bytes(1940)
+    (tmp_path / "a.npz").write_bytes(content)
+    for read in (Npz(tmp_path / "a.npz").array, Npz(tmp_path / "a.npz").digest):
+        with pytest.raises(ValueError, match=r"a\.npz"):
+            read("arr_0")
+
+
+MOMENTS = {
+    "not square": ({"sigma": np.eye(4)}, r"mu and sigma have shapes \(7,\) and \(4, 4\), not \(D,\) and \(D, D\)"),
+    "no vector": ({"mu": np.zeros((7, 1))}, r"mu and sigma have shapes \(7, 1\)"),
+    "scalar": ({"mu": np.array(1.0)}, r"mu and sigma have shapes \(\)"),
+    "text": ({"mu": np.array(["a"] * 7)}, "mu must hold finite numbers"),
+    "complex": ({"sigma": np.eye(7, dtype=complex)}, "sigma must hold finite numbers"),
+    "not finite": ({"mu": np.full(7, np.nan)}, "mu must hold finite numbers"),
+    "count": ({"count": np.array([1, 2])}, "count must be one whole number"),
+}
+
+
+@pytest.mark.parametrize("case", MOMENTS)
+def test_odd_moments_are_refused_by_file_and_member(case, tmp_path):
+    members, complaint = MOMENTS[case]
+    path = npz(tmp_path / "ref.npz", **{"mu": np.zeros(7), "sigma": np.eye(7), **members})
+    with pytest.raises(ValueError, match=rf"ref\.npz: {complaint}"):
+        references.open_reference(str(path), parse(["fid100"]), averages(), tmp_path / "w", ALONE)
+
+
 # Clips
 
 
@@ -239,52 +344,156 @@ def test_a_folder_without_clips_is_refused(videos, tmp_path):
         open_clips(str(tmp_path / "absent"), 4, 1)
 
 
-# Shards
+# Shards, and the one pass over them
 
 
 def test_shards_do_not_depend_on_who_made_them_nor_on_where_the_set_ends(images, tmp_path):
     source = ArraySource("images", images, {"kind": "test"})
-    whole = shards.extract(source, averages(), 0, 600, tmp_path / "a", ALONE)
-    assert whole.spans() == [(0, 256), (256, 512), (512, 600)]
+    assert spans(0, 600) == [(0, 256), (256, 512), (512, 600)]
+    whole = gather(source, averages(), {(0, 600): ROWS}, tmp_path / "a", ALONE)[0, 600]
     for rank in (1, 0):  # as two processes would, one after the other
-        shared = shards.extract(source, averages(), 0, 600, tmp_path / "b", Ranks(rank, 2, torch.device("cpu")))
-    assert shared.rows("pool").tobytes() == whole.rows("pool").tobytes()
-    assert shared.digest() == whole.digest()
-    part = shards.extract(source, averages(), 0, 300, tmp_path / "c", ALONE)
-    assert part.rows("pool").tobytes() == whole.rows("pool")[:300].tobytes()
-    later = shards.extract(source, averages(), 300, 600, tmp_path / "c", ALONE)
-    assert later.spans() == [(300, 512), (512, 600)]
-    assert later.rows("pool").tobytes() == whole.rows("pool")[300:].tobytes()
+        here = Ranks(rank, 2, torch.device("cpu"))
+        shared = gather(source, averages(), {(0, 600): ROWS}, tmp_path / "b", here)
+        assert bool(shared) == here.first
+    assert shared[0, 600].rows["pool"].tobytes() == whole.rows["pool"].tobytes()
+    assert shared[0, 600].sha256 == whole.sha256
+    part = gather(source, averages(), {(0, 300): ROWS}, tmp_path / "c", ALONE)[0, 300]
+    assert part.rows["pool"].tobytes() == whole.rows["pool"][:300].tobytes()
+    later = gather(source, averages(), {(300, 600): ROWS}, tmp_path / "c", ALONE)[300, 600]
+    assert spans(300, 600) == [(300, 512), (512, 600)]
+    assert later.rows["pool"].tobytes() == whole.rows["pool"][300:].tobytes()
+
+
+class Watched(ArraySource):
+    """Notes which items are read."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.seen = []
+
+    def read(self, start, stop):
+        self.seen += range(start, stop)
+        return super().read(start, stop)
 
 
 def test_finished_shards_are_kept_and_damaged_ones_made_again(images, tmp_path):
     source = ArraySource("images", images, {"kind": "test"})
-    features = shards.extract(source, averages(), 0, 600, tmp_path, ALONE)
-    before, rows = features.digest(), features.rows("pool")
-    files = sorted(features.directory.glob("*.safetensors"))
-    content = bytearray(files[1].read_bytes())
+    before = gather(source, averages(), {(0, 600): BOTH}, tmp_path, ALONE)[0, 600]
+    files = sorted(tmp_path.glob("*/*.safetensors"))
+    whole = [file.read_bytes() for file in files]
+    content = bytearray(whole[1])
     content[-100] ^= 1
     files[1].write_bytes(content)
     files[2].write_bytes(b"")
-    read = []
+    watched = Watched("images", images, {"kind": "test"})
+    with pytest.warns(UserWarning, match="is damaged; it will be made again") as caught:
+        again = gather(watched, averages(), {(0, 600): BOTH}, tmp_path, ALONE)[0, 600]
+    assert [str(files[index]) in str(warning.message) for index, warning in enumerate(caught, 1)] == [True, True]
+    assert watched.seen == list(range(256, 600))
+    assert again.sha256 == before.sha256
+    assert again.rows["pool"].tobytes() == before.rows["pool"].tobytes()
+    assert again.moments["pool"].scatter.tobytes() == before.moments["pool"].scatter.tobytes()
+    assert shards.read(files[1]).streams["pool"].tobytes() == before.rows["pool"][256:512].tobytes()
 
-    class Watched(ArraySource):
-        def read(self, start, stop):
-            read.append(start)
-            return super().read(start, stop)
 
-    with pytest.warns(UserWarning, match="is damaged; it will be made again"):
-        again = shards.extract(Watched("images", images, {"kind": "test"}), averages(), 0, 600, tmp_path, ALONE)
-    assert min(read) == 256
-    assert again.digest() == before
-    assert again.rows("pool").tobytes() == rows.tobytes()
+@pytest.fixture
+def reads(monkeypatch):
+    """How often each shard file has been read."""
+    counts = collections.Counter()
+
+    def read(path):
+        if path.is_file():
+            counts[path] += 1
+        return shards.read(path)
+
+    monkeypatch.setattr(statistics, "read", read)
+    return counts
+
+
+def test_what_was_just_made_is_not_read_back_and_what_is_there_is_read_once(images, tmp_path, reads):
+    source = ArraySource("images", images, {"kind": "test"})
+    made = gather(source, averages(), {(0, 600): BOTH}, tmp_path, ALONE)[0, 600]
+    assert not reads
+    read = gather(source, averages(), {(0, 600): BOTH}, tmp_path, ALONE)[0, 600]
+    assert sorted(reads.values()) == [1, 1, 1]
+    assert (read.sha256, read.duplicates) == (made.sha256, made.duplicates)
+    assert read.rows["pool"].tobytes() == made.rows["pool"].tobytes()
+    assert read.moments["spatial"].scatter.tobytes() == made.moments["spatial"].scatter.tobytes()
+
+
+@pytest.mark.parametrize("capacity", [0, 1 << 30])
+def test_the_first_of_several_processes_reads_only_what_others_made_or_memory_did_not_hold(
+    images, tmp_path, reads, monkeypatch, capacity
+):
+    monkeypatch.setattr(statistics, "KEPT_BYTES", capacity)
+    source = ArraySource("images", images, {"kind": "test"})
+    gather(source, averages(), {(0, 600): BOTH}, tmp_path, Ranks(1, 2, torch.device("cpu")))
+    assert [file.name for file in tmp_path.glob("*/*.safetensors")] == ["00000256-00000512.safetensors"]
+    gather(source, averages(), {(0, 600): BOTH}, tmp_path, Ranks(0, 2, torch.device("cpu")))
+    assert sorted(reads.values()) == ([1] if capacity else [1, 1, 1])
+
+
+def test_sets_of_several_sizes_share_their_shards_and_draw_every_item_once(images, tmp_path, reads):
+    sizes = [(0, 300), (0, 600), (0, 290)]
+    alone = [
+        gather(ArraySource("images", images, {"kind": "test"}), averages(), {size: BOTH}, tmp_path / str(size), ALONE)
+        for size in sizes
+    ]
+    reads.clear()
+    watched = Watched("images", images, {"kind": "test"})
+    together = gather(watched, averages(), dict.fromkeys(sizes, BOTH), tmp_path / "together", ALONE)
+    assert watched.seen == list(range(600))
+    assert not reads
+    again = gather(watched, averages(), dict.fromkeys(sizes, BOTH), tmp_path / "together", ALONE)
+    assert set(reads.values()) == {1}
+    assert len(watched.seen) == 600
+    for size, expected in zip(sizes, alone, strict=True):
+        for found in (together[size], again[size]):
+            assert found.sha256 == expected[size].sha256
+            assert found.rows["pool"].tobytes() == expected[size].rows["pool"].tobytes()
+            assert found.moments["pool"].scatter.tobytes() == expected[size].moments["pool"].scatter.tobytes()
+
+
+def test_disjoint_sets_come_one_by_one(images, tmp_path, reads):
+    """Repeats of a metric never have their rows in memory together."""
+    source = ArraySource("images", images, {"kind": "test"})
+    sets = dict.fromkeys([(0, 200), (200, 400), (400, 600)], BOTH)
+    whole = gather(source, averages(), sets, tmp_path, ALONE)
+    for span, found in gather_each(source, averages(), sets, tmp_path, ALONE):
+        assert sum(reads.values()) == {(0, 200): 1, (200, 400): 3, (400, 600): 5}[span]
+        assert found.rows["pool"].tobytes() == whole[span].rows["pool"].tobytes()
+
+
+def test_moments_alone_keep_no_rows_however_large_the_set(images, tmp_path):
+    """A set of a million images would not fit, were anything but one shard and one block of rows held."""
+    source = ArraySource("images", np.tile(images, (10, 1, 1, 1)), {"kind": "test"})
+    needs = {(0, 6000): Needs(moments=frozenset(["pool"]))}
+    gather(source, averages(), needs, tmp_path, ALONE)
+    held = weakref.WeakSet()
+    whole = shards.Shard
+
+    class Counted(whole):
+        most = 0
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            held.add(self)
+            Counted.most = max(Counted.most, len(held))
+
+        __hash__ = object.__hash__
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "Shard", Counted)
+        found = gather(source, averages(), needs, tmp_path, ALONE)[0, 6000]
+    assert found.rows == {}
+    assert 1 <= Counted.most <= 2
 
 
 def test_features_of_other_weights_or_other_pixels_are_never_mixed(images, tmp_path):
     source = ArraySource("images", images[:10], {"kind": "test"})
     other = ArraySource("images", images[:10], {"kind": "other"})
     places = {
-        shards.extract(s, e, 0, 10, tmp_path, ALONE).directory
+        ShardFolder(s, e, tmp_path, ALONE).path
         for s in (source, other)
         for e in (averages(), averages(weights_sha256="1" * 64), averages(batch=32))
     }
@@ -294,14 +503,14 @@ def test_features_of_other_weights_or_other_pixels_are_never_mixed(images, tmp_p
 def test_features_that_are_not_finite_are_refused_and_nothing_is_written(images, tmp_path):
     source = ArraySource("images", images, {"kind": "test"})
     with pytest.raises(ValueError, match="the pool features of item 3 of images are not finite"):
-        shards.extract(source, averages(poison=3), 0, 600, tmp_path, ALONE)
+        gather(source, averages(poison=3), {(0, 600): BOTH}, tmp_path, ALONE)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_duplicates_are_counted(images, tmp_path):
     images[100:150] = images[7]
-    features = shards.extract(ArraySource("images", images, {"kind": "test"}), averages(), 0, 600, tmp_path, ALONE)
-    assert features.duplicates() == 50
+    source = ArraySource("images", images, {"kind": "test"})
+    assert gather(source, averages(), {(0, 600): Needs()}, tmp_path, ALONE)[0, 600].duplicates == 50
 
 
 # References
@@ -310,11 +519,11 @@ def test_duplicates_are_counted(images, tmp_path):
 def test_a_built_reference_is_read_back_as_adms_evaluator_reads_it(images, tmp_path):
     source = ArraySource("images", images, {"kind": "test"})
     extractor = averages()
-    features = shards.extract(source, extractor, 0, 600, tmp_path / "w", ALONE)
+    found = gather(source, extractor, {(0, 600): BOTH}, tmp_path / "w", ALONE)[0, 600]
     out = tmp_path / "ref.npz"
-    digest = references.build(source, extractor, features, out)
+    digest = references.write(source, extractor, found, out)
     with np.load(out) as file:
-        rows = features.rows("pool").astype(np.float64)
+        rows = found.rows["pool"].astype(np.float64)
         np.testing.assert_allclose(file["mu"], rows.mean(axis=0), rtol=1e-12)
         np.testing.assert_allclose(file["sigma"], np.cov(rows, rowvar=False), rtol=1e-9, atol=1e-15)
         assert file["mu_s"].shape == (2,)
@@ -322,12 +531,12 @@ def test_a_built_reference_is_read_back_as_adms_evaluator_reads_it(images, tmp_p
         np.testing.assert_array_equal(file["arr_0"], images)
     assert json.loads((tmp_path / "ref.npz.json").read_text())["sha256"] == digest
     recipes = parse(["fid100", "sfid100", "pr100"])
-    direct = references.of_source(source, extractor, ["pool", "spatial"], tmp_path / "w", ALONE)
+    direct = references.of_source(source, extractor, BOTH, tmp_path / "w", ALONE)
     stored = references.open_reference(str(out), recipes, extractor, tmp_path / "w", ALONE)
     assert (stored.sha256, stored.count, stored.images, stored.side) == (digest, 600, 600, (4, 4))
     for name in ("pool", "spatial"):
         np.testing.assert_array_equal(stored.gaussians[name].covariance, direct.gaussians[name].covariance)
-    np.testing.assert_array_equal(stored.features("pool"), direct.features("pool"))
+    np.testing.assert_array_equal(stored.rows["pool"], direct.rows["pool"])
 
 
 def test_precision_and_recall_use_ten_thousand_images_in_a_fixed_choice():
@@ -372,7 +581,7 @@ def test_stored_moments_of_other_features_are_not_used(images, tmp_path):
     with pytest.raises(ValueError, match=r"no arr_0, which sfid100 needs where there are no stored moments"):
         references.open_reference(str(tmp_path / "bare.npz"), parse(["sfid100"]), averages(), tmp_path / "w", ALONE)
     fine = references.open_reference(str(tmp_path / "bare.npz"), parse(["fid100"]), averages(), tmp_path / "w", ALONE)
-    assert fine.features is None
+    assert fine.rows == {}
 
 
 # Evaluation and its error bars
@@ -381,18 +590,36 @@ def test_stored_moments_of_other_features_are_not_used(images, tmp_path):
 def test_a_recipe_gives_the_distance_of_its_stream(images, tmp_path):
     extractor = averages()
     source = ArraySource("images", images, {"kind": "test"})
-    reference = references.of_source(source, extractor, ["pool", "spatial"], tmp_path, ALONE)
-    samples = shards.extract(source, extractor, 0, 300, tmp_path, ALONE)
-    for recipe in parse(["fid300", "sfid300"]):
-        (result,) = evaluate(recipe, samples, reference, Settings(bootstrap=5))
+    reference = references.of_source(source, extractor, BOTH, tmp_path, ALONE)
+    recipes = parse(["fid300", "sfid300", "pr300"])
+    needs = Needs.of_samples(recipes, Settings())
+    samples = gather(source, extractor, {(0, 300): needs}, tmp_path, ALONE)[0, 300]
+
+    def results(recipe, **settings):
+        compared = {"recipe": recipe, "samples": samples, "reference": reference}
+        return results_of(Comparison(settings=Settings(**settings), **compared))
+
+    for recipe in recipes[:2]:
+        (result,) = results(recipe, bootstrap=5)
         expected = frechet_distance(
-            stream([samples.rows(recipe.stream)]).gaussian(), reference.gaussians[recipe.stream]
+            stream([samples.rows[recipe.stream]]).gaussian(), reference.gaussians[recipe.stream]
         ).value
         assert result.value == expected
         assert result.error.standard_error > 0
-    precision, recall = evaluate(parse(["pr300"])[0], samples, reference, Settings())
+    precision, recall = results(recipes[2])
     assert (precision.quantity, precision.value) == ("precision", 1.0)  # the samples are half of the reference
     assert (recall.reference, recall.samples) == (600, 300)
+
+
+def test_a_large_reference_keeps_the_rows_of_its_subset_alone(images, tmp_path, monkeypatch):
+    chosen = references.subset(600, 100)
+    monkeypatch.setattr(references, "subset", lambda count: chosen)
+    source = ArraySource("images", images, {"kind": "test"})
+    reference = references.of_source(source, averages(), BOTH, tmp_path, ALONE)
+    whole = gather(source, averages(), {(0, 600): BOTH}, tmp_path, ALONE)[0, 600]
+    assert reference.images == 100
+    np.testing.assert_array_equal(reference.rows["pool"], whole.rows["pool"][chosen])
+    np.testing.assert_array_equal(reference.gaussians["pool"].mean, whole.moments["pool"].mean)
 
 
 def test_the_bootstrap_error_is_the_spread_over_fresh_samples(generator):

@@ -8,25 +8,28 @@ import pytest
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from safetensors.torch import load
+from safetensors.torch import load_file
 from scipy import stats
 
-from harness import eval as door
+from harness import eval as command
+from harness.core.distributed import Ranks
 from harness.data.images import Digits
 from harness.data.moving_digits import MovingDigits
 from harness.metrics import recipes
 from harness.metrics.distances import motion
-from harness.metrics.distances.motion import centres, lengths, turns, wasserstein
-from harness.metrics.features import moving_digits
-from harness.metrics.features.moving_digits import MovingDigitsNetwork, moving_digits_extractor, velocity_classes
+from harness.metrics.distances.motion import lengths, turns, wasserstein
+from harness.metrics.features import moving_digits_network
+from harness.metrics.features.extractor import open_extractor
+from harness.metrics.features.moving_digits import MOVING_DIGITS
+from harness.metrics.features.moving_digits_network import MovingDigitsNetwork, centres, velocity_classes
+from harness.metrics.features.weights import PACKAGED
+from harness.metrics.settings import Extraction
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A folder of weights that holds the network, trained once."""
-    where = tmp_path_factory.mktemp("weights")
-    moving_digits_extractor(where)
-    return where
+def extractor():
+    """Of the network that comes with the package."""
+    return open_extractor(MOVING_DIGITS, Extraction(offline=True), Ranks(0, 1, torch.device("cpu")))
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +38,17 @@ def work(tmp_path_factory):
 
 
 @pytest.fixture
-def score(tmp_path, weights, work):
-    """The door on clips (N, T, H, W) with their labels; gives the records by quantity."""
+def score(tmp_path, work):
+    """The command on clips (N, T, H, W) with their labels; gives the records by quantity."""
 
     def call(clips, labels, *metrics):
         known = {} if labels is None else {"arr_1": labels}
         np.savez(tmp_path / "s.npz", arr_0=np.repeat(clips[..., None], 3, axis=-1), **known)
         records = tmp_path / "records.jsonl"
         records.unlink(missing_ok=True)
-        where = ["--work-dir", work, "--weights-dir", weights, "--records", records, "--offline"]
+        where = ["--work-dir", work, "--records", records, "--offline"]
         arguments = ["--samples", tmp_path / "s.npz", "--metric", *metrics, *where, "--bootstrap", 4]
-        assert door.main([str(argument) for argument in (*arguments, "--max-duplicates", 1)]) == 0
+        assert command.main([str(argument) for argument in (*arguments, "--max-duplicates", 1)]) == 0
         return {one["quantity"]: one for one in map(json.loads, records.read_text().splitlines())}
 
     return call
@@ -105,8 +108,7 @@ def test_velocities_have_nine_classes():
     assert velocity_classes(corners).flatten().tolist() == list(range(9))
 
 
-def test_the_network_recognises_digits_and_velocities_that_it_has_not_seen(weights, real):
-    extractor = moving_digits_extractor(weights)
+def test_the_network_recognises_digits_and_velocities_that_it_has_not_seen(extractor, real):
     clips, labels = real
     streams = extractor.extract(torch.from_numpy(clips[:200, ..., None]))
     logits = streams["logits"].view(200, 8, 10)
@@ -123,9 +125,15 @@ def test_the_network_recognises_digits_and_velocities_that_it_has_not_seen(weigh
     assert (backwards["pool"][:, 64:] - streams["pool"][:, 64:]).abs().mean() > 0.1  # but motion has a direction
 
 
-def test_velocities_are_read_off_the_motion(weights):
+def shipped():
     network = MovingDigitsNetwork()
-    network.load_state_dict(load((weights / f"moving-digits-network-{moving_digits.VERSION}.safetensors").read_bytes()))
+    network.load_state_dict(load_file(PACKAGED / MOVING_DIGITS.weights.file))
+    return network
+
+
+@pytest.mark.parametrize("make", [shipped, moving_digits_network.train])
+def test_velocities_are_read_off_the_motion_by_the_shipped_network_and_by_one_trained_again(make):
+    network = make()
     data = MovingDigits(part="held-out")
     clips = torch.from_numpy(data.pixels(range(100))).float() / 255
     truth = velocity_classes(np.stack([data.corners(index) for index in range(100)]))
@@ -133,11 +141,15 @@ def test_velocities_are_read_off_the_motion(weights):
         guessed = network.motion(clips.unsqueeze(1))[1].argmax(-1)  # (B, T-2, 2)
     assert (guessed[..., 0] == truth[:, :-1]).float().mean() >= 0.95
     assert (guessed[..., 1] == truth[:, 1:]).float().mean() >= 0.95
+    with torch.inference_mode():
+        seen = network(clips)[1].argmax(-1)
+    assert (seen == data.labels(range(100))[:, None]).float().mean() >= 0.95
 
 
-def test_the_cached_network_is_not_trained_again(weights, monkeypatch):
-    monkeypatch.setattr(moving_digits, "train", lambda: pytest.fail("trained again"))
-    assert moving_digits_extractor(weights).identity["published_weights"] is False
+def test_the_shipped_network_is_not_trained_again(monkeypatch):
+    monkeypatch.setattr(moving_digits_network, "train", lambda: pytest.fail("trained again"))
+    here = Ranks(0, 1, torch.device("cpu"))
+    assert open_extractor(MOVING_DIGITS, Extraction(offline=True), here).identity["published_weights"] is False
 
 
 # What the metrics say of real clips, and of generators that cheat
@@ -185,9 +197,9 @@ def committed(model: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("model", ["DiT-U-4-video", "DiM-U-4-video", "DiT-U-4-video-IMG", "DiM-U-4-video-IMG"])
-def test_the_committed_clips_are_of_the_digit_that_was_asked_for(weights, model):
+def test_the_committed_clips_are_of_the_digit_that_was_asked_for(extractor, model):
     clips, labels = committed(model)
-    seen = moving_digits_extractor(weights).extract(clips)["logits"].view(-1, 8, 10).argmax(-1)
+    seen = extractor.extract(clips)["logits"].view(-1, 8, 10).argmax(-1)
     assert (seen == labels[:, None]).float().mean() >= 0.8
 
 
@@ -203,9 +215,9 @@ SHORT = "DiT learnt beside joint images leaves a third of these steps too short:
         pytest.param("DiT-U-4-video-IMG", marks=pytest.mark.xfail(strict=True, reason=SHORT)),
     ],
 )
-def test_the_committed_clips_move_as_real_ones_do(weights, model):
+def test_the_committed_clips_move_as_real_ones_do(extractor, model):
     clips, _ = committed(model)
-    streams = moving_digits_extractor(weights).extract(clips)
+    streams = extractor.extract(clips)
     data = MovingDigits(12, part="held-out")
     real = np.diff([data.corners(index) for index in range(300)], axis=1)
     steps = streams["steps"].view(-1, 7, 2).numpy()
@@ -221,16 +233,16 @@ def test_shuffled_labels_are_right_by_chance_alone(score, real):
     assert found["accuracy"]["value"] == pytest.approx(0.1, abs=0.05)
 
 
-def test_image_digits_have_an_accuracy_too_and_folders_carry_their_classes(tmp_path, weights):
+def test_image_digits_have_an_accuracy_too_and_folders_carry_their_classes(tmp_path):
     data, (_, held_out) = Digits(), Digits.split()
     (tmp_path / "s").mkdir()
     for number, index in enumerate(held_out[:100]):
         text = PngInfo()
         text.add_text("class", str(int(data.labels[index])))
         Image.fromarray(data.pixels[index, 0].numpy()).save(tmp_path / "s" / f"{number:06d}.png", pnginfo=text)
-    where = ["--weights-dir", weights, "--work-dir", tmp_path / "work", "--records", tmp_path / "r.jsonl"]
+    where = ["--work-dir", tmp_path / "work", "--records", tmp_path / "r.jsonl"]
     arguments = ["--samples", tmp_path / "s", "--metric", "accuracy100@digits", *where]
-    assert door.main([str(argument) for argument in arguments]) == 0
+    assert command.main([str(argument) for argument in arguments]) == 0
     (record,) = map(json.loads, (tmp_path / "r.jsonl").read_text().splitlines())
     assert record["value"] >= 0.95
     assert record["workload"]["reference"] is None
@@ -238,14 +250,14 @@ def test_image_digits_have_an_accuracy_too_and_folders_carry_their_classes(tmp_p
 
 def test_what_cannot_be_scored_is_refused_by_name(score, real, capsys):
     clips, labels = real
-    for changed, asked, metric, complaint in (
-        (clips, None, "accuracy300@moving-digits", "needs the classes that were asked for"),
+    for changed, classes, metric, complaint in (
+        (clips, None, "accuracy300@moving-digits", "needs the classes that samples were drawn for"),
         (clips[:, :2], labels, "fvd300@moving-digits", "at least 3 frames"),
         (clips, labels, "fvd301@moving-digits", "needs 301 samples"),
         (clips, labels, "fd300@digits", "scores images, and "),
     ):
         with pytest.raises(SystemExit) as exit_:
-            score(changed, asked, metric)
+            score(changed, classes, metric)
         assert exit_.value.code == 2
         message = capsys.readouterr().err
         assert complaint in message
@@ -254,7 +266,7 @@ def test_what_cannot_be_scored_is_refused_by_name(score, real, capsys):
 
 def test_names_say_the_features():
     fvd, accuracy, moving = recipes.parse(["fvd1k@moving-digits", "accuracy1k@digits", "motion1k@moving-digits"])
-    assert (fvd.distance, fvd.features, fvd.frames, fvd.of_clips) == ("fvd", "moving-digits", 0, True)
+    assert (fvd.distance.name, fvd.space.name, fvd.frames, fvd.of_clips) == ("fvd", "moving-digits", 0, True)
     assert (accuracy.stream, accuracy.needs_reference, accuracy.of_clips) == ("logits", False, False)
     assert (moving.stream, moving.needs_images, moving.of_clips) == ("steps", True, True)
     for name, complaint in (

@@ -65,6 +65,17 @@ def ranks(device: torch.device) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
+@contextmanager
+def processes(device: str | None = None, threads: int | None = None) -> Iterator[Ranks]:
+    """`ranks` on the device of this name, with so many CPU threads a process (torch's own number, if not given)."""
+    from threadpoolctl import threadpool_limits
+
+    if threads:
+        torch.set_num_threads(threads)
+    with threadpool_limits(threads), ranks(choose_device(device)) as here:
+        yield here
+
+
 def barrier() -> None:
     """Wait for all. A reduction of a CPU tensor, so that it needs no accelerator."""
     if dist.is_initialized():

@@ -8,6 +8,7 @@ H height, W width, C channels (1 or 3).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,23 +21,7 @@ from PIL import Image
 
 from harness.core.files import sha256
 from harness.data import decoding as clips
-from harness.data.npz import Npz
-from harness.data.sources import ArraySource, Source, labels_of
-
-
-@dataclass(frozen=True)
-class ClipProtocol:
-    """Every choice of an FVD that is not in its name. `split` is the user's word for which videos the reference is.
-
-    Strides are in frames; real clips begin where `offset_seed` says. `covariance` divides by N (`population`, as
-    StyleGAN-V) or by N - 1 (`sample`, as TF-Hub's). Latte's numbers have `stride_real` 3.
-    """
-
-    stride_real: int = 1
-    stride_fake: int = 1
-    split: str = "unstated"
-    offset_seed: int = 0
-    covariance: str = "population"
+from harness.data.sources import ArraySource, Source, labels_of, open_npz
 
 
 @dataclass(frozen=True)
@@ -57,7 +42,7 @@ class ClipSource:
         return len(self.videos)
 
     @cached_property
-    def labels(self) -> NDArray | None:
+    def labels(self) -> NDArray[Any] | None:
         """The classes that harness.sample wrote into its frames."""
         folders = [self.root / video for video in self.videos]
         return labels_of([clips.files_of(folder)[0] for folder in folders])
@@ -101,22 +86,25 @@ class ClipSource:
 
 
 class ArrayClips(ArraySource):
-    """Clips of an array of videos (N, T, H, W, C), cut when they are read; `identity` says where."""
+    """Clips of an array of videos (N, T, H, W, C), cut when they are read; `identity` states where."""
 
-    def __init__(self, name: str, array: NDArray, identity: dict[str, Any], labels: NDArray | None = None) -> None:
-        super().__init__(name, array, identity, labels)
-        self.starts: list[int] = identity["starts"]
-        self.stride, self.frames = identity["stride"], identity["frames"]
-        self.count, self.shape = len(self.starts), (self.frames, *array.shape[2:])
+    def __init__(self, videos: ArraySource, starts: Sequence[int], frames: int, stride: int) -> None:
+        clip = {"frames": frames, "stride": stride, "starts": list(starts), "codec": "array"}
+        identity = {"kind": "clips", "sha256": videos.identity.get("sha256", videos.identity), **clip}
+        labels = None if videos.labels is None else videos.labels[: len(starts)]
+        super().__init__(videos.name, videos.array[: len(starts)], identity, labels)
+        self.starts, self.frames, self.stride = list(starts), frames, stride
+        self.shape = (frames, *videos.shape[1:])
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Clips [start, stop)."""
         span = self.frames * self.stride
         cuts = enumerate(self.starts[start:stop], start)
         return np.stack([self.array[index, first : first + span : self.stride] for index, first in cuts])
 
 
 def open_clips(
-    text: str,
+    what: str | ArraySource,
     frames: int | None,
     limit: int | None = None,
     *,
@@ -124,18 +112,20 @@ def open_clips(
     offset_seed: int | None = None,
     resolution: int | None = None,
 ) -> Source:
-    """At most `limit` clips of an .npz (N, T, H, W, 3), of a folder of frame folders, or of a folder of video files.
+    """At most `limit` clips of an array or .npz (N, T, H, W, 3), of a folder of frame folders or of video files.
 
     They are of `frames` frames, or else of as many as the first video has. With `offset_seed` (the reference of an FVD)
     a clip begins at a random frame and short videos are passed over; without (samples) it begins at the first and a
     short video is an error. `resolution` crops and resizes, as StyleGAN-V does beforehand. Raises ValueError for what
     is missing, empty, or holds no clips.
     """
-    path = Path(text).expanduser()
+    if isinstance(what, ArraySource):
+        return _cut(what, frames, stride, offset_seed, limit)
+    path = Path(what).expanduser()
     if path.suffix == ".npz":
-        return _clips_of_array(text, Npz(path), frames, stride, offset_seed, limit)
-    if not path.is_dir():
-        raise ValueError(f"no clips at {text!r}: give an .npz, a folder of frame folders, or a folder of videos")
+        return _cut(open_npz(what, "clips"), frames, stride, offset_seed, limit)
+    if not what or not path.is_dir():
+        raise ValueError(f"no clips at {what!r}: give an .npz, a folder of frame folders, or a folder of videos")
     chosen: list[str] = []
     starts: list[int] = []
     suffixes: set[str] = set()
@@ -156,7 +146,7 @@ def open_clips(
     if not chosen:
         raise ValueError(f"{path}: no video has the {frames * stride} frames of a clip")
     codec = " and ".join(sorted(suffixes))
-    return ClipSource(text, path, tuple(chosen), tuple(starts), frames, stride, codec, resolution)
+    return ClipSource(what, path, tuple(chosen), tuple(starts), frames, stride, codec, resolution)
 
 
 def _start(length: int, frames: int, stride: int, offset_seed: int | None, index: int) -> int | None:
@@ -169,18 +159,17 @@ def _start(length: int, frames: int, stride: int, offset_seed: int | None, index
     return int(np.random.default_rng([offset_seed, index]).integers(last + 1))
 
 
-def _clips_of_array(
-    text: str, file: Npz, frames: int | None, stride: int, offset_seed: int | None, limit: int | None
-) -> Source:
-    file.require("arr_0", "holds the clips")
-    array = file.array("arr_0")
-    if array.ndim != 5:
-        raise ValueError(f"{text} has shape {array.shape}; clips are (N, T, H, W, 3)")
-    videos, length = array.shape[:2]
+def _cut(
+    videos: ArraySource, frames: int | None, stride: int, offset_seed: int | None, limit: int | None
+) -> ArrayClips:
+    if videos.array.ndim != 5:
+        raise ValueError(f"{videos.name} has shape {videos.array.shape}; clips are (N, T, H, W, 3)")
+    count, length = videos.array.shape[:2]
     frames = frames or length
-    starts = [_start(length, frames, stride, offset_seed, index) for index in range(min(limit or videos, videos))]
-    if not starts or None in starts:
-        raise ValueError(f"{text}: {videos} videos of {length} frames have no clip of {frames} with stride {stride}")
-    clip = {"frames": frames, "stride": stride, "starts": starts, "codec": "array"}
-    labels = np.asarray(file.array("arr_1"))[: len(starts)] if "arr_1" in file else None
-    return ArrayClips(text, array, {"kind": "clips", "sha256": file.digest("arr_0"), **clip}, labels)
+    starts = [_start(length, frames, stride, offset_seed, index) for index in range(min(limit or count, count))]
+    cut = [start for start in starts if start is not None]
+    if not cut or len(cut) < len(starts):
+        raise ValueError(
+            f"{videos.name}: {count} videos of {length} frames have no clip of {frames} with stride {stride}"
+        )
+    return ArrayClips(videos, cut, frames, stride)

@@ -1,4 +1,4 @@
-"""Where images come from: an ADM .npz, a folder, or a data set by name; always uint8, in a fixed order, by index.
+"""Where images come from: an array, an ADM .npz, a folder, or a data set by name; uint8, in a fixed order, by index.
 
 Letters: N images, H height, W width, C channels (1 or 3); clips (harness.data.clips) have T frames before H.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,9 @@ CONTACT_SHEET = "grid.png"  # which harness.sample puts beside its samples
 class Source(Protocol):
     """`read` gives uint8 (n, [T,] H, W, C) of the items [start, stop). `count` is None where there is no end.
 
-    `identity` fixes every pixel: features of two sources with one identity are interchangeable.
+    `identity` fixes every pixel: features of two sources with one identity are interchangeable. `labels` are the
+    classes that items were drawn for, one each, or None. A source that draws its items may also have `origin` and
+    `seed`, which scores record: what the items follow from.
     """
 
     @property
@@ -39,7 +41,7 @@ class Source(Protocol):
     @property
     def count(self) -> int | None: ...
     @property
-    def labels(self) -> NDArray | None: ...
+    def labels(self) -> NDArray[Any] | None: ...
     @property
     def identity(self) -> dict[str, object]: ...
     @property
@@ -48,19 +50,37 @@ class Source(Protocol):
 
 
 class ArraySource:
-    """Images or clips of one array, in memory or mapped. Raises ValueError for what is not uint8 images."""
+    """Images or clips of one array, in memory or mapped, with the classes that they were drawn for, if known.
 
-    def __init__(self, name: str, array: NDArray, identity: dict[str, object], labels: NDArray | None = None) -> None:
+    `identity` is of the content where none is given. Raises ValueError for what is not uint8 images, and for labels
+    that are not one an item.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        array: NDArray[Any],
+        identity: Mapping[str, object] | None = None,
+        labels: NDArray[Any] | None = None,
+    ) -> None:
         if array.dtype != np.uint8:
             raise ValueError(f"{name} holds {array.dtype} values; images must be uint8, 0 to 255")
         if array.ndim == 3:
             array = array[..., None]
-        if array.ndim not in (4, 5) or array.shape[-1] not in (1, 3):
+        if array.ndim not in (4, 5) or array.shape[-1] not in (1, 3) or 0 in array.shape[1:]:
             raise ValueError(f"{name} has shape {array.shape}; images are (N, H, W, 3), clips (N, T, H, W, 3)")
-        self.name, self.array, self.identity, self.labels = name, array, identity, labels
-        self.count, self.shape = len(array), array.shape[1:]
+        if labels is not None and labels.shape != array.shape[:1]:
+            items = "images" if array.ndim == 4 else "clips"
+            raise ValueError(f"{name}: {len(array)} {items} but labels of shape {labels.shape}")
+        if identity is None:
+            digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+            identity = {"kind": "array", "shape": list(array.shape[1:]), "sha256": digest}
+        self.name, self.array, self.identity, self.labels = name, array, dict(identity), labels
+        self.count: int | None = len(array)
+        self.shape: tuple[int, ...] = array.shape[1:]
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Items [start, stop)."""
         return np.ascontiguousarray(self.array[start:stop])
 
 
@@ -75,10 +95,11 @@ class FolderSource:
 
     @property
     def count(self) -> int:
+        """Of the files."""
         return len(self.files)
 
     @cached_property
-    def labels(self) -> NDArray | None:
+    def labels(self) -> NDArray[Any] | None:
         return labels_of([self.root / file for file in self.files])
 
     @cached_property
@@ -112,7 +133,7 @@ class FolderSource:
         return np.asarray(image if self.resolution is None else centre_crop(image, self.resolution))
 
 
-def labels_of(files: Sequence[Path]) -> NDArray | None:
+def labels_of(files: Sequence[Path]) -> NDArray[Any] | None:
     """The classes that harness.sample wrote into its pictures, (N,) int64; None where there are any others."""
     labels = []
     for path in files:
@@ -131,6 +152,8 @@ def open_images(text: str, resolution: int | None = None, frames: int | None = N
 
     Raises ValueError for what is missing, empty, or not images.
     """
+    if not text:
+        raise ValueError(f"no images at '': give an .npz, a folder, or a data set ({', '.join(DATASETS)})")
     if text in DATASETS:
         return _digits(resolution or 8) if text == "digits" else _moving_digits(resolution or 16, frames or 8)
     path = Path(text).expanduser()
@@ -142,15 +165,19 @@ def open_images(text: str, resolution: int | None = None, frames: int | None = N
         return FolderSource(text, path, files, resolution)
     if path.suffix != ".npz":
         raise ValueError(f"no images at {text!r}: give an .npz, a folder, or a data set ({', '.join(DATASETS)})")
-    file = Npz(path)
-    file.require("arr_0", "holds the images")
-    labels = np.asarray(file.array("arr_1")) if "arr_1" in file else None
-    source = ArraySource(text, file.array("arr_0"), {"kind": "npz", "sha256": file.digest("arr_0")}, labels)
-    if labels is not None and labels.shape != (source.count,):
-        raise ValueError(f"{path}: {source.count} images but labels of shape {labels.shape}")
+    source = open_npz(text, "images")
     if len(source.array) and source.array[:1000].max() <= 1:
         warnings.warn(f"{path}: no pixel exceeds 1; were images of range 0 to 1 cast to uint8?", stacklevel=2)
     return source
+
+
+def open_npz(text: str, items: str) -> ArraySource:
+    """`arr_0` of an .npz, with the labels of its `arr_1`; the identity is of the content, however it is packed."""
+    file = Npz(Path(text).expanduser())
+    file.require("arr_0", f"holds the {items}")
+    array = file.array("arr_0")
+    labels = np.asarray(file.array("arr_1")) if "arr_1" in file else None
+    return ArraySource(text, array, {"kind": "npz", "sha256": file.digest("arr_0")}, labels)
 
 
 def _digits(resolution: int) -> ArraySource:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics.moments import Moments, of_weighted
+from harness.metrics.settings import Settings
 
 LEVEL = 0.95
 
@@ -28,8 +30,8 @@ class ErrorBar:
 def of_bootstrap(value: float, replicates: Sequence[float]) -> ErrorBar:
     """From the values of resamples, moved back by their bias.
 
-    A resample has duplicates, hence a lower effective N, and a Fréchet distance lies higher on it: what the resamples
-    tell is the spread, not the place. With few samples a feature the spread is too wide (about twice, at eight a
+    A resample has duplicates, hence a lower effective N, and a Fréchet distance lies higher on it: resamples give the
+    spread, not the place. With few samples a feature the spread is too wide (about twice, at eight a
     feature; right at twenty): repeats on disjoint seeds are better there.
     """
     x = np.asarray(replicates)
@@ -52,7 +54,18 @@ def of_draws(values: Sequence[float], what: str) -> ErrorBar:
     return ErrorBar(spread, float(x.mean() - 1.96 * spread), float(x.mean() + 1.96 * spread), f"sd over {what}")
 
 
-def bootstrap_moments(rows: NDArray, statistic: Callable[[Moments], float], replicates: int, seed: int) -> list[float]:
+def of_resamples(statistic: Callable[[NDArray[np.int64]], float], count: int, settings: Settings) -> ErrorBar | None:
+    """Of `statistic(rows)` by resampling `count` rows with replacement; None where no resamples are wanted."""
+    if settings.bootstrap < 2:
+        return None
+    generator = np.random.default_rng(settings.metric_seed)
+    values = [statistic(generator.integers(count, size=count)) for _ in range(settings.bootstrap)]
+    return of_bootstrap(statistic(np.arange(count)), values)
+
+
+def bootstrap_moments(
+    rows: NDArray[Any], statistic: Callable[[Moments], float], replicates: int, seed: int
+) -> list[float]:
     """`statistic` of the moments of each of `replicates` resamples of rows (N, D) with replacement."""
     generator = np.random.default_rng(seed)
     values = []

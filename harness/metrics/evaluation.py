@@ -1,213 +1,258 @@
-"""A recipe applied: features of samples and a reference to values with error bars."""
+"""From samples to scores: open the network, gather both sets, check them, apply the recipes."""
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from harness.metrics import errorbars
-from harness.metrics.distances import kernel, motion
-from harness.metrics.distances.frechet import extrapolated, frechet_distance
-from harness.metrics.distances.inception_score import bootstrap_scores, inception_score, refuse_sorted
-from harness.metrics.distances.precision_recall import precision_recall
-from harness.metrics.errorbars import ErrorBar
-from harness.metrics.features.digits import CLASSES
-from harness.metrics.moments import Moments, stream
+from harness.core.distributed import Ranks
+from harness.core.records import ScoreRecord
+from harness.data.clips import ArrayClips, open_clips
+from harness.data.sources import DATASETS, ArraySource, Source, open_images
+from harness.metrics import checks, recipes, references
+from harness.metrics.distances.distance import Comparison
+from harness.metrics.features import Space
+from harness.metrics.features.extractor import Extractor, open_extractor
 from harness.metrics.recipes import Recipe
+from harness.metrics.records import record
 from harness.metrics.references import Reference
-from harness.metrics.shards import Features
+from harness.metrics.results import Result, combine
+from harness.metrics.settings import ClipProtocol, Extraction, Settings
+from harness.metrics.shards import Span
+from harness.metrics.statistics import Needs, Statistics, gather_each
+
+Scored = tuple[list[Result], dict[str, object]]
+"""The results of a recipe, and what they depend on: samples, reference, extractor, by name and hash."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How values are computed, beside the recipe: `bootstrap` resamples (0: none), arithmetic, and seeds."""
+class Evaluation:
+    """Metrics of any number of sets of samples against one reference; networks and references are opened once.
 
-    bootstrap: int = 20
-    seed: int = 0
-    arithmetic: str = "fp32"
-    permute_seed: int | None = None
-    extrapolate: bool = False
-    covariance: str = "sample"
-    device: str = "cpu"
+    As `harness.metrics.evaluate`, which is one set's. Raises ValueError for what does not fit together, before any
+    work.
+    """
+
+    def __init__(
+        self,
+        metrics: str | Sequence[str],
+        reference: Source | NDArray[Any] | str | Path | None,
+        here: Ranks,
+        settings: Settings | None = None,
+        clips: ClipProtocol | None = None,
+        extraction: Extraction | None = None,
+    ) -> None:
+        self.recipes = recipes.parse([metrics] if isinstance(metrics, str) else metrics)
+        self.reference = None if reference is None else _opened(reference, "reference")
+        self.here = here
+        self.settings, self.clips = settings or Settings(), clips or ClipProtocol()
+        self.extraction = extraction or Extraction()
+        checks.together(self.recipes, self.reference, self.clips)
+        self._extractors: dict[str, Extractor] = {}
+        self._references: dict[tuple[object, ...], tuple[Reference, object]] = {}
+
+    def of(self, samples: Source | NDArray[Any] | str | Path) -> list[ScoreRecord]:
+        """One record a number, in the order of the metrics' features; only the first process gets any.
+
+        A source that draws its samples states what they follow from, in `origin` and `seed`.
+        """
+        what = _opened(samples, "samples")
+        whole = [recipe for recipe in self.recipes if not recipe.frames]
+        scored: list[Scored] = []
+        if whole:
+            source = self._source(what, whole)
+            for space in dict.fromkeys(recipe.space for recipe in whole):
+                scored += self._items([recipe for recipe in whole if recipe.space is space], source)
+        for recipe in self.recipes:
+            if recipe.frames:
+                scored += self._clips(recipe, what)
+        origin, seed = getattr(samples, "origin", {}), getattr(samples, "seed", None)
+        return [
+            record(result, about | origin, self.settings, self.here, seed)
+            for results, about in scored
+            for result in results
+        ]
+
+    def extractor(self, space: Space) -> Extractor:
+        """The extractor of a feature space; the first process may download, then the others find the file there."""
+        if space.name not in self._extractors:
+            self._extractors[space.name] = open_extractor(space, self.extraction, self.here)
+        return self._extractors[space.name]
+
+    def _source(self, what: Source | str, wanted: Sequence[Recipe]) -> Source:
+        """Images, or clips in their whole length."""
+        if not isinstance(what, str):
+            return what
+        if not wanted[0].of_clips or what in DATASETS:
+            return open_images(what)
+        return open_clips(what, None, recipes.needed(wanted, self.settings.repeats))
+
+    def _items(self, group: list[Recipe], source: Source) -> list[Scored]:
+        """The recipes of one feature space, of images or of whole clips. Repeat r scores items [r N, (r + 1) N)."""
+        repeats = self.settings.repeats
+        for recipe in group:
+            checks.kind(recipe, source)
+            checks.enough(recipe, source, repeats)
+        labels = {recipe: checks.labels(recipe, source, recipe.count * repeats) for recipe in group}
+        extractor = self.extractor(group[0].space)
+        reference = self._reference(group, source)
+        if reference is not None:
+            checks.same_side(source, reference)
+        scored_by: dict[Span, list[Recipe]] = {}
+        for recipe in group:
+            for repeat in range(repeats):
+                scored_by.setdefault((repeat * recipe.count, (repeat + 1) * recipe.count), []).append(recipe)
+        runs: dict[Recipe, list[list[Result]]] = {recipe: [] for recipe in group}
+        used: dict[Recipe, list[Statistics]] = {recipe: [] for recipe in group}
+        beside = {recipe: reference if recipe.needs_reference else None for recipe in group}
+        for span, found in self._samples(source, extractor, scored_by):
+            for recipe in scored_by[span]:
+                known = labels[recipe]
+                compared = Comparison(
+                    recipe=recipe,
+                    samples=found,
+                    reference=beside[recipe],
+                    settings=self.settings,
+                    labels=None if known is None else known[slice(*span)],
+                    device=str(self.here.device),
+                )
+                runs[recipe].append(results_of(compared))
+                used[recipe].append(found.summary())
+        return [
+            (combine(runs[recipe]), _about(source, used[recipe], extractor, beside[recipe]))
+            for recipe in group
+            if runs[recipe]
+        ]
+
+    def _clips(self, recipe: Recipe, what: Source | str) -> list[Scored]:
+        """A Fréchet distance of clips that are cut; repeats are further seeds of where real clips begin."""
+        protocol = self.clips.resolved(recipe.stride)
+        source = _cut(what, recipe, protocol.stride_fake)
+        checks.kind(recipe, source)
+        checks.enough(recipe, source, 1)
+        extractor = self.extractor(recipe.space)
+        sets = [found for _, found in self._samples(source, extractor, {(0, recipe.count): [recipe]})]
+        runs, about = [], dict[str, object]()
+        for repeat in range(self.settings.repeats):
+            reference, codec = self._real_clips(recipe, protocol, protocol.offset_seed + repeat)
+            for found in sets:
+                checks.same_side(source, reference)
+                compared = Comparison(
+                    recipe=recipe,
+                    samples=found,
+                    reference=reference,
+                    settings=self.settings,
+                    covariance=protocol.covariance,
+                    device=str(self.here.device),
+                )
+                runs.append(results_of(compared))
+            codecs = {"codec": source.identity.get("codec", "none"), "codec_real": codec}
+            about = _about(source, sets, extractor, reference) | asdict(protocol) | codecs
+        return [(combine(runs), about)] if runs else []
+
+    def _real_clips(self, recipe: Recipe, protocol: ClipProtocol, seed: int) -> tuple[Reference, object]:
+        """The reference of one repeat, and how its frames are stored."""
+        key = (recipe, seed)
+        if key not in self._references:
+            assert self.reference is not None, "checked with the metrics"
+            real = _cut(self.reference, recipe, protocol.stride_real, seed, self.extraction.ref_resolution)
+            checks.kind(recipe, real)
+            if real is self.reference and self.settings.repeats > 1:
+                raise ValueError(f"repeats of {recipe.name} cut other clips; those of {real.name} are cut already")
+            reference = references.of_source(
+                real,
+                self.extractor(recipe.space),
+                Needs.of_reference([recipe]),
+                self.extraction.directory,
+                self.here,
+                protocol.covariance,
+            )
+            self._references[key] = reference, real.identity.get("codec", "none")
+        return self._references[key]
+
+    def _samples(
+        self, source: Source, extractor: Extractor, scored_by: Mapping[Span, Sequence[Recipe]]
+    ) -> Iterator[tuple[Span, Statistics]]:
+        """Each set of samples; none but in the first process. Raises ValueError for too many copies."""
+        wanted = {span: Needs.of_samples(several, self.settings) for span, several in scored_by.items()}
+        for span, found in gather_each(source, extractor, wanted, self.extraction.directory, self.here, "samples"):
+            checks.few_duplicates(found, self.settings.max_duplicates)
+            yield span, found
+
+    def _reference(self, group: Sequence[Recipe], source: Source) -> Reference | None:
+        """What recipes of one space are compared with; an embedded data set comes in the samples' own size."""
+        space, compared = group[0].space, [recipe for recipe in group if recipe.needs_reference]
+        if not compared:
+            return None
+        what = self.reference if self.reference is not None else space.data
+        assert what is not None, "checked with the metrics"
+        resolution = self.extraction.ref_resolution
+        if resolution is None and isinstance(what, str) and what in DATASETS:
+            resolution = source.shape[-3]
+        frames = source.shape[0] if len(source.shape) == 4 else None
+        key = (space, resolution, frames)
+        if key not in self._references:
+            opened = references.open_reference(
+                what, compared, self.extractor(space), self.extraction.directory, self.here, resolution, frames
+            )
+            self._references[key] = opened, None
+        return self._references[key][0]
 
 
-@dataclass(frozen=True)
-class Result:
-    """One number of a recipe, in `unit`. `details` are further numbers by name; `better` is `lower` or `higher`."""
-
-    recipe: str
-    quantity: str
-    value: float
-    better: str
-    error: ErrorBar | None
-    samples: int
-    reference: int | None
-    details: dict[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    repeats: tuple[float, ...] = ()
-    unit: str = "1"
-
-
-def evaluate(
-    recipe: Recipe, samples: Features, reference: Reference | None, settings: Settings, labels: np.ndarray | None = None
-) -> list[Result]:
-    """The values of one recipe on one set of samples: two for precision and recall, three for motion.
-
-    `labels` (N,) are the classes that were asked for. Warnings become notes.
+def results_of(compared: Comparison) -> list[Result]:
+    """The values of one recipe on one set of samples; warnings become their notes.
 
     Raises ValueError for what the recipe cannot be applied to.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if recipe.distance == "is":
-            results = _inception_score(recipe, samples, settings, labels)
-        elif recipe.distance == "accuracy":
-            results = _accuracy(recipe, samples, settings, labels)
-        else:
-            assert reference is not None, "every other distance has a reference"
-            measure = {"pr": _precision_recall, "kid": _kernel, "motion": _motion}.get(recipe.distance, _frechet)
-            results = measure(recipe, samples, reference, settings)
+        results = compared.recipe.distance.measure(compared)
     notes = tuple(dict.fromkeys(str(warning.message) for warning in caught))
     return [replace(result, notes=notes) for result in results]
 
 
-def combine(runs: Sequence[list[Result]]) -> list[Result]:
-    """The results of repeats on disjoint seeds as one: their mean, with their standard deviation and minimum."""
-    if len(runs) == 1:
-        return runs[0]
-    combined = []
-    for results in zip(*runs, strict=True):
-        values = [result.value for result in results]
-        details = {name: float(np.mean([r.details[name] for r in results])) for name in results[0].details}
-        notes = tuple(dict.fromkeys(note for result in results for note in result.notes))
-        combined.append(
-            replace(
-                results[0],
-                value=float(np.mean(values)),
-                error=errorbars.of_draws(values, f"{len(values)} repeats"),
-                details={**details, "min": min(values), "max": max(values)},
-                notes=notes,
-                repeats=tuple(values),
-            )
+def _opened(what: Source | NDArray[Any] | str | Path, role: str) -> Source | str:
+    """A source, or where one is."""
+    if isinstance(what, str | Path):
+        if not str(what):
+            raise ValueError(f"the {role} is an empty path: give an .npz, a folder, or a data set")
+        return str(what)
+    return ArraySource(role, what) if isinstance(what, np.ndarray) else what
+
+
+def _cut(
+    what: Source | str,
+    recipe: Recipe,
+    stride: int | None,
+    offset_seed: int | None = None,
+    resolution: int | None = None,
+) -> Source:
+    """Clips of the recipe's frames; a source that is not of whole videos is of clips already."""
+    if isinstance(what, str) or (isinstance(what, ArraySource) and not isinstance(what, ArrayClips)):
+        return open_clips(
+            what, recipe.frames, recipe.count, stride=stride or 1, offset_seed=offset_seed, resolution=resolution
         )
-    return combined
+    return what
 
 
-def _frechet(recipe: Recipe, samples: Features, reference: Reference, settings: Settings) -> list[Result]:
-    target = reference.gaussians[recipe.stream]
-    found = frechet_distance(stream(samples.stream(recipe.stream)).gaussian(settings.covariance), target)
-    details = {
-        "mean_term": found.mean_term,
-        "covariance_term": found.covariance_term,
-        "rank": float(found.rank),
-        "dimension": float(found.dimension),
+def _about(
+    source: Source, sets: Sequence[Statistics], extractor: Extractor, reference: Reference | None
+) -> dict[str, object]:
+    digests = [found.sha256 for found in sets]
+    return {
+        "source": source.name,
+        "source_identity": source.identity,
+        "samples_sha256": digests[0] if len(digests) == 1 else digests,
+        "duplicates": sum(found.duplicates for found in sets),
+        "resolution": source.shape[-3],
+        "reference": reference.name if reference else None,
+        "reference_sha256": reference.sha256 if reference else None,
+        "extractor": extractor.identity,
+        "batch": extractor.batch,
+        "tf32": False,
     }
-    error = None
-    if settings.bootstrap > 1:
-
-        def distance(moments: Moments) -> float:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # said once, of the samples themselves
-                return frechet_distance(moments.gaussian(settings.covariance), target).value
-
-        rows = samples.rows(recipe.stream)
-        values = errorbars.bootstrap_moments(rows, distance, settings.bootstrap, settings.seed)
-        error = errorbars.of_bootstrap(found.value, values)
-    if settings.extrapolate:
-        rows = samples.rows(recipe.stream)
-        details["infinite_samples"] = extrapolated(rows, target, settings.seed, settings.covariance)
-    quantity = recipe.distance
-    return [Result(recipe.name, quantity, found.value, "lower", error, samples.count, target.count, details)]
-
-
-def _precision_recall(recipe: Recipe, samples: Features, reference: Reference, settings: Settings) -> list[Result]:
-    rows = _rows(reference, recipe)
-    found = precision_recall(
-        reference=rows, samples=samples.rows("pool"), arithmetic=settings.arithmetic, device=settings.device
-    )
-    shares = (("precision", found.precision, samples.count), ("recall", found.recall, len(rows)))
-    return [
-        Result(recipe.name, name, share, "higher", errorbars.of_share(share, of), samples.count, len(rows))
-        for name, share, of in shares
-    ]
-
-
-def _kernel(recipe: Recipe, samples: Features, reference: Reference, settings: Settings) -> list[Result]:
-    rows = _rows(reference, recipe)
-    distances = kernel.kernel_distances(samples=samples.rows("pool"), reference=rows)
-    error = errorbars.of_draws(distances, f"{len(distances)} subsets of {kernel.SUBSET_SIZE}, seed {kernel.SEED}")
-    return [Result(recipe.name, "kid", float(np.mean(distances)), "lower", error, samples.count, len(rows))]
-
-
-def _rows(reference: Reference, recipe: Recipe) -> np.ndarray:
-    if reference.features is None:
-        raise ValueError(f"{recipe.name} needs images in the reference, and {reference.name} has none")
-    return reference.features(recipe.stream)
-
-
-def _inception_score(recipe: Recipe, samples: Features, settings: Settings, labels: np.ndarray | None) -> list[Result]:
-    logits = samples.rows("logits")
-    if settings.permute_seed is None:
-        refuse_sorted(logits, labels)
-    else:
-        logits = logits[np.random.default_rng(settings.permute_seed).permutation(len(logits))]
-    scores = inception_score(logits)
-    value = float(np.mean(scores))
-    error = None
-    if settings.bootstrap > 1:
-        error = errorbars.of_bootstrap(value, bootstrap_scores(logits, settings.bootstrap, settings.seed))
-    details = {"chunks": float(len(scores)), "one_chunk": float(inception_score(logits, chunk=len(logits))[0])}
-    if len(scores) > 1:
-        details["sd_over_chunks"] = float(np.std(scores))
-    assert math.isfinite(value)
-    return [Result(recipe.name, "inception_score", value, "higher", error, samples.count, None, details)]
-
-
-def _accuracy(recipe: Recipe, samples: Features, settings: Settings, labels: np.ndarray | None) -> list[Result]:
-    """The share of images, or of the frames of clips, whose class is seen as it was asked for."""
-    if labels is None:
-        raise ValueError(
-            f"{recipe.name} needs the classes that were asked for: an .npz with arr_1, or harness.sample's"
-        )
-    logits = samples.rows("logits").reshape(samples.count, -1, CLASSES)  # (N, frames, classes)
-    right = logits.argmax(axis=-1) == labels[:, None]
-    shares = right.mean(axis=1)
-    error = _resampled(lambda rows: float(shares[rows].mean()), samples.count, settings)
-    details = {"frames": float(right.shape[1]), "all_frames": float(right.all(axis=1).mean())}
-    return [Result(recipe.name, "accuracy", float(right.mean()), "higher", error, samples.count, None, details)]
-
-
-def _motion(recipe: Recipe, samples: Features, reference: Reference, settings: Settings) -> list[Result]:
-    """The share of steps as long as real ones, and how far lengths of steps and of turns are from those of real clips.
-
-    Distances are 1-Wasserstein, in pixels: 0 for the reference itself, the mean step for frozen clips.
-    """
-    ours, real = (rows.reshape(len(rows), -1, 2) for rows in (samples.rows("steps"), _rows(reference, recipe)))
-    means = {"mean": float(motion.lengths(ours).mean()), "mean_of_reference": float(motion.lengths(real).mean())}
-
-    def result(quantity: str, unit: str, better: str, statistic: Callable[[np.ndarray], float]) -> Result:
-        error = _resampled(lambda rows: statistic(ours[rows]), samples.count, settings)
-        value = statistic(ours)
-        return Result(recipe.name, quantity, value, better, error, samples.count, len(real), means, unit=unit)
-
-    def between(measure: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], float]:
-        return lambda steps: motion.wasserstein(measure(steps), measure(real))
-
-    return [
-        result("moving", "1", "higher", lambda steps: float(motion.moving(steps, real).mean())),
-        result("step_distance", "px", "lower", between(motion.lengths)),
-        result("turn_distance", "px", "lower", between(motion.turns)),
-    ]
-
-
-def _resampled(statistic: Callable[[np.ndarray], float], count: int, settings: Settings) -> ErrorBar | None:
-    """The error bar of `statistic(rows)` from resamples of the samples' rows with replacement."""
-    if settings.bootstrap < 2:
-        return None
-    generator = np.random.default_rng(settings.seed)
-    values = [statistic(generator.integers(count, size=count)) for _ in range(settings.bootstrap)]
-    return errorbars.of_bootstrap(statistic(np.arange(count)), values)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,19 +47,19 @@ class Moments:
         return Gaussian(self.mean, self.scatter / divisors[normalisation], self.count)
 
 
-def of_block(rows: NDArray) -> Moments:
+def of_block(rows: NDArray[Any]) -> Moments:
     """Moments of rows (B, D), centred on their own mean first, so that a large mean costs no digits."""
     x = np.array(rows, dtype=np.float64)
     return _consume(x, x.mean(axis=0))
 
 
 def _consume(x: Array, mean: Array) -> Moments:
-    """As `of_block`, leaving x centred: memory that is not asked for anew saves a tenth of the time."""
+    """As `of_block`, leaving x centred: memory that is not allocated anew saves a tenth of the time."""
     x -= mean
     return Moments(len(x), mean, x.T @ x)  # numpy sees one array twice and computes one triangle
 
 
-def of_weighted(rows: NDArray, weights: NDArray) -> Moments:
+def of_weighted(rows: NDArray[Any], weights: NDArray[Any]) -> Moments:
     """Moments of rows (N, D) of which row i stands weights[i] times, as in a bootstrap resample; weights (N,) >= 0."""
     drawn = np.flatnonzero(weights)
     total = Moments(0, np.zeros(rows.shape[1]), np.zeros((rows.shape[1],) * 2))
@@ -87,37 +88,55 @@ def merge(a: Moments, b: Moments) -> Moments:
     return Moments(count, mean, scatter)
 
 
-def stream(batches: Iterable[NDArray], block: int = BLOCK) -> Moments:
-    """Moments of batches (., D) in order, in memory for one block.
+class Stream:
+    """Moments of batches (., D) that are added in order, in memory for one block.
 
     Rows are regrouped into the same blocks whatever the batches, and blocks merge from the first to the last: the
     result is the same to the last bit for any batch size and for any number of processes that made the batches.
-    Raises ValueError for an empty stream, or for NaN or infinite features, naming the first such row.
     """
-    total: Moments | None = None
-    pending: NDArray | None = None
-    filled = 0
-    for batch in batches:
-        if pending is None:
-            pending = np.empty((block, batch.shape[1]))
+
+    def __init__(self, block: int = BLOCK) -> None:
+        self.block = block
+        self._total: Moments | None = None
+        self._pending: Array | None = None
+        self._filled = 0
+
+    def add(self, batch: NDArray[Any]) -> None:
+        """Take the next rows. Raises ValueError for NaN or infinite features, naming the first such row."""
+        if self._pending is None:
+            self._pending = np.empty((self.block, batch.shape[1]))
         start = 0
         while start < len(batch):
-            taken = min(block - filled, len(batch) - start)
-            pending[filled : filled + taken] = batch[start : start + taken]
-            filled, start = filled + taken, start + taken
-            if filled == block:
-                total, filled = _add(total, pending), 0
-    if pending is not None and filled:
-        total = _add(total, pending[:filled])
-    if total is None:
-        raise ValueError("no features to take moments of")
-    return total
+            taken = min(self.block - self._filled, len(batch) - start)
+            self._pending[self._filled : self._filled + taken] = batch[start : start + taken]
+            self._filled, start = self._filled + taken, start + taken
+            if self._filled == self.block:
+                self._flush()
+
+    def moments(self) -> Moments:
+        """Of all rows so far; the last. Raises ValueError as `add` does, and where there are no rows."""
+        if self._filled:
+            self._flush()
+        if self._total is None:
+            raise ValueError("no features to take moments of")
+        return self._total
+
+    def _flush(self) -> None:
+        assert self._pending is not None, "there are rows"
+        rows = self._pending[: self._filled]
+        mean = rows.mean(axis=0)
+        if not np.isfinite(mean).all():
+            before = self._total.count if self._total else 0
+            first = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]) + before
+            raise ValueError(f"the features of sample {first} are not finite")
+        moments = _consume(rows, mean)
+        self._total = merge(self._total, moments) if self._total else moments
+        self._filled = 0
 
 
-def _add(total: Moments | None, rows: Array) -> Moments:
-    mean = rows.mean(axis=0)
-    if not np.isfinite(mean).all():
-        first = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]) + (total.count if total else 0)
-        raise ValueError(f"the features of sample {first} are not finite")
-    moments = _consume(rows, mean)
-    return merge(total, moments) if total else moments
+def stream(batches: Iterable[NDArray[Any]], block: int = BLOCK) -> Moments:
+    """Moments of batches (., D) in order; see Stream."""
+    whole = Stream(block)
+    for batch in batches:
+        whole.add(batch)
+    return whole.moments()

@@ -1,10 +1,13 @@
 """What a metric's name means: `fid50k` is a recipe, down to the features, the counts and the conventions.
 
+A name is a distance, a count (any; k for thousands), and the feature space behind an @, where more than one is meant or
+the space is of embedded data. On I3D it also has the frames of a clip, and every how many of them are taken.
+
 fid50k sfid50k is50k pr50k kid50k   on Inception, with any count (fid5k, fid10000)
 adm50k                              fid, sfid, is and pr of one pass
 cleanfid50k                         FID after clean-fid's resize
 fd1k@digits is1k@digits ...         on the features of a small network trained on the embedded digits
-accuracy500@digits                  how often a classifier sees the class that was asked for
+accuracy500@digits                  how often a classifier sees the class that the samples were drawn for
 fvd2048_16f                         2,048 clips of 16 frames, on I3D; fvd2048_128f_subsample8f takes every 8th
 fvd1k@moving-digits pr1k@...        on the features of a small network trained on the embedded moving digits
 accuracy1k@moving-digits            the same classifier's view of every frame
@@ -14,40 +17,19 @@ motion1k@moving-digits              how far the ink moves from frame to frame, b
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-DISTANCES = {  # name -> (what it measures, the feature spaces it is defined on)
-    "fid": ("Fréchet distance of Inception features", ("inception",)),
-    "sfid": ("Fréchet distance of Inception's spatial features", ("inception",)),
-    "cleanfid": ("Fréchet distance of Inception features after clean-fid's resize", ("cleanfid",)),
-    "fd": ("Fréchet distance", ("digits",)),
-    "is": ("Inception Score", ("inception", "digits")),
-    "pr": ("precision and recall", ("inception", "digits", "moving-digits")),
-    "kid": ("kernel distance", ("inception", "digits", "moving-digits")),
-    "fvd": ("Fréchet distance of video features", ("i3d", "moving-digits")),
-    "accuracy": ("share recognised as the class that was asked for", ("digits", "moving-digits")),
-    "motion": ("displacement between frames", ("moving-digits",)),
-}
-EMBEDDED = ("fd", "accuracy", "motion")  # their names say the features
-VIDEO_SPACES = ("i3d", "moving-digits")
+from harness.metrics.distances import DISTANCES, Distance
+from harness.metrics.features import SPACES, Space
+
 BUNDLES = {"adm": ("fid", "sfid", "is", "pr")}
-STREAMS = {
-    "sfid": "spatial",
-    "is": "logits",
-    "accuracy": "logits",
-    "motion": "steps",
-}  # of the features an extractor gives; `pool` is the default
-NEEDS_IMAGES = ("pr", "kid", "motion")  # of the reference: its moments are not enough
-MAX_DUPLICATES = 0.1
-"""Share of copies among samples above which a score is refused unless it is allowed, and tables say so."""
-PRECISION_REFERENCE = 10_000  # images of ADM's reference batches
 EXAMPLES = (
     "fid50k sfid50k is50k pr50k adm50k kid50k cleanfid50k fvd2048_16f fd1k@digits is1k@digits pr1k@digits "
     "accuracy1k@digits fvd1k@moving-digits motion1k@moving-digits accuracy1k@moving-digits"
 )
 
-_NAME = re.compile(r"([a-z]+?)(\d+)(k?)(?:_(\d+)f)?(?:_subsample(\d+)f)?(?:@([\w-]+))?")
+_NAME = re.compile(r"([a-z]+?)(\d+)(k?)(?:_(\d+)f)?(?:_subsample(\d+)f)?(?:@([\w-]+))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -55,38 +37,55 @@ class Recipe:
     """One distance on one feature space: `count` samples; `frames` and `stride` of an FVD on I3D (else 0: all)."""
 
     name: str
-    distance: str
-    features: str
+    distance: Distance
+    space: Space
     count: int
     frames: int = 0
     stride: int = 1
 
     @property
     def stream(self) -> str:
-        """Which of the extractor's outputs it reads."""
-        return STREAMS.get(self.distance, "pool")
+        """Which of the network's outputs it reads."""
+        return self.distance.stream
 
     @property
     def needs_images(self) -> bool:
         """Whether moments of the reference are not enough."""
-        return self.distance in NEEDS_IMAGES
+        return self.distance.compares and self.distance.reads == "rows"
 
     @property
     def needs_reference(self) -> bool:
-        return self.distance not in ("is", "accuracy")
+        """Whether samples are compared with anything."""
+        return self.distance.compares
 
     @property
     def of_clips(self) -> bool:
-        return self.features in VIDEO_SPACES
+        """Whether it scores clips; else images."""
+        return self.space.items == "clips"
+
+    @property
+    def meaning(self) -> tuple[str, str, int, int, int]:
+        """What two names of one recipe have in common."""
+        return self.distance.name, self.space.name, self.count, self.frames, self.stride
 
 
 def parse(names: Sequence[str]) -> list[Recipe]:
-    """The recipes of these names, bundles opened, each once, in order. Raises ValueError for one that means nothing."""
-    recipes: dict[str, Recipe] = {}
-    for name in names:
+    """The recipes of these names in order, bundles opened; what a bundle has is not scored twice.
+
+    Raises ValueError for a name that means nothing, and for a recipe that is given twice.
+    """
+    recipes: dict[tuple[str, str, int, int, int], Recipe] = {}
+    for position, name in enumerate(names):
         for recipe in _parse(name):
-            recipes.setdefault(recipe.name, recipe)
+            known = recipes.setdefault(recipe.meaning, recipe)
+            if name in names[:position] or known.name != recipe.name:
+                raise ValueError(f"metric {name!r} is given twice{f', first as {known.name}' * (known.name != name)}")
     return list(recipes.values())
+
+
+def needed(recipes: Iterable[Recipe], repeats: int = 1) -> int:
+    """How many samples these recipes score. Repeats of an FVD on I3D are other real clips, not other samples."""
+    return max(recipe.count * (1 if recipe.frames else repeats) for recipe in recipes)
 
 
 def _parse(name: str) -> list[Recipe]:
@@ -95,22 +94,28 @@ def _parse(name: str) -> list[Recipe]:
     if match is None or match[1] not in known:
         raise ValueError(f"unknown metric {name!r}; choose from {EXAMPLES}, with any count")
     distance, digits, thousand, frames, subsample, space = match.groups()
-    count = int(digits) * (1000 if thousand else 1)
-    if count < 2:
-        raise ValueError(f"metric {name!r} asks for {count} samples; at least 2 are needed")
-    if (distance == "fvd" and space in (None, "i3d")) != bool(frames) or (subsample and not frames):
-        raise ValueError(f"metric {name!r}: an FVD on I3D is named like fvd2048_16f, an image metric has no frames")
     if distance in BUNDLES:
         if space:
             raise ValueError(f"metric {name!r}: {distance} is defined on Inception features alone")
-        return [Recipe(f"{part}{digits}{thousand}", part, "inception", count) for part in BUNDLES[distance]]
-    spaces = DISTANCES[distance][1]
-    space = space or (spaces[0] if distance not in EMBEDDED else "")
-    if space not in spaces:
-        if distance == "fid" and space:
-            raise ValueError(f"metric {name!r}: a distance on {space} features is not FID; ask for fd{name[3:]}")
-        raise ValueError(f"metric {name!r}: {distance} is defined on {' and '.join(spaces)} features, as in {EXAMPLES}")
+        rest = name.removeprefix(distance)
+        return [one for part in BUNDLES[distance] for one in _parse(f"{part}{rest}")]
+    count = int(digits) * (1000 if thousand else 1)
+    if count < 2:
+        raise ValueError(f"metric {name!r} has a count of {count}; at least 2 samples are needed")
+    return [_recipe(name, DISTANCES[distance], space, count, int(frames or 0), subsample)]
+
+
+def _recipe(name: str, distance: Distance, at: str | None, count: int, frames: int, subsample: str | None) -> Recipe:
+    space = SPACES.get(at) if at else distance.implied
+    if space not in distance.spaces:
+        if distance.name == "fid" and at:
+            raise ValueError(f"metric {name!r}: a distance on {at} features is not FID; ask for fd{name[3:]}")
+        defined = " and ".join(one.name for one in distance.spaces)
+        raise ValueError(f"metric {name!r}: {distance.name} is defined on {defined} features, as in {EXAMPLES}")
+    assert space is not None, "it is one of the distance's"
+    if space.cuts_clips != bool(frames) or (subsample and not frames):
+        raise ValueError(f"metric {name!r}: an FVD on I3D is named like fvd2048_16f, an image metric has no frames")
     stride = int(subsample or 1)
-    if stride < 1 or (frames and (int(frames) % stride or int(frames) < 1)):
+    if stride < 1 or frames % stride:
         raise ValueError(f"metric {name!r}: {frames} frames cannot be subsampled by {subsample}")
-    return [Recipe(name, distance, space, count, int(frames or 0) // stride, stride)]
+    return Recipe(name, distance, space, count, frames // stride, stride)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 
 from harness.core.distributed import Ranks
 from harness.core.provenance import Provenance
 from harness.core.records import ScoreRecord
-from harness.metrics.evaluation import Result
-from harness.metrics.suite import Setup
+from harness.metrics.results import Result
+from harness.metrics.settings import Settings
 
 
 def record(
-    result: Result, about: dict[str, object], setup: Setup, here: Ranks, seed: int | None = None
+    result: Result, about: Mapping[str, object], settings: Settings, here: Ranks, seed: int | None = None
 ) -> ScoreRecord:
     """A result with all that it depends on: counts, hashes, seeds, arithmetic, versions. `seed` is of the samples."""
-    source, settings = about["source_identity"], setup.settings
-    assert isinstance(source, dict)
+    source = about["source_identity"]
+    assert isinstance(source, dict), "an identity has names"
     workload = {
         "metric": result.recipe,
         "model": source.get("model"),
@@ -26,7 +27,7 @@ def record(
         "n_samples": result.samples,
         "n_reference": result.reference,
         "arithmetic": settings.arithmetic if result.quantity in ("precision", "recall") else "fp64",
-        "metric_seed": settings.seed,
+        "metric_seed": settings.metric_seed,
         "permute_seed": settings.permute_seed if result.quantity == "inception_score" else None,
         "processes": here.world,
         "threads": torch.get_num_threads(),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +17,25 @@ from harness.core.files import sha256, write_atomically, write_json
 from harness.data.clips import open_clips
 from harness.data.npz import Npz
 from harness.data.sources import DATASETS, Source, open_images
-from harness.metrics.features.extractor import Extractor
-from harness.metrics.moments import Gaussian, stream
-from harness.metrics.recipes import PRECISION_REFERENCE, Recipe
-from harness.metrics.shards import Features, extract
+from harness.metrics import checks
+from harness.metrics.features import Space
+from harness.metrics.features.extractor import Extractor, open_extractor
+from harness.metrics.moments import Gaussian
+from harness.metrics.recipes import Recipe
+from harness.metrics.settings import Extraction
+from harness.metrics.statistics import Needs, Statistics, gather
 
 MEMBERS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}  # the names that ADM's evaluator reads
-MARK = "features"  # our own references say whose features their moments are
+MARK = "features"  # our own references state whose features their moments are
+PRECISION_REFERENCE = 10_000  # images of ADM's reference batches
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Moments by stream, and the features (N, D) that precision, recall, KID and motion read where there are images.
+    """Moments by stream, and the features (R, D) by stream that precision, recall, KID and motion read.
 
-    `count` images are behind the moments (None where the file does not say), `images` behind the features; `side` is
-    their (H, W).
+    `count` images are behind the moments (None where the file does not state it), `images` behind the features; `side`
+    is their (H, W).
     """
 
     name: str
@@ -38,8 +43,8 @@ class Reference:
     count: int | None
     images: int
     side: tuple[int, int] | None
-    gaussians: dict[str, Gaussian]
-    features: Callable[[str], NDArray[np.float32]] | None  # by stream
+    gaussians: Mapping[str, Gaussian]
+    rows: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def subset(count: int, size: int = PRECISION_REFERENCE) -> NDArray[np.int64]:
@@ -48,28 +53,25 @@ def subset(count: int, size: int = PRECISION_REFERENCE) -> NDArray[np.int64]:
 
 
 def of_source(
-    source: Source, extractor: Extractor, streams: Iterable[str], root: Path, here: Ranks, covariance: str = "sample"
+    source: Source, extractor: Extractor, needs: Needs, root: Path, here: Ranks, covariance: str = "sample"
 ) -> Reference:
-    """A reference of all items of a source. Raises ValueError as extraction does."""
-    assert source.count is not None, "a reference has an end"
-    features = extract(source, extractor, 0, source.count, root, here, "reference")
-    if not here.first:
-        return Reference(source.name, "", source.count, 0, None, {}, None)
-    gaussians = {name: stream(features.stream(name)).gaussian(covariance) for name in streams if name != "logits"}
-    chosen = subset(source.count)
-    return Reference(
-        source.name,
-        features.digest(),
-        source.count,
-        len(chosen),
-        (source.shape[-3], source.shape[-2]),
-        gaussians,
-        lambda name: features.rows(name)[chosen],
+    """A reference of all items of a source: moments, and rows of its `subset`. Raises ValueError as extraction does."""
+    if source.count is None:
+        raise ValueError(f"{source.name} has no end; a reference is a set of known size")
+    whole, chosen = (0, source.count), subset(source.count)
+    gathered = gather(
+        source, extractor, {whole: Needs(needs.moments, needs.rows, chosen)}, root, here, label="reference"
     )
+    if not here.first:
+        return Reference(source.name, "", source.count, 0, None, {})
+    found = gathered[whole]
+    gaussians = {name: moments.gaussian(covariance) for name, moments in found.moments.items()}
+    side = (source.shape[-3], source.shape[-2])
+    return Reference(source.name, found.sha256, source.count, len(chosen), side, gaussians, found.rows)
 
 
 def open_reference(
-    text: str,
+    what: Source | str,
     recipes: Iterable[Recipe],
     extractor: Extractor,
     root: Path,
@@ -81,44 +83,57 @@ def open_reference(
 
     Raises ValueError when it lacks what a recipe needs, naming the recipe and the member.
     """
-    recipes = list(recipes)
-    streams = {recipe.stream for recipe in recipes if recipe.needs_reference and not recipe.needs_images}
+    recipes = [recipe for recipe in recipes if recipe.needs_reference]
+    of_clips = recipes[0].of_clips
+    if not isinstance(what, str):
+        source = what
+    elif of_clips and what not in DATASETS:
+        source = open_clips(what, frames, resolution=resolution)
+    elif Path(what).suffix == ".npz":
+        return of_npz(what, recipes, extractor, root, here)
+    else:
+        source = open_images(what, resolution, frames)
+    checks.kind(recipes[0], source)
+    return of_source(source, extractor, Needs.of_reference(recipes), root, here)
+
+
+def of_npz(text: str, recipes: Sequence[Recipe], extractor: Extractor, root: Path, here: Ranks) -> Reference:
+    """The reference in an .npz file: its moments where they are of these features, else moments and rows of its images.
+
+    Raises ValueError when it lacks what a recipe needs, naming the recipe and the member.
+    """
     path = Path(text).expanduser()
-    if any(recipe.of_clips for recipe in recipes) and text not in DATASETS:
-        return of_source(open_clips(text, frames, resolution=resolution), extractor, streams, root, here)
-    if path.suffix != ".npz":
-        return of_source(open_images(text, resolution, frames), extractor, streams, root, here)
-    file = Npz(path)
-    stored = {name for name in streams if _holds(file, name, extractor)}
-    missing = streams - stored
+    needs, file = Needs.of_reference(recipes), Npz(path)
+    stored = {name for name in needs.moments if _holds(file, name, recipes[0].space, extractor)}
+    missing = needs.moments - stored
     for recipe in recipes:
         if recipe.needs_images:
             file.require("arr_0", f"holds the images that {recipe.name} needs")
         elif recipe.stream in missing:
             file.require("arr_0", f"{recipe.name} needs where there are no stored moments of its features")
     source = open_images(text) if "arr_0" in file else None
-    gaussians, features, images, count = {}, None, 0, _count(file)
-    for name in stored:
-        mean, covariance = (np.array(file.array(member), dtype=np.float64) for member in MEMBERS[name])
-        if covariance.shape != (len(mean), len(mean)):
-            raise ValueError(f"{path}: {MEMBERS[name]} have shapes {mean.shape} and {covariance.shape}")
-        gaussians[name] = Gaussian(mean, covariance, count)
-    if source and (missing or any(recipe.needs_images for recipe in recipes)):
-        own = of_source(source, extractor, missing, root, here)
+    if source is not None:
+        checks.kind(recipes[0], source)
+    count = _count(file)
+    gaussians = {name: _gaussian(file, name, count) for name in stored}
+    rows: Mapping[str, NDArray[np.float32]] = {}
+    images = 0
+    if source and (missing or needs.rows):
+        own = of_source(source, extractor, Needs(frozenset(missing), needs.rows), root, here)
         gaussians |= own.gaussians
-        features, images = own.features, own.images
+        rows, images = own.rows, own.images
         count = count if stored else own.count
     side = (source.shape[0], source.shape[1]) if source else None
-    return Reference(text, sha256(path), count, images, side, gaussians, features)
+    return Reference(text, sha256(path), count, images, side, gaussians, rows)
 
 
-def _holds(file: Npz, name: str, extractor: Extractor) -> bool:
+def _holds(file: Npz, name: str, space: Space, extractor: Extractor) -> bool:
     """Whether the file stores moments of this extractor's features. Unmarked ones are of the published Inception."""
     if not all(member in file for member in MEMBERS.get(name, (name,))):
         return False
     if MARK in file:
         return str(file.array(MARK)) == mark(extractor)
-    if extractor.name != "inception" or extractor.identity["resize"] != "tf1":
+    if space.name != "inception":
         return False
     if not extractor.identity["published_weights"]:
         warnings.warn(
@@ -130,8 +145,29 @@ def _holds(file: Npz, name: str, extractor: Extractor) -> bool:
     return True
 
 
+def _gaussian(file: Npz, name: str, count: int | None) -> Gaussian:
+    """Stored moments, checked: finite numbers, a mean (D,) and a covariance (D, D)."""
+    found = []
+    for member in MEMBERS[name]:
+        array = file.array(member)
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise ValueError(f"{file.path}: {member} must hold finite numbers, not {array.dtype} with others")
+        found.append(np.array(array, dtype=np.float64))
+    mean, covariance = found
+    if mean.ndim != 1 or not len(mean) or covariance.shape != (len(mean), len(mean)):
+        shapes = f"{mean.shape} and {covariance.shape}"
+        raise ValueError(f"{file.path}: {' and '.join(MEMBERS[name])} have shapes {shapes}, not (D,) and (D, D)")
+    return Gaussian(mean, covariance, count)
+
+
 def _count(file: Npz) -> int | None:
-    return int(file.array("count")) if "count" in file else None
+    """How many images are behind the stored moments, where the file states it."""
+    if "count" not in file:
+        return None
+    stated = file.array("count")
+    if stated.shape != () or stated.dtype.kind not in "iu" or stated < 2:
+        raise ValueError(f"{file.path}: count must be one whole number of at least 2, not {stated!r}")
+    return int(stated)
 
 
 def mark(extractor: Extractor) -> str:
@@ -139,20 +175,40 @@ def mark(extractor: Extractor) -> str:
     return json.dumps(extractor.identity, sort_keys=True)
 
 
-def build(source: Source, extractor: Extractor, features: Features, out: Path) -> str:
-    """Write a reference that ADM's evaluator reads too, `out` and `out`.json beside it; returns the .npz's sha256.
+def build(data: str, space: Space, out: Path, extraction: Extraction, here: Ranks) -> str:
+    """Write a reference of images that ADM's evaluator reads too, `out` and `out`.json beside it.
 
     Moments are of all images, `arr_0` holds the 10,000 (or all) that serve precision and recall; `count` and
-    `features` say what the moments are of.
+    `features` state what the moments are of. Returns a line that says what was written; "" but in the first process.
+    Raises ValueError for a destination that is no .npz, or that would replace what is read.
     """
-    members: dict[str, NDArray] = {}
-    for name in extractor.streams:
-        if name in MEMBERS:
-            gaussian = stream(features.stream(name)).gaussian()
-            members |= dict(zip(MEMBERS[name], (gaussian.mean, gaussian.covariance), strict=True))
-    chosen = subset(features.count)
+    if out.suffix != ".npz":
+        raise ValueError(f"--out must end in .npz, not {out.name!r}")
+    if out.resolve() == Path(data).expanduser().resolve() or (
+        out.exists() and Path(data).exists() and out.samefile(data)
+    ):
+        raise ValueError(f"--out would replace what is read: {out} and {data} are one file")
+    source = open_images(data, extraction.ref_resolution)
+    assert source.count is not None, "a set on disk has an end"
+    extractor = open_extractor(space, extraction, here)
+    whole = (0, source.count)
+    needs = Needs(frozenset(space.streams) & frozenset(MEMBERS))
+    gathered = gather(source, extractor, {whole: needs}, extraction.directory, here, label="reference")
+    if not here.first:
+        return ""
+    digest = write(source, extractor, gathered[whole], out)
+    return f"{out}: {source.count} images, sha256 {digest}\n"
+
+
+def write(source: Source, extractor: Extractor, found: Statistics, out: Path) -> str:
+    """The files of `build`; returns the .npz's sha256."""
+    members: dict[str, NDArray[Any]] = {}
+    for name, moments in found.moments.items():
+        gaussian = moments.gaussian()
+        members |= dict(zip(MEMBERS[name], (gaussian.mean, gaussian.covariance), strict=True))
+    chosen = subset(found.count)
     members["arr_0"] = np.concatenate([source.read(index, index + 1) for index in chosen])
-    members["count"], members[MARK] = np.array(features.count), np.array(mark(extractor))
+    members["count"], members[MARK] = np.array(found.count), np.array(mark(extractor))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, lambda file: np.savez(file, allow_pickle=False, **members))
     digest = sha256(out)
@@ -160,8 +216,8 @@ def build(source: Source, extractor: Extractor, features: Features, out: Path) -
         "sha256": digest,
         "source": source.name,
         "source_identity": source.identity,
-        "images_sha256": features.digest(),
-        "images_behind_moments": features.count,
+        "images_sha256": found.sha256,
+        "images_behind_moments": found.count,
         "images_in_arr_0": len(chosen),
         "extractor": extractor.identity,
     }

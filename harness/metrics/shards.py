@@ -2,6 +2,7 @@
 
 A shard holds the features of 256 consecutive items, and depends on those items and the extractor alone: so any process
 may make any of them.
+Letters: B batch, n items of a shard, D features.
 """
 
 from __future__ import annotations
@@ -10,29 +11,31 @@ import hashlib
 import itertools
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from tqdm import tqdm
 
-from harness.core.distributed import Ranks, barrier
+from harness.core.distributed import Ranks
 from harness.core.files import write_atomically, write_json
 from harness.data.sources import Source
 from harness.metrics.features.extractor import Extractor
 
 ITEMS = 256
 FORMAT = 1
+Span = tuple[int, int]
+"""Items [start, stop) of a source."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Features of items [start, stop): streams (n, D) float32; `keys` (n,) uint64 tell equal items apart from others.
+    """Features of consecutive items: `streams` (n, D) float32; `keys` (n,) uint64 tell equal items from others.
 
     `images_sha256` is of the pixels.
     """
@@ -41,49 +44,16 @@ class Shard:
     keys: NDArray[np.uint64]
     images_sha256: str
 
-
-@dataclass(frozen=True)
-class Features:
-    """The features of items [start, stop) of a source, in `directory`."""
-
-    directory: Path
-    start: int
-    stop: int
-
     @property
-    def count(self) -> int:
-        return self.stop - self.start
+    def nbytes(self) -> int:
+        """Of its arrays."""
+        return self.keys.nbytes + sum(rows.nbytes for rows in self.streams.values())
 
-    def spans(self) -> list[tuple[int, int]]:
-        """The shards' items: cut at multiples of 256 of the source's own numbering."""
-        edges = [self.start, *range((self.start // ITEMS + 1) * ITEMS, self.stop, ITEMS), self.stop]
-        return list(itertools.pairwise(edges))
 
-    def shards(self) -> Iterator[Shard]:
-        for start, stop in self.spans():
-            shard = read(self.directory, start, stop)
-            if shard is None:
-                raise ValueError(f"{path_of(self.directory, start, stop)} is missing or damaged; run the command again")
-            yield shard
-
-    def stream(self, name: str) -> Iterator[NDArray[np.float32]]:
-        """The rows (n, D) of one stream, shard by shard, in order."""
-        return (shard.streams[name] for shard in self.shards())
-
-    def rows(self, name: str) -> NDArray[np.float32]:
-        """All rows (N, D) of one stream at once."""
-        return np.concatenate(list(self.stream(name)))
-
-    def digest(self) -> str:
-        """sha256 of all pixels, as a hash of the shards' own hashes."""
-        total = hashlib.sha256()
-        for shard in self.shards():
-            total.update(shard.images_sha256.encode())
-        return total.hexdigest()
-
-    def duplicates(self) -> int:
-        """How many items are copies of an earlier one."""
-        return self.count - len(np.unique(np.concatenate([shard.keys for shard in self.shards()])))
+def spans(start: int, stop: int) -> list[Span]:
+    """The shards of items [start, stop): cut at multiples of 256 of the source's own numbering."""
+    edges = [start, *range((start // ITEMS + 1) * ITEMS, stop, ITEMS), stop]
+    return list(itertools.pairwise(edges))
 
 
 def key(source: Source, extractor: Extractor, device: torch.device) -> dict[str, object]:
@@ -99,67 +69,77 @@ def key(source: Source, extractor: Extractor, device: torch.device) -> dict[str,
     }
 
 
-def extract(
-    source: Source,
-    extractor: Extractor,
-    start: int,
-    stop: int,
-    root: Path,
-    here: Ranks,
-    label: str = "",
-) -> Features:
-    """Make the shards of items [start, stop) that are missing or damaged, this process its share; wait for all.
+class ShardFolder:
+    """The shards of one source and extractor: a folder of `root`, which all processes share, named for their key."""
 
-    They lie in a folder of `root` (which all processes share) named for their key. Raises ValueError when the source is
-    too short, or when features are not finite.
-    """
-    identity = key(source, extractor, here.device)
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    features = Features(root / digest[:16], start, stop)
-    features.directory.mkdir(parents=True, exist_ok=True)
-    if here.first:
-        write_json(features.directory / "key.json", identity)
-    mine = [span for span in features.spans()[here.rank :: here.world] if read(features.directory, *span) is None]
-    with tqdm(
-        total=sum(b - a for a, b in mine), desc=label or source.name, unit="item", disable=None if here.first else True
-    ) as bar:
-        for first, last in mine:
-            _write(source, extractor, first, last, features.directory, bar)
-    barrier()
-    return features
+    def __init__(self, source: Source, extractor: Extractor, root: Path, here: Ranks) -> None:
+        self.source, self.extractor = source, extractor
+        self.key = key(source, extractor, here.device)
+        digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
+        self.path = root / digest[:16]
+        self.path.mkdir(parents=True, exist_ok=True)
 
+    def describe(self) -> None:
+        """Write down, for readers, what the folder's name is a hash of."""
+        write_json(self.path / "key.json", self.key)
 
-def _write(source: Source, extractor: Extractor, start: int, stop: int, directory: Path, bar: tqdm) -> None:
-    batch = extractor.batch
-    streams: dict[str, list[NDArray]] = {name: [] for name in extractor.streams}
-    pixels, keys = hashlib.sha256(), []
-    for first in range(start, stop, batch):
-        items = source.read(first, min(first + batch, stop))
-        pixels.update(items.tobytes())
-        keys += [int.from_bytes(hashlib.sha256(item.tobytes()).digest()[:8], "little") for item in items]
-        padded = np.zeros((batch, *items.shape[1:]), dtype=np.uint8)
+    def file(self, span: Span) -> Path:
+        """Where a shard is, or will be."""
+        return self.path / f"{span[0]:08d}-{span[1]:08d}.safetensors"
+
+    def has(self, span: Span) -> bool:
+        """Whether there is such a file; whether it is whole shows when it is read."""
+        return self.file(span).is_file()
+
+    def make(self, start: int, stops: Sequence[int], advance: Callable[[int], object]) -> dict[Span, Shard]:
+        """Make and write the shards of items from `start` to each of `stops` (ascending), every item once.
+
+        `advance` is called with the number of items done. Raises ValueError when features are not finite.
+        """
+        batch = self.extractor.batch
+        streams: dict[str, list[NDArray[np.float32]]] = {}
+        pixels, keys, digests = hashlib.sha256(), [], {}
+        for first in range(start, stops[-1], batch):
+            items = self.source.read(first, min(first + batch, stops[-1]))
+            for index, item in enumerate(items, first):
+                content = item.tobytes()
+                pixels.update(content)
+                keys.append(int.from_bytes(hashlib.sha256(content).digest()[:8], "little"))
+                if index + 1 in stops:
+                    digests[index + 1] = pixels.hexdigest()
+            for name, rows in self._features(items, first).items():
+                streams.setdefault(name, []).append(rows)
+            advance(len(items))
+        whole = {name: np.concatenate(rows) for name, rows in streams.items()}
+        made = {}
+        for stop in stops:
+            count = stop - start
+            of_first = {name: rows[:count] for name, rows in whole.items()}
+            made[start, stop] = Shard(of_first, np.array(keys[:count], dtype=np.uint64), digests[stop])
+            self._write((start, stop), made[start, stop])
+        return made
+
+    def _features(self, items: NDArray[np.uint8], first: int) -> dict[str, NDArray[np.float32]]:
+        """Of at most a batch of items, the rest of the batch being zeros."""
+        padded = np.zeros((self.extractor.batch, *items.shape[1:]), dtype=np.uint8)
         padded[: len(items)] = items
-        for name, output in extractor.extract(torch.from_numpy(padded)).items():
+        found = {}
+        for name, output in self.extractor.extract(torch.from_numpy(padded)).items():
             rows = output[: len(items)].cpu().numpy()
             if not np.isfinite(rows).all():
                 bad = first + int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
-                raise ValueError(f"the {name} features of item {bad} of {source.name} are not finite")
-            streams[name].append(rows)
-        bar.update(len(items))
-    tensors = {name: np.concatenate(rows) for name, rows in streams.items()}
-    tensors["keys"] = np.array(keys, dtype=np.uint64)
-    metadata = {"images_sha256": pixels.hexdigest(), "sha256": _hash(tensors)}
-    content = save(tensors, metadata)
-    write_atomically(path_of(directory, start, stop), lambda file: file.write(content))
+                raise ValueError(f"the {name} features of item {bad} of {self.source.name} are not finite")
+            found[name] = rows
+        return found
+
+    def _write(self, span: Span, shard: Shard) -> None:
+        tensors: dict[str, NDArray[Any]] = {**shard.streams, "keys": shard.keys}
+        content = save(tensors, {"images_sha256": shard.images_sha256, "sha256": _hash(tensors)})
+        write_atomically(self.file(span), lambda file: file.write(content))
 
 
-def path_of(directory: Path, start: int, stop: int) -> Path:
-    return directory / f"{start:08d}-{stop:08d}.safetensors"
-
-
-def read(directory: Path, start: int, stop: int) -> Shard | None:
-    """A shard whose hash holds, or None; a damaged one is named in a warning."""
-    path = path_of(directory, start, stop)
+def read(path: Path) -> Shard | None:
+    """A shard whose hash holds, or None where there is none; a damaged one is named in a warning."""
     if not path.is_file():
         return None
     try:
@@ -175,9 +155,9 @@ def read(directory: Path, start: int, stop: int) -> Shard | None:
     return Shard(tensors, tensors.pop("keys"), metadata["images_sha256"])
 
 
-def _hash(tensors: dict[str, NDArray]) -> str:
+def _hash(tensors: Mapping[str, NDArray[Any]]) -> str:
     total = hashlib.sha256()
     for name in sorted(tensors):
         total.update(f"{name}{tensors[name].shape}{tensors[name].dtype}".encode())
-        total.update(np.ascontiguousarray(tensors[name]).tobytes())
+        total.update(np.ascontiguousarray(tensors[name]).data)
     return total.hexdigest()

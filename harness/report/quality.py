@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness.core import paper
 from harness.core.paper import QUALITY_TABLES
 from harness.core.records import Record, ScoreRecord
-from harness.metrics.recipes import MAX_DUPLICATES
+from harness.metrics.settings import MAX_DUPLICATES
 from harness.report import protocol
 from harness.report.cells import COLUMNS, MISSING, NAMES, NOT_MADE, Cell, measured_columns
 from harness.report.claims import welch

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import pandas as pd
 
 from harness.core import store
 from harness.core.formats import render
 from harness.core.records import ScoreRecord
 
-FORMATS = ("table", "csv", "json")
 SPREAD = ("standard_error", "low", "high")
 VIDEO = ("split", "stride_real", "stride_fake", "offset_seed", "codec", "codec_real", "covariance")
+
+
+def report(scored: Iterable[list[ScoreRecord]], file: Path, style: str, quiet: bool = False) -> None:
+    """Add the scores of each set of samples to a file and print them: tables as they come, CSV or JSON at the end.
+
+    A `quiet` process takes part in scoring alone.
+    """
+    everything: list[ScoreRecord] = []
+    for records in scored:
+        if quiet:
+            continue
+        store.append(file, records)
+        everything += records
+        if style == "table":
+            drawn = [one.workload["source"] for one in records[:1] if one.workload.get("sampling")]
+            print(*drawn, show(records, style), sep="\n")
+    if everything and style != "table":
+        print(show(everything, style))
 
 
 def show(records: list[ScoreRecord], style: str) -> str:
@@ -35,8 +55,8 @@ def show(records: list[ScoreRecord], style: str) -> str:
     lines = []
     for one in records:
         further = [f"{extra[name]} {value:.6g}" for name, value in one.parts.items() if name in extra]
-        said = "; ".join([*further, one.note]).strip("; ")
-        lines.append(f"{one.workload['metric']} {one.quantity}: {said}")
+        notes = "; ".join([*further, one.note]).strip("; ")
+        lines.append(f"{one.workload['metric']} {one.quantity}: {notes}")
     protocols = dict.fromkeys(protocol(one) for one in records)
     return "\n".join([*protocols, pd.DataFrame(rows).to_string(index=False), *lines])
 

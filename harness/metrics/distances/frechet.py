@@ -1,8 +1,7 @@
 """The Fréchet distance between two Gaussians, |m1 - m2|^2 + Tr S1 + Tr S2 - 2 Tr (S1 S2)^(1/2), in float64.
 
-For any square roots S1 = A A^T and S2 = B B^T the last trace is the nuclear norm of A^T B. With Cholesky's A its
-squares are the eigenvalues of the symmetric A^T S2 A: the fast way, for covariances of full rank. Where rank is
-missing, both roots are cut at their numerical rank; general eigenvalues or a matrix square root lose digits there.
+Under five names, which state the features: FID and sFID are of Inception, clean-fid's after another resize, FVD of a
+network of video; on the features of any other network of images it is FD.
 """
 
 from __future__ import annotations
@@ -11,10 +10,17 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from harness.metrics.moments import Array, Gaussian, stream
+from harness.metrics import errorbars
+from harness.metrics.distances.distance import Comparison, Distance
+from harness.metrics.features.cleanfid import CLEANFID as CLEANFID_SPACE
+from harness.metrics.features.digits import DIGITS
+from harness.metrics.features.i3d import I3D
+from harness.metrics.features.inception import INCEPTION
+from harness.metrics.features.moving_digits import MOVING_DIGITS
+from harness.metrics.moments import Gaussian, Moments, stream
+from harness.metrics.results import Result
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> Frechet:
     Warns when either has no more samples than features: its covariance is singular and the distance badly biased.
     Raises ValueError for different numbers of features, or for values that are not finite.
     """
+    from harness.metrics.distances.matrix_root import trace_of_root
+
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"one set has {len(a.mean)} features, the other {len(b.mean)}")
     dimension = len(a.mean)
@@ -55,57 +63,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> Frechet:
     return Frechet(mean_term + covariance_term, mean_term, covariance_term, rank, dimension, solver)
 
 
-def trace_of_root(first: Array, second: Array, full_rank: bool = True) -> tuple[float, int, str]:
-    """Tr (S1 S2)^(1/2) of two covariances (D, D), the numerical rank of S1 S2, and the solver that gave them.
-
-    Where rank is missing, the covariance of lower rank comes first: the other's root is then not needed.
-    """
-    s1, s2 = torch.from_numpy(np.ascontiguousarray(first)), torch.from_numpy(np.ascontiguousarray(second))
-    if full_rank:
-        lower, info = torch.linalg.cholesky_ex(s1)
-        if not info:
-            values = torch.linalg.eigvalsh(_congruent(lower, s2))
-            rank = _rank(values)
-            if rank == len(values):
-                return float(values.sqrt().sum()), rank, "cholesky"
-    root = _root(s1)
-    values = torch.linalg.eigvalsh(root.T @ s2 @ root)
-    if _rank(values) == root.shape[1]:
-        return float(values.sqrt().sum()), len(values), "eigh"
-    singular = torch.linalg.svdvals(root.T @ _root(s2))  # eigenvalues of zero, but for rounding, have no roots to add
-    return float(singular.sum()), _rank(singular.square()), "eigh"
-
-
-def _congruent(lower: torch.Tensor, s2: torch.Tensor, block: int = 256) -> torch.Tensor:
-    """The lower triangle of L^T S2 L, all that `eigvalsh` reads.
-
-    By blocks that skip L's zeros and the upper triangle: a third of the arithmetic of two whole products.
-    """
-    right, both = torch.empty_like(s2), torch.zeros_like(s2)
-    for start in range(0, len(s2), block):
-        columns = slice(start, start + block)
-        right[:, columns] = s2[:, start:] @ lower[start:, columns]
-    for start in range(0, len(s2), block):
-        rows = slice(start, start + block)
-        both[rows, : start + block] = lower[start:, rows].T @ right[start:, : start + block]
-    return both
-
-
-def _rank(eigenvalues: torch.Tensor) -> int:
-    largest = eigenvalues.max() if len(eigenvalues) else torch.zeros(())
-    threshold = largest * len(eigenvalues) * torch.finfo(torch.float64).eps
-    return int((eigenvalues > threshold).sum())
-
-
-def _root(covariance: torch.Tensor) -> torch.Tensor:
-    """(D, R), a square root cut at the numerical rank R."""
-    values, vectors = torch.linalg.eigh(covariance)
-    rank = _rank(values)
-    first = len(values) - rank  # eigenvalues ascend
-    return vectors[:, first:] * values[first:].sqrt()
-
-
-def extrapolated(rows: NDArray, reference: Gaussian, seed: int, normalisation: str = "sample") -> float:
+def extrapolated(rows: NDArray[np.float32], reference: Gaussian, seed: int, normalisation: str = "sample") -> float:
     """The distance at infinitely many samples: the intercept of a line in 1/N through 15 seeded subsets of rows (N, D).
 
     Chong & Forsyth, arXiv 1911.07023, with dgm-eval's sizes: from min(5000, N // 10) to N. Raises ValueError below 20.
@@ -123,3 +81,67 @@ def extrapolated(rows: NDArray, reference: Gaussian, seed: int, normalisation: s
             distances.append(frechet_distance(stream([rows[chosen]]).gaussian(normalisation), reference).value)
     _, intercept = np.polyfit(1 / sizes, distances, 1)
     return float(intercept)
+
+
+def measure(compared: Comparison) -> list[Result]:
+    """One value, with the parts of the distance; its error bar is a bootstrap of the samples."""
+    settings, target, normalisation = compared.settings, compared.gaussian, compared.covariance
+    found = frechet_distance(compared.moments.gaussian(normalisation), target)
+    details = {
+        "mean_term": found.mean_term,
+        "covariance_term": found.covariance_term,
+        "rank": float(found.rank),
+        "dimension": float(found.dimension),
+    }
+    error = None
+    if settings.bootstrap > 1:
+
+        def distance(moments: Moments) -> float:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the samples themselves have given these warnings once
+                return frechet_distance(moments.gaussian(normalisation), target).value
+
+        values = errorbars.bootstrap_moments(compared.rows, distance, settings.bootstrap, settings.metric_seed)
+        error = errorbars.of_bootstrap(found.value, values)
+    if settings.extrapolate:
+        details["infinite_samples"] = extrapolated(compared.rows, target, settings.metric_seed, normalisation)
+    name = compared.recipe.distance.name
+    return [compared.result(name, found.value, "lower", error, reference=target.count, details=details)]
+
+
+FID = Distance(
+    name="fid",
+    measures="Fréchet distance of Inception features",
+    spaces=(INCEPTION,),
+    reads="moments",
+    measure=measure,
+)
+SFID = Distance(
+    name="sfid",
+    measures="Fréchet distance of Inception's spatial features",
+    spaces=(INCEPTION,),
+    stream="spatial",
+    reads="moments",
+    measure=measure,
+)
+CLEANFID = Distance(
+    name="cleanfid",
+    measures="Fréchet distance of Inception features after clean-fid's resize",
+    spaces=(CLEANFID_SPACE,),
+    reads="moments",
+    measure=measure,
+)
+FD = Distance(
+    name="fd",
+    measures="Fréchet distance",
+    spaces=(DIGITS,),
+    reads="moments",
+    measure=measure,
+)
+FVD = Distance(
+    name="fvd",
+    measures="Fréchet distance of video features",
+    spaces=(I3D, MOVING_DIGITS),
+    reads="moments",
+    measure=measure,
+)

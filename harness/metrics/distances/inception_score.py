@@ -6,17 +6,23 @@ Letters: N samples, C classes, K chunks.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.metrics import errorbars
+from harness.metrics.distances.distance import Comparison, Distance
+from harness.metrics.features.digits import DIGITS
+from harness.metrics.features.inception import INCEPTION
 from harness.metrics.moments import Array
+from harness.metrics.results import Result
 
 CHUNK = 5000  # ADM: consecutive samples, in file order
 SORTED_EXCESS = 0.1  # share of neighbours of one predicted class, above that of a shuffled set, that is refused
 
 
-def inception_score(logits: NDArray, chunk: int = CHUNK) -> list[float]:
+def inception_score(logits: NDArray[Any], chunk: int = CHUNK) -> list[float]:
     """The score of each run of `chunk` consecutive rows of logits (N, C), K of them; ADM prints their plain mean.
 
     A short last chunk weighs as much as the others, as in ADM. Float64 throughout, by log-softmax, so that no
@@ -31,7 +37,7 @@ def inception_score(logits: NDArray, chunk: int = CHUNK) -> list[float]:
     return scores
 
 
-def predictions(logits: NDArray) -> tuple[Array, Array]:
+def predictions(logits: NDArray[Any]) -> tuple[Array, Array]:
     """Of logits (N, C): sum p log p of each row (N,) in nats, and the probabilities p (N, C), float64."""
     x = logits.astype(np.float64)
     x -= x.max(axis=1, keepdims=True)
@@ -45,7 +51,7 @@ def _score(negative_entropy: float, marginal: Array) -> float:
     return math.exp(negative_entropy - (seen * np.log(seen)).sum())
 
 
-def bootstrap_scores(logits: NDArray, replicates: int, seed: int, chunk: int = CHUNK) -> list[float]:
+def bootstrap_scores(logits: NDArray[Any], replicates: int, seed: int, chunk: int = CHUNK) -> list[float]:
     """The mean score of resamples of the rows of each chunk with replacement, one value a replicate."""
     generator = np.random.default_rng(seed)
     scores = np.zeros(replicates)
@@ -59,7 +65,7 @@ def bootstrap_scores(logits: NDArray, replicates: int, seed: int, chunk: int = C
     return scores.tolist()
 
 
-def refuse_sorted(logits: NDArray, labels: NDArray | None = None, chunk: int = CHUNK) -> None:
+def refuse_sorted(logits: NDArray[Any], labels: NDArray[Any] | None = None, chunk: int = CHUNK) -> None:
     """Raise ValueError when the rows of logits (N, C), or their labels (N,), come class by class.
 
     Chunks of a sorted set hold few classes each, and its score is several times too low. Neighbours share a class more
@@ -80,3 +86,34 @@ def refuse_sorted(logits: NDArray, labels: NDArray | None = None, chunk: int = C
                 f"the samples are sorted by class ({observed:.0%} of neighbours share their {name}, "
                 f"{expected:.0%} would if shuffled), which spoils the Inception Score; give --permute-seed to shuffle"
             )
+
+
+def measure(compared: Comparison) -> list[Result]:
+    """The mean score of the chunks; in the details their spread, and the score of all samples as one chunk."""
+    settings, logits = compared.settings, compared.rows
+    if settings.permute_seed is None:
+        refuse_sorted(logits, compared.labels)
+    else:
+        logits = logits[np.random.default_rng(settings.permute_seed).permutation(len(logits))]
+    scores = inception_score(logits)
+    value = float(np.mean(scores))
+    error = None
+    if settings.bootstrap > 1:
+        replicates = bootstrap_scores(logits, settings.bootstrap, settings.metric_seed)
+        error = errorbars.of_bootstrap(value, replicates)
+    details = {"chunks": float(len(scores)), "one_chunk": float(inception_score(logits, chunk=len(logits))[0])}
+    if len(scores) > 1:
+        details["sd_over_chunks"] = float(np.std(scores))
+    assert math.isfinite(value)
+    return [compared.result("inception_score", value, "higher", error, details=details)]
+
+
+INCEPTION_SCORE = Distance(
+    name="is",
+    measures="Inception Score",
+    spaces=(INCEPTION, DIGITS),
+    stream="logits",
+    compares=False,
+    labels="optional",
+    measure=measure,
+)

@@ -6,14 +6,23 @@ Letters: N rows, D features, M rows of a subset.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.metrics import errorbars
+from harness.metrics.distances.distance import Comparison, Distance
+from harness.metrics.features.digits import DIGITS
+from harness.metrics.features.inception import INCEPTION
+from harness.metrics.features.moving_digits import MOVING_DIGITS
+from harness.metrics.results import Result
 
 SUBSETS, SUBSET_SIZE, SEED = 100, 1000, 2020
 
 
 def kernel_distances(
-    *, samples: NDArray, reference: NDArray, subsets: int = SUBSETS, size: int = SUBSET_SIZE, seed: int = SEED
+    *, samples: NDArray[Any], reference: NDArray[Any], subsets: int = SUBSETS, size: int = SUBSET_SIZE, seed: int = SEED
 ) -> list[float]:
     """The distance of each of `subsets` pairs of random subsets of `size` rows of (N, D); KID is their mean.
 
@@ -31,9 +40,25 @@ def kernel_distances(
     return distances
 
 
-def discrepancy(x: NDArray, y: NDArray) -> float:
+def discrepancy(x: NDArray[Any], y: NDArray[Any]) -> float:
     """Unbiased squared discrepancy of x (M, D) and y (M, D)."""
     m, features = x.shape
     kxx, kyy, kxy = ((a @ b.T / features + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
     within = kxx.sum() - np.trace(kxx) + kyy.sum() - np.trace(kyy)
     return float(within / (m * (m - 1)) - 2 * kxy.mean())
+
+
+def measure(compared: Comparison) -> list[Result]:
+    """One value; its error bar is the spread over the subsets."""
+    real = compared.reference_rows
+    distances = kernel_distances(samples=compared.rows, reference=real)
+    error = errorbars.of_draws(distances, f"{len(distances)} subsets of {SUBSET_SIZE}, seed {SEED}")
+    return [compared.result("kid", float(np.mean(distances)), "lower", error, reference=len(real))]
+
+
+KID = Distance(
+    name="kid",
+    measures="kernel distance",
+    spaces=(INCEPTION, DIGITS, MOVING_DIGITS),
+    measure=measure,
+)

@@ -1,97 +1,47 @@
-"""A small network trained on the spot on the embedded digits, so that every metric runs with no download.
+"""Features of a small network of the embedded digits, which comes with the package: metrics without a download.
 
-Streams: `pool` (B, 64), the last hidden layer before its activation; `logits` (B, 10). A distance on these is never
-called FID.
+The weights were trained once, by `python -m harness.metrics.features.train digits --out FILE` with torch 2.15.0 and
+numpy 2.4.6 on one thread of an AMD EPYC. Another version of torch trains other weights, whose scores cannot be
+compared with those in the tables; so these bytes are part of the project.
 """
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from safetensors.torch import load, save
-from torch import Tensor, nn
-from torch.nn import functional
+from harness.metrics.features.space import Space
+from harness.metrics.features.weights import WeightFile, Weights
 
-from harness.data.images import TRAINING_DIGITS, Digits
-from harness.metrics.features.extractor import Extractor, exact_arithmetic
-from harness.metrics.features.weights import cached, weights_directory
+if TYPE_CHECKING:
+    import torch
 
-VERSION = 1  # of the network and its training; a change of either is a new feature space
-SIDE, FEATURES, CLASSES = 8, 64, 10
-EPOCHS, BATCH, LEARNING_RATE, SEED = 8, 50, 2e-3, 0
+    from harness.metrics.features.extractor import Extractor
 
 
-class DigitsNetwork(nn.Module):
-    """Two convolutions and a hidden layer: images (B, 1, 8, 8) in [0, 1] to features (B, 64) and logits (B, 10)."""
+def _open(weights: Weights, device: torch.device | str) -> Extractor:
+    from harness.metrics.features.digits_network import extractor
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
-        )
-        self.hidden = nn.Linear(64 * 4 * 4, FEATURES)
-        self.head = nn.Linear(FEATURES, CLASSES)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.convolutions(x)  # (B, 64, 4, 4)
-        features = self.hidden(x.flatten(1))  # (B, 64): before the activation, so that no dead unit costs rank
-        return features, self.head(functional.gelu(features))  # (B, 10)
+    return extractor(weights, device)
 
 
-def prepare(images: Tensor) -> Tensor:
-    """uint8 (B, H, W, C) to (B, 1, 8, 8) in [0, 1]: channels averaged, other sizes by antialiased bicubic resizing."""
-    x = images.permute(0, 3, 1, 2).float().mean(dim=1, keepdim=True) / 255
-    if x.shape[-2:] != (SIDE, SIDE):
-        x = functional.interpolate(x, size=(SIDE, SIDE), mode="bicubic", antialias=True)
-    return x
+def _train() -> torch.nn.Module:
+    from harness.metrics.features.digits_network import train
+
+    return train()
 
 
-def train() -> DigitsNetwork:
-    """The trained network; the same bits every time on one machine: one thread, fixed seeds, a few seconds."""
-    digits = Digits()
-    images, labels = digits.pixels.float() / 255, digits.labels
-    chosen, _ = Digits.split()
-    threads = torch.get_num_threads()
-    generator = torch.Generator().manual_seed(SEED)
-    try:
-        torch.set_num_threads(1)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            network = DigitsNetwork()
-        optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * TRAINING_DIGITS // BATCH)
-        for _ in range(EPOCHS):
-            for rows in torch.randperm(TRAINING_DIGITS, generator=generator).split(BATCH):
-                batch = chosen[rows.numpy()]
-                optimizer.zero_grad()
-                functional.cross_entropy(network(images[batch])[1], labels[batch]).backward()
-                optimizer.step()
-                schedule.step()
-    finally:
-        torch.set_num_threads(threads)
-    return network.eval().requires_grad_(False)
-
-
-def digits_extractor(directory: Path | None = None, device: torch.device | str = "cpu") -> Extractor:
-    """The extractor, from the cache of weights where it holds one whose hash stands, else trained and cached."""
-    place = weights_directory(directory) / f"digits-network-{VERSION}.safetensors"
-    content = cached(place, lambda: save(train().state_dict()))
-    network = DigitsNetwork().eval().requires_grad_(False).to(device)
-    network.load_state_dict(load(content))
-
-    @torch.inference_mode()
-    def extract(images: Tensor) -> dict[str, Tensor]:
-        with exact_arithmetic():
-            features, logits = network(prepare(images.to(device)))
-        return {"pool": features, "logits": logits}
-
-    identity: dict[str, object] = {
-        "network": f"digits network, version {VERSION}",
-        "weights_sha256": hashlib.sha256(content).hexdigest(),
-        "published_weights": False,
-        "resize": f"antialiased bicubic to {SIDE}",
-        "dtype": "float32",
-    }
-    return Extractor("digits", ("pool", "logits"), identity, extract)
+DIGITS = Space(
+    name="digits",
+    items="images",
+    streams=("pool", "logits"),
+    weights=WeightFile(
+        name="digits",
+        file="digits.safetensors",
+        sha256="a2dcde76d57dc77074fc295350db4dadd644f846e96ed631308a81efd30447b6",
+        licence="MIT",
+    ),
+    open=_open,
+    train=_train,
+    data="digits",
+    classes=10,
+)

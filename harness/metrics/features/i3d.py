@@ -1,4 +1,4 @@
-"""The I3D network of the Fréchet video distance: StyleGAN-V's TorchScript file, a conversion of TF-Hub's.
+"""Features of I3D: StyleGAN-V's TorchScript file, a conversion of TF-Hub's.
 
 Stream: `pool` (B, 400), the Kinetics-400 logits averaged over time, before any softmax: what FVD calls features.
 """
@@ -6,15 +6,20 @@ Stream: `pool` (B, 400), the Kinetics-400 logits averaged over time, before any 
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from harness.metrics.features.space import Space
+from harness.metrics.features.weights import WeightFile, Weights
 
-from harness.metrics.features.extractor import Extractor, exact_arithmetic, rgb
-from harness.metrics.features.weights import Weights
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from harness.metrics.features.extractor import Extractor
 
 FEATURES = 400
 FEWEST_FRAMES = 10  # below this its temporal pooling has nothing left
+BATCH = 8  # StyleGAN-V's, for 16 frames
 
 
 def i3d(weights: Weights, device: torch.device | str = "cpu") -> Extractor:
@@ -23,6 +28,10 @@ def i3d(weights: Weights, device: torch.device | str = "cpu") -> Extractor:
     TorchScript is a program: give only a file that you trust. Raises ValueError when it is none, when it does not
     return (B, 400), or for clips shorter than 10 frames.
     """
+    import torch
+
+    from harness.metrics.features.extractor import Extractor, exact_arithmetic, rgb
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of TorchScript's retirement: the published file is one
@@ -45,8 +54,24 @@ def i3d(weights: Weights, device: torch.device | str = "cpu") -> Extractor:
     identity: dict[str, object] = {
         "network": "I3D by StyleGAN-V",
         "weights_sha256": weights.sha256,
-        "published_weights": weights.published,
+        "published_weights": weights.known,
         "resize": "inside the script, to 224",
         "dtype": "float32",
     }
-    return Extractor("i3d", ("pool",), identity, extract, batch=8)  # StyleGAN-V's, for 16 frames
+    return Extractor(identity, extract, BATCH)
+
+
+I3D = Space(
+    name="i3d",
+    items="clips",
+    streams=("pool",),
+    weights=WeightFile(
+        name="i3d",
+        file="i3d_torchscript.pt",
+        sha256="bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
+        licence="not stated by StyleGAN-V; the original I3D is Apache-2.0",
+        url="https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",
+    ),
+    open=i3d,
+    cuts_clips=True,
+)
