@@ -93,12 +93,12 @@ def test_welch_needs_two_values_a_side_and_some_spread():
 
 def test_a_difference_exceeds_its_spread_where_the_test_says_so():
     generator = np.random.default_rng(0)
-    said = set()
+    exceeded = set()
     for shift in np.linspace(0, 3, 40):
         test = welch(list(generator.normal(0, 1, 3)), list(generator.normal(shift, 1, 4)))
         assert test.exceeds_spread == (test.p < 0.05)
-        said.add(test.exceeds_spread)
-    assert said == {True, False}
+        exceeded.add(test.exceeds_spread)
+    assert exceeded == {True, False}
 
 
 def test_holm_is_the_hand_calculation():
@@ -193,10 +193,10 @@ def test_cells_of_different_protocols_are_refused_by_name(change, named):
 
 def test_the_protocol_is_told_from_the_records():
     records = [*seeds("DiT-N/2", [1.0, 2.0]), record("DiT-N/2", 0, 3.0, cfg=1.0)]
-    told = report.quality_table(7, SUITE, records).protocol
+    stated = report.quality_table(7, SUITE, records).protocol
     for part in ("digits network (weights cdcdcdcd, not published)", "fd1k@digits: 1,000 samples", "50 ddpm steps",
                  "guidance as in the rows", "trained for 500 steps at batch 64", "training seeds 0, 1"):  # fmt: skip
-        assert part in told
+        assert part in stated
 
 
 # --------------------------------------------------------------------------------------------------------------- video
@@ -230,11 +230,11 @@ def test_table_3_has_every_printed_method_and_compares_latte_with_dim_each_way_o
     assert isinstance(shown["DiM"], Bold)
     assert isinstance(shown["Latte+IMG"], Bold)
     assert block.groups[1][0] == "@moving-digits"
-    said = " ".join(table.claim)
-    assert "DiM ahead of DiT in FVD in 2 of 2" in said
-    assert "holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in said
-    assert "joint training ahead of clips alone in 2 of 2" in said
-    assert "Joint training and clips alone: holds in 2 of 2 (significantly in 2)." in said
+    claim = " ".join(table.claim)
+    assert "DiM ahead of DiT in FVD in 2 of 2" in claim
+    assert "holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in claim
+    assert "joint training ahead of clips alone in 2 of 2" in claim
+    assert "Joint training and clips alone: holds in 2 of 2 (significantly in 2)." in claim
 
 
 def test_what_a_suite_measures_beside_the_printed_columns_is_shown_beside_them_and_claims_nothing():
@@ -279,15 +279,15 @@ def test_the_claim_of_a_contest_is_told_with_its_significance_and_at_equal_param
         *seeds("DiT-N/2", [20.0, 20.1, 20.2], cfg=1.0), *seeds("DiM-N/2", [30.0, 30.1, 30.2], cfg=1.0),  # reversed
         *seeds("DiM-N/2-matched", [10.0, 10.3, 9.7]),
     ]  # fmt: skip
-    said = " ".join(report.quality_table(7, SUITE, records).claim)
+    claim = " ".join(report.quality_table(7, SUITE, records).claim)
     assert (
         "DiM ahead of DiT in FID in 2 of 2, sFID in 0 of 2, IS in 2 of 2, precision in 2 of 2, recall in 1 of 2."
-        in said
+        in claim
     )
-    assert " FD: holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in said, "no one's FID"
-    assert "at equal parameters: holds in 1 of 1 (significantly in none); 2 not measured yet." in said
-    assert "a DiM has 1.7 times the parameters" in said
-    assert "neither confirm nor refute" in said
+    assert " FD: holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in claim, "no one's FID"
+    assert "at equal parameters: holds in 1 of 1 (significantly in none); 2 not measured yet." in claim
+    assert "a DiM has 1.7 times the parameters" in claim
+    assert "neither confirm nor refute" in claim
 
 
 def test_samples_that_repeat_themselves_are_counted_and_told():
@@ -302,16 +302,16 @@ def test_samples_that_repeat_themselves_are_counted_and_told():
 def test_the_claim_of_a_sweep_is_its_trend():
     values = {8: [30.0, 31.0, 32.0], 4: [20.0, 21.0, 22.0], 2: [25.0, 26.0, 27.0]}
     records = [one for patch, several in values.items() for one in seeds(f"DiM-N/{patch}", several)]
-    said = " ".join(report.quality_table(5, SUITE, records).claim)
-    assert "FID in 2 of 2" in said
-    assert "DiM, step by step: holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)" in said
+    claim = " ".join(report.quality_table(5, SUITE, records).claim)
+    assert "FID in 2 of 2" in claim
+    assert "DiM, step by step: holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)" in claim
 
 
 def test_single_seeds_give_signs_and_no_significance():
     records = [record("DiT-N/2", 0, 10.0), record("DiM-N/2", 0, 5.0)]
-    said = " ".join(report.quality_table(7, SUITE, records).claim)
-    assert "holds in 1 of 1 (significantly in none); too few seeds to test 1" in said
-    assert "may be chance" in said
+    claim = " ".join(report.quality_table(7, SUITE, records).claim)
+    assert "holds in 1 of 1 (significantly in none); too few seeds to test 1" in claim
+    assert "may be chance" in claim
 
 
 def test_a_users_own_records_are_rows_scored_alike_however_trained():
@@ -366,6 +366,9 @@ def test_own_records_are_named_by_file_model_or_source(tmp_path):
     assert [one.get("model") for one in report.included(["mine"], records)] == ["DiM-S/2"]
     several = report.included(["DiM-S/2", str(tmp_path / "mine.jsonl")], records)
     assert [one.get("model") for one in several] == ["DiM-S/2", "DiM-L/2"]
+    mine = [record("DiT-N/2", 3, 1.0, source="at home")]
+    assert [one.get("source") for one in report.included(["DiT-N/2"], records, mine)] == ["at home"]
+    assert [one.get("source") for one in report.included(["mine"], records, mine)] == ["mine"]
     for name in ("DiM-XL/2", str(tmp_path / "none.jsonl")):
         with pytest.raises(ValueError, match=r"no (evaluation|records)"):
             report.included([name], records)

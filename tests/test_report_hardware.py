@@ -127,13 +127,13 @@ def texts(drawing) -> str:
 
 
 def test_the_latency_figure_marks_the_measured_crossover_or_says_that_no_gpu_was_measured():
-    said = texts(report.figure("latency", SWEEP))
+    text = texts(report.figure("latency", SWEEP))
     where, _ = crossing([(256, 0.020), (1024, 0.080)], [(256, 0.010), (1024, 0.100)])
-    assert f"{where:.0f} px" in said
-    assert "naive attention at 1024 px: OOM" in said
-    said = texts(report.figure("latency", [latency("DiT-N/2", 64, 0.1, device="cpu: slow")]))
-    assert "no GPU has been measured" in said
-    assert "cpu: slow" in said
+    assert f"{where:.0f} px" in text
+    assert "naive attention at 1024 px: OOM" in text
+    text = texts(report.figure("latency", [latency("DiT-N/2", 64, 0.1, device="cpu: slow")]))
+    assert "no GPU has been measured" in text
+    assert "cpu: slow" in text
 
 
 def test_the_memory_figure_has_lines_predicted_and_rings_measured():

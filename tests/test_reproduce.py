@@ -38,9 +38,9 @@ def reproduced(tmp_path_factory):
     while process.poll() is None and not list(out.glob("runs/*/checkpoints/milestone-*.pt")):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate()
+    out_text, _ = process.communicate()
     assert process.returncode == reproduce.STOPPED
-    assert "the same command continues" in said
+    assert "the same command continues" in out_text
     kept = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/checkpoints/milestone-*.pt")}
     done = subprocess.run(command(out), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -108,7 +108,7 @@ def test_a_run_that_does_not_fit_a_card_recomputes_activations_and_then_takes_it
     flags, halved = budget.fitted(run, 1, 0.99 * recomputed)
     assert flags == ["--checkpoint-activations", "--accumulate", "2"]
     assert halved < recomputed
-    flags, least = budget.fitted(run, 1, 0)  # hopeless, and said so by its own figure
+    flags, least = budget.fitted(run, 1, 0)  # hopeless, as its own figure shows
     assert flags[-1] == "64"
     assert 0 < least < halved
 

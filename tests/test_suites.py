@@ -85,9 +85,9 @@ def test_every_run_resolves_and_its_flags_are_those_of_the_trainer(name):
     from harness import train
 
     for run, scores in suite(name).runs().items():
-        asked = train.parser().parse_args(run.flags())
-        assert dataclasses.asdict(train.resolve(asked)) == dataclasses.asdict(run.config)
-        assert asked.checkpoint_at == list(run.milestones)
+        flags = train.parser().parse_args(run.flags())
+        assert dataclasses.asdict(train.resolve(flags)) == dataclasses.asdict(run.config)
+        assert flags.checkpoint_at == list(run.milestones)
         assert {score.step for score in scores} <= set(run.milestones)
 
 

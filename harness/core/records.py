@@ -123,7 +123,9 @@ class CostRecord(Record):
 class RunRecord(Record):
     """What is of a run of a network: of its workload, and of how the mixer of its family is run."""
 
-    KEY = ("model", "resolution", "frames", "joint_images", *TASK, "batch", "action", "dtype", "checkpointing")
+    KEY: ClassVar[tuple[str, ...]] = (
+        "model", "resolution", "frames", "joint_images", *TASK, "batch", "action", "dtype", "checkpointing",
+    )  # fmt: skip
 
     @classmethod
     def key_of(cls, quantity: str, workload: Mapping[str, Any]) -> Key:

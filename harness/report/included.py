@@ -16,12 +16,12 @@ HOW = {"step": " at {:,} steps", "sampling.cfg_scale": ", guidance {:g}"}
 """What a field in which the rows of a table differ adds to the name of a user's row."""
 
 
-def included(names: Iterable[str], records: Iterable[Record]) -> list[ScoreRecord]:
-    """A user's own records: of files (.jsonl), or those among `records` of a model or source of that name.
+def included(names: Iterable[str], records: Iterable[Record], mine: Iterable[Record] = ()) -> list[ScoreRecord]:
+    """A user's own records: of files (.jsonl), or of a model or source by name, among `mine`, else among `records`.
 
     Raises ValueError for a file that is not there and for a name that no evaluation has.
     """
-    known = [record for record in of_kind(records, ScoreRecord) if record.get("metric")]
+    pools = [[one for one in of_kind(several, ScoreRecord) if one.get("metric")] for several in (mine, records)]
     found: list[ScoreRecord] = []
     for name in names:
         if name.endswith(".jsonl"):
@@ -29,7 +29,8 @@ def included(names: Iterable[str], records: Iterable[Record]) -> list[ScoreRecor
                 raise ValueError(f"no records at {name}")
             found += of_kind(store.load(Path(name)), ScoreRecord)
             continue
-        chosen = [record for record in known if name in (record.get("model"), record.get("source"))]
+        named = ([r for r in pool if name in (r.get("model"), r.get("source"))] for pool in pools)
+        chosen = next(filter(None, named), [])
         if not chosen:
             raise ValueError(f"no evaluation of {name!r} among the records: give a .jsonl, a model or a source")
         found += chosen

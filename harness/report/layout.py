@@ -1,4 +1,4 @@
-"""A table to show: every digit as CSV, cells for reading as Markdown and LaTeX, and what must be said under it."""
+"""A table to show: every digit as CSV, cells for reading as Markdown and LaTeX, and what must stand under it."""
 
 from __future__ import annotations
 

@@ -32,14 +32,12 @@ class Recorded:
         return store.load(*_once(places))
 
     def included(self, names: Iterable[str]) -> list[ScoreRecord]:
-        """A user's scores by file, model or source, from the places and from what they have recorded.
+        """A user's scores by file, model or source: from what they have recorded, else from the places.
 
         Raises ValueError for a name that no evaluation has.
         """
-        names = list(names)
-        mine = paths.measurements()
-        both = Recorded(records=self.records, own=self.own or mine.exists())
-        return included(names, both.load()) if names else []
+        names, mine = list(names), paths.measurements()
+        return included(names, self.load(), store.load(mine) if mine.exists() else []) if names else []
 
 
 def _once(places: Iterable[Path]) -> list[Path]:

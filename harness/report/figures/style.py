@@ -29,7 +29,7 @@ EQUAL_MACS = (PURPLE, "D", ":")
 FURTHER = ("v", "P", "X", "*", "<", ">")
 """Markers of further sizes of a family and variant."""
 INSIDE = 4
-"""Entries of a legend that find room among the lines."""
+"""Entries of a legend that fit among the lines."""
 OTHERS = ((ORANGE, "v"), (SKY, "P"), (BLACK, "X"), (YELLOW, "*"))
 """Colours and markers of further families, in their order; a variant differs in its line."""
 
