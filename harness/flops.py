@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 from harness.core import paths, store
 from harness.core.command import Parser, add_model_flags, run, sweep, writable
+from harness.core.paper import COST_TABLES
 from harness.cost import analytic, build, closed_form, count, crossovers, measure, measure_module, workloads_of_tables
 from harness.cost.conventions import NAMES, conventions_of, conventions_of_module, executing
 from harness.cost.inputs import parse_shapes
-from harness.cost.published import EFFICIENCY
 from harness.report import cost_text
 
 MODELS = ["DiT-XL/2", "DiM-XL/2", "DiM-XL/2-matched"]
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--convention", nargs="+", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
     parser.add_argument("--full", action="store_true", help="trace whole models, not small ones that are extended")
     parser.add_argument("--by-op", action="store_true", help="one row an operation")
-    parser.add_argument("--table", type=int, choices=EFFICIENCY, help="the cells of that table")
+    parser.add_argument("--table", type=int, choices=COST_TABLES, help="the cells of that table")
     parser.add_argument("--format", choices=cost_text.FORMATS, default="table")
     parser.add_argument("--output", type=writable, metavar="FILE", help="write there instead of to the terminal")
     parser.add_argument("--records", type=writable, default=paths.measurements() / "flops.jsonl", metavar="FILE")

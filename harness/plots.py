@@ -1,71 +1,60 @@
-"""`python -m harness.plots`: figures from the records, as SVG and PNG under results/figures/.
+"""`python -m harness.plots`: figures from the records, as SVG and PNG.
 
     python -m harness.plots                             # all that can be drawn
     python -m harness.plots --figure figure1 guidance --suite digits
-    python -m harness.plots --figure cost               # counted anew, and recorded
-    python -m harness.plots --figure memory latency     # from the records of harness.bench
+    python -m harness.plots --figure cost               # counted anew, and recorded in output/measurements
+    python -m harness.plots --figure memory latency --own        # with what harness.bench has recorded here
 
-A figure without records is not drawn: asked for by name, that is an error, which names the command that makes them.
+A figure without records is not drawn: where it is named, that is an error, which says the command that makes them.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from harness import report, suites
 from harness.core import paths, store
-from harness.core.command import Parser
-from harness.core.records import LatencyRecord, Record, of_kind
-from harness.core.workload import Workload
-from harness.cost import CONVENTIONS
-from models import spec
-from models.spec import catalogue
-
-OUTPUT = paths.home() / "figures"
-MEASUREMENTS = paths.measurements()
-RESOLUTIONS = (256, 384, 512, 768, 1024, 1536, 2048)
+from harness.core.command import Parser, folder, require_writable, run
+from harness.core.options import add_options, from_arguments
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Parse, count what the figures need, record, draw."""
-    parser = Parser(prog="harness.plots", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--figure", nargs="+", choices=report.FIGURES, help="default: all that can be drawn")
-    parser.add_argument("--suite", choices=suites.SUITES, default="digits", help="whose quality (default: digits)")
-    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default: results/figures")
-    parser.add_argument("--measurements", type=Path, default=MEASUREMENTS, metavar="DIR", help="default: in results/")
+def main(argv: list[str] | None = None) -> int:
+    """Parse, count, record, draw."""
+    parser = Parser(prog="harness.plots", description=__doc__)
+    parser.add_argument("--figure", nargs="+", choices=report.FIGURES, metavar="NAME",
+                        help=f"of {', '.join(report.FIGURES)} (default: all that can be drawn)")  # fmt: skip
+    parser.add_argument("--suite", choices=suites.SUITES, metavar="NAME", help="whose quality and samples: "
+                        f"{', '.join(suites.SUITES)} (default: digits)")  # fmt: skip
+    add_options(parser, report.Recorded)
+    parser.add_argument("--samples", type=Path, default=report.SAMPLES, metavar="DIR",
+                        help="grids that Figure 3 shows (default: the project's)")  # fmt: skip
+    parser.add_argument("--output", type=folder, default=paths.home() / "figures", metavar="DIR",
+                        help="default: %(default)s")  # fmt: skip
     args = parser.parse_args(argv)
-    try:
-        args.measurements.mkdir(parents=True, exist_ok=True)
-        records = _records(args)
-        args.output.mkdir(parents=True, exist_ok=True)
-        for name in args.figure or report.FIGURES:
-            draw = report.figure if args.figure else report.drawn
-            drawing = draw(name, records, suites.suite(args.suite))
-            if isinstance(drawing, str):
-                print(drawing)
-            else:
-                report.save(drawing, args.output / name, lambda path: print(f"written {path}"))
-    except ValueError as error:
-        parser.error(str(error))
-    except OSError as error:
-        parser.error(f"cannot write {error.filename}: {error.strerror}")
+    return run(parser, lambda: _draw(args))
 
 
-def _records(args: argparse.Namespace) -> list[Record]:
-    """What is recorded, and the counts that figures need, made anew."""
-    from harness.cost.records import crossovers, measure
-
-    chosen = args.figure or list(report.FIGURES)
-    specs = [spec(name) for name in report.COST_MODELS]
-    if "cost" in chosen:
-        workloads = [Workload(spec=s, resolution=r) for s in specs for r in RESOLUTIONS]
-        counts = measure(workloads, [CONVENTIONS["exact"], CONVENTIONS["paper"]]) + crossovers(specs)
-        store.append(args.measurements / "flops.jsonl", counts, repeat=False)
-    records = store.load(args.measurements)
-    timed = {record.get("model") for record in of_kind(records, LatencyRecord)}
-    return [*records, *crossovers([spec(name) for name in catalogue() if name in timed])]
+def _draw(args: argparse.Namespace) -> None:
+    """Draw the figures that are named, or all for which there are records."""
+    names = args.figure or list(report.FIGURES)
+    if args.suite and not any(report.FIGURES[name].of_suite for name in names):
+        raise ValueError(f"--suite is of figures of quality, and none is among {', '.join(names)}")
+    require_writable(paths.measurements())
+    records = from_arguments(report.Recorded, args).load()
+    counts = report.count_figures(names)
+    store.append(paths.measurements() / "flops.jsonl", counts, repeat=False)
+    draw = report.figure if args.figure else report.drawn
+    for name in names:
+        drawing = draw(name, [*records, *counts], suites.suite(args.suite or "digits"), args.samples)
+        if isinstance(drawing, str):
+            print(drawing)
+        else:
+            report.save(drawing, args.output / name)
+            print(f"drawn: {name}")
+    print(f"written to {args.output}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,11 +11,15 @@ import pytest
 
 from harness import bench
 from harness.core import store
+from harness.core.command import Parser
 from harness.core.provenance import Provenance
 from harness.core.records import LatencyRecord
 from harness.core.workload import Workload
 from harness.cost import clock
 from harness.cost.compare import compare, ratio_interval
+from harness.cost.flags import add_sweep_flags, workloads_of
+from harness.cost.sweep import Timing
+from harness.report.sweep import measured_rows
 from models import spec
 
 TINY = ["--model", "DiT-N/4", "DiM-N/4", "--res", "64", "--rounds", "3", "--warmup", "2"]
@@ -92,14 +96,16 @@ def test_out_of_memory_is_a_row_and_the_sweep_goes_on(capsys, tmp_path):
     assert "oom" in capsys.readouterr().out
 
 
-def test_a_timeout_is_a_row_with_its_reason():
-    found = clock.measure(Workload(spec=spec("DiT-N/4"), resolution=64), "cpu", 1, 1, 0.01, None)
-    assert (found.verdict, found.note) == ("error", "no answer within 0.01 s")
+def test_a_timeout_is_a_row_with_its_reason(monkeypatch):
+    unhurried = clock.subprocess.run
+    monkeypatch.setattr(clock.subprocess, "run", lambda *args, **how: unhurried(*args, **{**how, "timeout": 0.01}))
+    found = clock.time_apart(Workload(spec=spec("DiT-N/4"), resolution=64), Timing(rounds=1, warmup=1, timeout=5))
+    assert (found.verdict, found.note) == ("error", "no answer within 5 s")
 
 
 def test_any_other_failure_is_a_row_with_its_text():
     workload = Workload(spec=spec("DiM-N/4"), resolution=64, implementation="no such scan")
-    found = clock.measure(workload, "cpu", 1, 1, 120, None)
+    found = clock.time_apart(workload, Timing(rounds=1, warmup=1, timeout=120))
     assert found.verdict == "error"
     assert "no such scan" in found.note
 
@@ -111,7 +117,7 @@ def test_throughput_and_flops_follow_from_latency():
         quantity="latency", value=0.5, unit="s", method="", workload=workload.settings(), parts=parts,
         samples=[0.5, 0.5, 0.5], provenance=Provenance.here(),
     )  # fmt: skip
-    row = bench._shown(workload, record, steps=250)
+    (row,) = measured_rows([record], steps=250)
     assert row["images/s"] == 8
     assert row["full samples/s"] == pytest.approx(4 / 125)
     assert row["TFLOP/s"] == pytest.approx(4 * 4 * 118.62e9 / 0.5 / 1e12)
@@ -139,9 +145,10 @@ def test_equal_macs_adds_the_depth_of_equal_cost(capsys, tmp_path):
 
 
 def test_the_gpu_preset_is_the_sweep_of_both_families_and_runs_at_a_tiny_size(capsys, tmp_path):
-    parser = bench._parser()
+    parser = Parser()
+    add_sweep_flags(parser)
     parser.set_defaults(**bench.PRESETS["gpu-sweep"])
-    workloads = bench._workloads(parser.parse_args([]))
+    workloads = workloads_of(parser.parse_args([]), set())
     assert {w.spec.name for w in workloads} == {"DiT-XL/2", "DiM-XL/2", "DiM-XL/2-matched"}
     assert {(w.resolution, w.action, w.dtype) for w in workloads} == {
         (r, a, d) for r in (256, 512, 1024, 2048) for a in ("forward", "train") for d in ("bfloat16", "float32")
@@ -159,7 +166,7 @@ def records(path, median: float, device: str = "cpu: one", n: int = 30, model: s
     samples = list(median * np.random.default_rng(0).normal(1, 0.02, n))
     workload = Workload(spec=spec(model), resolution=64)
     found = clock.Found("ok", samples=samples)
-    store.append(path, [clock.record(workload, found, {"device": device, "rounds": n, "warmup": 1})])
+    store.append(path, [clock.latency_record(workload, found, {"device": device, "rounds": n, "warmup": 1})])
     return path
 
 
@@ -197,8 +204,19 @@ def test_unlike_things_are_not_compared(tmp_path):
         (["--device-memory", "0GiB"], "is not a size"),
         (["--action", "sleep"], "invalid choice"),
         (["--scan", "quick"], "unknown scan backend 'quick'; choose from auto"),
-        (["--rounds", "0"], "positive integer"),
-        (["--compare", "no-such-a.jsonl", "no-such-b.jsonl"], "no records at no-such-a.jsonl"),
+        (["--rounds", "0"], "must be at least 1, not 0"),
+        (["--timeout", "0"], "must be at least 1, not 0"),
+        (["--timeout", "nan"], "must be a finite number, not nan"),
+        (["--memory-limit", "1"], "must be at least 1MiB and at most 1048576GiB, not '1'"),
+        (["--device-memory", "2000000GiB"], "must be at least 1MiB and at most 1048576GiB"),
+        (["--device-memory", "80GiB"], "--device-memory changes nothing without --predict"),
+        (["--predict", "--rounds", "3"], "--rounds changes nothing with --predict"),
+        (["--steps", "50"], "--steps changes nothing without --action sample"),
+        (["--model", "DiT-N/4", "--scan", "naive"], "--scan is of none of the models DiT-N/4"),
+        (["--model", "DiT-N/4", "--equal-macs"], "no model here stands beside its counterpart"),
+        (["--checkpointing"], "--checkpointing is of --action train"),
+        (["--device", "cuda", "--memory-limit", "1GiB"], "a memory limit is of processes on a CPU"),
+        (["--compare", "a.jsonl", "b.jsonl"], "--records changes nothing with --compare"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(capsys, tmp_path, arguments, complaint):
@@ -210,6 +228,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, tmp_path, arguments, comp
     assert len(captured.err.splitlines()) == 1
     assert complaint in captured.err
     assert not path.exists()
+
+
+def test_a_comparison_of_no_files_is_one_line_and_exit_code_2(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        bench.main(["--compare", "no-such-a.jsonl", "no-such-b.jsonl"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "harness.bench: error: no records at no-such-a.jsonl\n"
+
+
+def test_records_that_are_a_folder_are_refused_before_any_work(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        bench.main(["--records", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert "it is a folder" in capsys.readouterr().err
 
 
 def test_a_missing_gpu_is_said_in_one_line(capsys, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 from harness import flops, plots, report, tables
 from harness.core import paths, store
 from harness.cost import CONVENTIONS, measure, workloads_of_tables
+from harness.report.figures import cost as cost_figures
 from models import catalogue
 
 ROOT = Path(__file__).parents[1]
@@ -256,8 +257,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(capsys, records, arguments, compl
     assert not records.exists()
 
 
-def test_the_tables_command_writes_the_published_cells_beside_the_counted(tmp_path):
-    tables.main(["--table", "5", "6", "--output", str(tmp_path), "--measurements", str(tmp_path)])
+def test_the_tables_command_writes_the_published_cells_beside_the_counted(tmp_path, monkeypatch):
+    monkeypatch.setenv(paths.VARIABLE, str(tmp_path))
+    tables.main(["--table", "5", "6", "--output", str(tmp_path)])
     for number in (5, 6):
         frame = pd.read_csv(tmp_path / f"table{number}_cost.csv", dtype={"published_gflops": str})
         assert frame["model"].tolist() == report.published(number)["model"].tolist()
@@ -274,12 +276,13 @@ def test_committed_tables_are_those_that_the_code_makes():
 
 
 def test_cost_figure_marks_both_crossovers(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "RESOLUTIONS", (256, 2048))
-    plots.main(["--figure", "cost", "--output", str(tmp_path), "--measurements", str(tmp_path)])
+    monkeypatch.setattr(cost_figures, "RESOLUTIONS", (256, 2048))
+    monkeypatch.setenv(paths.VARIABLE, str(tmp_path))
+    plots.main(["--figure", "cost", "--output", str(tmp_path)])
     svg = (tmp_path / "cost.svg").read_text()
     assert svg.lstrip().startswith("<?xml")
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
-    drawing = report.figure("cost", store.load(tmp_path))
+    drawing = report.figure("cost", store.load(tmp_path / "measurements"))
     marks = [text.get_text().strip() for text in drawing.axes[0].texts]
     assert sorted(marks) == ["1022 px", "327 px"]
 

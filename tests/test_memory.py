@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from harness.core.workload import Workload
-from harness.cost.clock import run
-from harness.cost.memory import largest_batches, predict
+from harness.cost.clock import time_here
+from harness.cost.memory import largest_batches, predict_memory
 from models import spec
 
 GIB = 2**30
@@ -54,8 +54,8 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda w: " ".join(map(str, w.settings().values())))
 def test_prediction_is_within_five_percent_of_what_the_cpu_allocates(case):
-    found = run(case, "cpu", rounds=1, warmup=1)
-    predicted = predict(case)
+    found = time_here(case, "cpu", rounds=1, warmup=1)
+    predicted = predict_memory(case)
     assert predicted.nbytes == pytest.approx(found.peak_bytes, rel=0.05)
     fixed = predicted.parts["weights"] + predicted.parts["optimizer and EMA"]
     assert found.peak_bytes - fixed > 0.05 * fixed  # the activations are a part that would show
@@ -67,22 +67,24 @@ def test_prediction_is_within_five_percent_of_what_the_cpu_allocates(case):
 @pytest.mark.parametrize("action", ["forward", "train"])
 def test_prediction_is_within_five_percent_of_max_memory_allocated(name, action):
     case = workload(name, 512, batch=4, action=action)
-    assert predict(case).nbytes == pytest.approx(run(case, "cuda", rounds=1, warmup=2).peak_bytes, rel=0.05)
+    assert predict_memory(case).nbytes == pytest.approx(
+        time_here(case, "cuda", rounds=1, warmup=2).peak_bytes, rel=0.05
+    )
 
 
 def test_the_papers_oom_is_one_tensor_of_naive_attention_in_fp32_at_batch_three():
-    naive = predict(workload("DiT-XL/2", 2048, batch=3, implementation="naive"))
+    naive = predict_memory(workload("DiT-XL/2", 2048, batch=3, implementation="naive"))
     broken = naive.breaks(80 * GIB)
     assert (broken.op, broken.module) == ("_softmax", "blocks.*.attn")
     assert broken.nbytes == 3 * 16 * 16384**2 * 4  # batch, heads, tokens squared, bytes
     assert naive.nbytes / GIB == pytest.approx(2 * 48 + 2.58, rel=0.02)  # scores and softmax at once, and the weights
-    sdpa = predict(workload("DiT-XL/2", 2048, batch=3))
+    sdpa = predict_memory(workload("DiT-XL/2", 2048, batch=3))
     assert sdpa.breaks(80 * GIB) is None
     assert sdpa.nbytes < 6 * GIB
 
 
 def test_parts_sum_to_the_peak_and_weights_are_the_parameters():
-    peak = predict(workload("DiM-N/2", 64, action="train"))
+    peak = predict_memory(workload("DiM-N/2", 64, action="train"))
     params = 4 * sum(p.numel() for p in _parameters("DiM-N/2"))
     assert sum(peak.parts.values()) == peak.nbytes
     assert peak.parts["weights"] == params + 4 * 16 * 64  # and the position table
@@ -96,7 +98,9 @@ def _parameters(name: str):
 
 
 def test_bf16_training_keeps_a_copy_of_the_weights_and_halves_the_activations():
-    full, half = (predict(workload("DiT-T/2", 256, batch=4, action="train", dtype=d)) for d in ("float32", "bfloat16"))
+    full, half = (
+        predict_memory(workload("DiT-T/2", 256, batch=4, action="train", dtype=d)) for d in ("float32", "bfloat16")
+    )
     assert half.parts["activations"] < 0.75 * full.parts["activations"]
     assert half.parts["weights"] == full.parts["weights"]
 
@@ -108,8 +112,8 @@ def test_the_largest_batch_fits_and_one_more_does_not(name, action):
     budget = GIB // 4
     (largest,) = largest_batches(case, [budget])
     assert largest > 2
-    assert predict(dataclasses.replace(case, batch=largest)).nbytes <= budget
-    assert predict(dataclasses.replace(case, batch=largest + 1)).nbytes > budget
+    assert predict_memory(dataclasses.replace(case, batch=largest)).nbytes <= budget
+    assert predict_memory(dataclasses.replace(case, batch=largest + 1)).nbytes > budget
 
 
 def test_no_batch_fits_a_budget_below_the_weights():
@@ -118,7 +122,8 @@ def test_no_batch_fits_a_budget_below_the_weights():
 
 def test_the_scan_never_holds_the_states_of_all_tokens_unless_it_is_naive():
     fused, naive = (
-        predict(workload("DiM-XL/2", 2048, implementation=scan, overrides={"depth": 1})) for scan in ("auto", "naive")
+        predict_memory(workload("DiM-XL/2", 2048, implementation=scan, overrides={"depth": 1}))
+        for scan in ("auto", "naive")
     )
     one = 2304 * 16 * 16384 * 4  # channels, states, tokens, bytes
     assert fused.largest.nbytes < one / 4

@@ -13,18 +13,18 @@ from harness.core.records import ScoreRecord
 from harness.report.cells import Cell, with_error
 from harness.report.claims import Claim, Tally, holm, tally, welch
 from harness.report.layout import Block, Bold, Table, escape
-from harness.suites.run import Row, Run, Score
-from harness.suites.suite import Suite
+from harness.suites import Row, Run, Score, Suite
 
 SEEDS = (0, 1, 2)
 METRICS = ("fd1k@digits", "is1k@digits", "pr1k@digits")
 
 
-def row(table, model, published, contest, variant="", step=500, cfg=1.5) -> Row:
+def row(part, model, published, contest, variant="", step=500, cfg=1.5) -> Row:
     runs = [Run(preset="digits", model=model, milestones=(step,), seed=seed) for seed in SEEDS]
     scores = tuple(Score(run=run, step=step, metrics=METRICS, cfg_scale=cfg, sampling_steps=50) for run in runs)
     label = f"{model} at {step} steps"
-    return Row(table=table, label=label, family=model[:3], contest=contest, scores=scores, published=published,
+    part = part if isinstance(part, str) else f"table{part}"
+    return Row(part=part, label=label, family=model[:3], contest=contest, scores=scores, published=published,
                variant=variant)  # fmt: skip
 
 
@@ -93,12 +93,12 @@ def test_welch_needs_two_values_a_side_and_some_spread():
 
 def test_a_difference_exceeds_its_spread_where_the_test_says_so():
     generator = np.random.default_rng(0)
-    said = set()
+    exceeded = set()
     for shift in np.linspace(0, 3, 40):
         test = welch(list(generator.normal(0, 1, 3)), list(generator.normal(shift, 1, 4)))
         assert test.exceeds_spread == (test.p < 0.05)
-        said.add(test.exceeds_spread)
-    assert said == {True, False}
+        exceeded.add(test.exceeds_spread)
+    assert exceeded == {True, False}
 
 
 def test_holm_is_the_hand_calculation():
@@ -193,10 +193,10 @@ def test_cells_of_different_protocols_are_refused_by_name(change, named):
 
 def test_the_protocol_is_told_from_the_records():
     records = [*seeds("DiT-N/2", [1.0, 2.0]), record("DiT-N/2", 0, 3.0, cfg=1.0)]
-    told = report.quality_table(7, SUITE, records).protocol
+    stated = report.quality_table(7, SUITE, records).protocol
     for part in ("digits network (weights cdcdcdcd, not published)", "fd1k@digits: 1,000 samples", "50 ddpm steps",
                  "guidance as in the rows", "trained for 500 steps at batch 64", "training seeds 0, 1"):  # fmt: skip
-        assert part in told
+        assert part in stated
 
 
 # --------------------------------------------------------------------------------------------------------------- video
@@ -215,8 +215,8 @@ def test_table_3_has_every_printed_method_and_compares_latte_with_dim_each_way_o
     for (family, variant), value in values.items():
         named = {"DiT": "Latte", "DiM": "DiM"}[family] + variant
         several = scores(family, variant)
-        rows.append(Row(table=3, label=f"{family}-video{variant}", family=family, contest=variant or "clips alone",
-                        scores=several, published={"method": named}, variant=variant))  # fmt: skip
+        rows.append(Row(part="table3", label=f"{family}-video{variant}", family=family, variant=variant, scores=several,
+                        contest=variant or "clips alone", published={"method": named}))  # fmt: skip
         for score in several:
             training = dataclasses.asdict(score.run.config)
             one = record(score.run.model, score.run.seed, value + 0.1 * score.run.seed, "fvd", training=training)
@@ -230,11 +230,11 @@ def test_table_3_has_every_printed_method_and_compares_latte_with_dim_each_way_o
     assert isinstance(shown["DiM"], Bold)
     assert isinstance(shown["Latte+IMG"], Bold)
     assert block.groups[1][0] == "@moving-digits"
-    said = " ".join(table.claim)
-    assert "DiM ahead of DiT in FVD in 2 of 2" in said
-    assert "holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in said
-    assert "joint training ahead of clips alone in 2 of 2" in said
-    assert "Joint training and clips alone: holds in 2 of 2 (significantly in 2)." in said
+    claim = " ".join(table.claim)
+    assert "DiM ahead of DiT in FVD in 2 of 2" in claim
+    assert "holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in claim
+    assert "joint training ahead of clips alone in 2 of 2" in claim
+    assert "Joint training and clips alone: holds in 2 of 2 (significantly in 2)." in claim
 
 
 def test_what_a_suite_measures_beside_the_printed_columns_is_shown_beside_them_and_claims_nothing():
@@ -242,8 +242,9 @@ def test_what_a_suite_measures_beside_the_printed_columns_is_shown_beside_them_a
     metrics = ("fvd1k@moving-digits", "accuracy1k@moving-digits", "motion1k@moving-digits")
     score = Score(run=run, step=500, metrics=metrics, cfg_scale=1.5, sampling_steps=50)
     row = Row(
-        table=3, label="DiM-N/4-video", family="DiM", contest="clips", scores=(score,), published={"method": "DiM"}
-    )
+        part="table3", label="DiM-N/4-video", family="DiM", contest="clips", scores=(score,),
+        published={"method": "DiM"},
+    )  # fmt: skip
     found = {"fvd": 40.0, "accuracy": 0.91, "moving": 0.75}
     records = []
     for metric, (quantity, value) in zip(metrics, found.items(), strict=True):
@@ -278,15 +279,15 @@ def test_the_claim_of_a_contest_is_told_with_its_significance_and_at_equal_param
         *seeds("DiT-N/2", [20.0, 20.1, 20.2], cfg=1.0), *seeds("DiM-N/2", [30.0, 30.1, 30.2], cfg=1.0),  # reversed
         *seeds("DiM-N/2-matched", [10.0, 10.3, 9.7]),
     ]  # fmt: skip
-    said = " ".join(report.quality_table(7, SUITE, records).claim)
+    claim = " ".join(report.quality_table(7, SUITE, records).claim)
     assert (
         "DiM ahead of DiT in FID in 2 of 2, sFID in 0 of 2, IS in 2 of 2, precision in 2 of 2, recall in 1 of 2."
-        in said
+        in claim
     )
-    assert " FD: holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in said, "no one's FID"
-    assert "at equal parameters: holds in 1 of 1 (significantly in none); 2 not measured yet." in said
-    assert "a DiM has 1.7 times the parameters" in said
-    assert "neither confirm nor refute" in said
+    assert " FD: holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)." in claim, "no one's FID"
+    assert "at equal parameters: holds in 1 of 1 (significantly in none); 2 not measured yet." in claim
+    assert "a DiM has 1.7 times the parameters" in claim
+    assert "neither confirm nor refute" in claim
 
 
 def test_samples_that_repeat_themselves_are_counted_and_told():
@@ -301,25 +302,62 @@ def test_samples_that_repeat_themselves_are_counted_and_told():
 def test_the_claim_of_a_sweep_is_its_trend():
     values = {8: [30.0, 31.0, 32.0], 4: [20.0, 21.0, 22.0], 2: [25.0, 26.0, 27.0]}
     records = [one for patch, several in values.items() for one in seeds(f"DiM-N/{patch}", several)]
-    said = " ".join(report.quality_table(5, SUITE, records).claim)
-    assert "FID in 2 of 2" in said
-    assert "DiM, step by step: holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)" in said
+    claim = " ".join(report.quality_table(5, SUITE, records).claim)
+    assert "FID in 2 of 2" in claim
+    assert "DiM, step by step: holds in 1 of 2 (significantly in 1); reversed in 1 (significantly in 1)" in claim
 
 
 def test_single_seeds_give_signs_and_no_significance():
     records = [record("DiT-N/2", 0, 10.0), record("DiM-N/2", 0, 5.0)]
-    said = " ".join(report.quality_table(7, SUITE, records).claim)
-    assert "holds in 1 of 1 (significantly in none); too few seeds to test 1" in said
-    assert "may be chance" in said
+    claim = " ".join(report.quality_table(7, SUITE, records).claim)
+    assert "holds in 1 of 1 (significantly in none); too few seeds to test 1" in claim
+    assert "may be chance" in claim
 
 
 def test_a_users_own_records_are_rows_scored_alike_however_trained():
     mine = record("DiM-S/2", 7, 3.0, step=9, training={"batch": 1}, source="mine")
     table = report.quality_table(7, SUITE, seeds("DiT-N/2", [1.0, 2.0]), [mine])
     assert cells(table)["mine (DiM-S/2), guidance 1.5, yours"][:3] == ["3.00 ± 0.25†", "unsupported", "missing"]
-    unlike = record("DiM-S/2", 7, 3.0, source="mine", sampling={"steps": 10})
-    with pytest.raises(ValueError, match=r"sampling\.steps: 50 and 10"):
-        report.quality_table(7, SUITE, seeds("DiT-N/2", [1.0, 2.0]), [unlike])
+    assert table.left_out == []
+
+
+def test_of_a_users_records_those_that_fit_are_rows_and_the_others_are_named_with_the_field_that_differs():
+    """One evaluation at other settings does not take the table away, nor stand in it."""
+    fits, unlike = (record("DiM-S/2", 7, value, source=source, sampling={"steps": steps})
+                    for value, source, steps in ((3.0, "mine", 50), (9.0, "quick", 10)))  # fmt: skip
+    both = [unlike, fits, record("DiM-S/2", 7, 8.0, source="mine", sampling={"steps": 10})]
+    for records in (seeds("DiT-N/2", [1.0, 2.0]), []):  # the suite fixes the protocol before anything is measured, too
+        table = report.quality_table(7, SUITE, records, both)
+        shown = {label: line[0] for label, line in cells(table).items() if label.endswith("yours")}
+        assert shown == {"mine (DiM-S/2), guidance 1.5, yours": "3.00 ± 0.25†"}
+        assert table.left_out == [
+            "left out: quick (DiM-S/2): sampling.steps is 10, here 50.",
+            "left out: mine (DiM-S/2): sampling.steps is 10, here 50.",
+        ]
+        assert "- left out: quick (DiM-S/2)" in table.markdown()
+        assert "left out: quick (DiM-S/2)" in table.latex()
+    two = [record("DiM-S/2", 7, 1.0, source="mine", metric="fd500@digits", n_samples=500)]
+    assert report.quality_table(7, SUITE, [], two).left_out == [
+        "left out: mine (DiM-S/2): metric of fd is 'fd500@digits', here 'fd1k@digits'."
+    ]
+
+
+def test_another_distance_does_not_stand_in_the_column_of_the_suites_own():
+    mine = record("DiM-S/2", 7, 3.0, quantity="fid", source="mine")
+    table = report.quality_table(7, SUITE, [], [mine])
+    assert not any(label.endswith("yours") for label in cells(table))
+    assert table.left_out[0].startswith("left out: mine (DiM-S/2): fid is not measured here, but fd, ")
+
+
+def test_scores_of_two_versions_of_torch_stand_in_one_table_where_the_extractor_has_the_same_weights():
+    old, new = record("DiT-N/2", 0, 1.0), record("DiT-N/2", 1, 2.0)
+    versions = {**new.provenance.versions, "torch": "9.0.0"}
+    assert versions != old.provenance.versions
+    new = dataclasses.replace(new, provenance=dataclasses.replace(new.provenance, versions=versions))
+    shown = cells(report.quality_table(7, SUITE, [old, new]))
+    assert shown["DiT-N/2 at 500 steps [DiT-B/4, 400K steps, guidance 1.5]"][0] == "1.50 ± 0.71 (2)"
+    mine = dataclasses.replace(record("DiM-S/2", 7, 3.0, source="mine"), provenance=new.provenance)
+    assert report.quality_table(7, SUITE, [old, new], [mine]).left_out == []
 
 
 def test_own_records_are_named_by_file_model_or_source(tmp_path):
@@ -328,9 +366,21 @@ def test_own_records_are_named_by_file_model_or_source(tmp_path):
     assert [one.get("model") for one in report.included(["mine"], records)] == ["DiM-S/2"]
     several = report.included(["DiM-S/2", str(tmp_path / "mine.jsonl")], records)
     assert [one.get("model") for one in several] == ["DiM-S/2", "DiM-L/2"]
+    mine = [record("DiT-N/2", 3, 1.0, source="at home")]
+    assert [one.get("source") for one in report.included(["DiT-N/2"], records, mine)] == ["at home"]
+    assert [one.get("source") for one in report.included(["mine"], records, mine)] == ["mine"]
     for name in ("DiM-XL/2", str(tmp_path / "none.jsonl")):
         with pytest.raises(ValueError, match=r"no (evaluation|records)"):
             report.included([name], records)
+
+
+def test_a_name_with_a_bar_or_a_line_end_keeps_its_markdown_row_whole():
+    table = report.quality_table(7, SUITE, [], [record("DiM-S/2", 7, 3.0, source="a|b\nß")])
+    (line,) = (line for line in table.markdown().splitlines() if "yours" in line)
+    assert r"a\|b ß (DiM-S/2)" in line
+    (header, *_) = (line for line in table.markdown().splitlines() if line.startswith("|"))
+    assert line.replace(r"\|", "").count("|") == header.count("|")
+    assert table.latex().isascii()
 
 
 # -------------------------------------------------------------------------------------------------------------- layout

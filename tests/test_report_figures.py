@@ -10,12 +10,12 @@ from test_report import SEEDS, record, row
 from harness import plots, report, suites
 from harness.report.figures import contact_sheets, style
 from harness.report.figures import quality as quality_figures
-from harness.suites.costs import exact_cost
-from harness.suites.suite import Suite
+from harness.suites import Suite
+from harness.suites.budget import exact_cost
 
 PAIRS = [("DiT-N/4", ""), ("DiM-N/4", ""), ("DiM-N/4-matched", "matched"), ("DiT-P/4", ""), ("DiM-P/4", "")]
 SUITE = Suite("digits", "embedded digits", tuple(
-    [row(1, model, None, "c", variant, step) for model, variant in PAIRS for step in (250, 500)]
+    [row("figure1", model, None, "c", variant, step) for model, variant in PAIRS for step in (250, 500)]
     + [row(6, model, None, "c", variant) for model, variant in PAIRS]
     + [row(7, model, None, str(cfg), variant, 500, cfg) for model, variant in PAIRS[:2] for cfg in (1.0, 1.5)]
     + [row(5, f"{family}-N/{patch}", None, str(patch)) for family in ("DiT", "DiM") for patch in (4, 2)]
@@ -119,7 +119,7 @@ def test_quality_figures_without_records_name_the_command(capsys, tmp_path):
         with pytest.raises(ValueError, match="reproduce --suite digits"):
             report.figure(name, [], SUITE)
     with pytest.raises(SystemExit) as stopped:
-        plots.main(["--figure", "guidance", "--measurements", str(tmp_path), "--output", str(tmp_path)])
+        plots.main(["--figure", "guidance", "--records", str(tmp_path), "--output", str(tmp_path)])
     assert stopped.value.code == 2
     assert "harness.reproduce" in capsys.readouterr().err
 

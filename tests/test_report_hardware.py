@@ -7,7 +7,8 @@ from harness import bench, plots, report, tables
 from harness.core.provenance import Provenance
 from harness.core.records import LatencyRecord, MemoryRecord
 from harness.core.workload import Workload, preset
-from harness.report.latency import crossing, latency_rows
+from harness.report.figures.latency import crossing
+from harness.report.latency import latency_rows, shown_time
 from harness.report.memory import memory_rows
 from models import spec
 
@@ -47,9 +48,13 @@ def test_every_run_of_the_gpu_sweep_that_nobody_measured_is_missing_by_name():
         rows = [row for row in latency_rows(records) if row["device"] == "any CUDA GPU"]
         assert len(rows) == len(preset("gpu-sweep")) == 64
         assert {row["verdict"] for row in rows} == {"missing"}
-        text = report.latency_table(records).markdown()
-        assert "python -m harness.bench --preset gpu-sweep" in text
-        assert "| DiM-XL/2-matched | 1 | train | float32 | auto scan | missing | missing | missing | missing |" in text
+        for table in (report.latency_table(records), report.memory_table(records)):
+            lines = [line for line in table.markdown().splitlines() if "missing" in line]
+            assert lines[0] == (
+                "- missing on any CUDA GPU: 64 runs (DiT-XL/2, DiM-XL/2, DiM-XL/2-matched; forward, train; "
+                "bfloat16, float32; 256 to 2048 px): `python -m harness.bench --preset gpu-sweep` makes their records."
+            )
+            assert all(line.startswith("- Not predicted, missing: 64 runs (") for line in lines[1:])
 
 
 def test_latency_throughput_and_flops_follow_from_the_samples():
@@ -63,6 +68,28 @@ def test_latency_throughput_and_flops_follow_from_the_samples():
     text = report.latency_table(SWEEP).markdown()
     assert "| DiT-XL/2 | 1 | forward | bfloat16 | naive attention | missing | missing | OOM | missing |" in text
     assert "| DiM-XL/2 | 1 | forward | bfloat16 | auto scan | 20 ± 0.25 | missing | 80 ± 1 | missing |" in text
+
+
+def test_what_was_measured_stands_first_and_what_nobody_measured_has_no_lines():
+    table = report.memory_table([*SWEEP, prediction("DiT-XL/2", 256, 1.5, dtype="bfloat16")])
+    measured, predicted = table.blocks
+    assert (measured.caption, predicted.caption) == (
+        f"Measured peak on {GPU}, GiB", "Predicted peak, GiB [smallest card]"
+    )  # fmt: skip
+    assert {(line[0], line[2], line[3]) for line in measured.rows} == {
+        ("DiT-XL/2", "forward", "bfloat16"), ("DiM-XL/2", "forward", "bfloat16")
+    }  # fmt: skip
+    assert any(note.startswith(f"missing on {GPU}: 59 runs (") for note in table.notes)
+    assert (table.data["measured"] == "missing").sum() == 59, "the data has every run"
+
+
+@pytest.mark.parametrize(
+    ("ms", "iqr_ms", "text"),
+    [(3503.0, 320.0, "3500 ± 160"), (3503.0, 3.2, "3503 ± 1.6"), (12.34, 0.5, "12.3 ± 0.25"),
+     (99_700.0, 199.8, "99700 ± 100"), (420.0, 500.0, "420 ± 250")],
+)  # fmt: skip
+def test_a_time_ends_where_its_error_does(ms, iqr_ms, text):
+    assert shown_time({"verdict": "ok", "ms": ms, "iqr_ms": iqr_ms}) == text
 
 
 def test_an_error_does_not_hide_an_answer_and_a_later_answer_replaces_it():
@@ -100,13 +127,13 @@ def texts(drawing) -> str:
 
 
 def test_the_latency_figure_marks_the_measured_crossover_or_says_that_no_gpu_was_measured():
-    said = texts(report.figure("latency", SWEEP))
+    text = texts(report.figure("latency", SWEEP))
     where, _ = crossing([(256, 0.020), (1024, 0.080)], [(256, 0.010), (1024, 0.100)])
-    assert f"{where:.0f} px" in said
-    assert "naive attention at 1024 px: OOM" in said
-    said = texts(report.figure("latency", [latency("DiT-N/2", 64, 0.1, device="cpu: slow")]))
-    assert "no GPU has been measured" in said
-    assert "cpu: slow" in said
+    assert f"{where:.0f} px" in text
+    assert "naive attention at 1024 px: OOM" in text
+    text = texts(report.figure("latency", [latency("DiT-N/2", 64, 0.1, device="cpu: slow")]))
+    assert "no GPU has been measured" in text
+    assert "cpu: slow" in text
 
 
 def test_the_memory_figure_has_lines_predicted_and_rings_measured():
@@ -119,6 +146,33 @@ def test_the_memory_figure_has_lines_predicted_and_rings_measured():
         report.figure("memory", [])
 
 
+def test_sizes_and_families_are_told_apart_in_the_figures_of_memory_and_latency():
+    models = ("DiT-B/4", "DiT-XL/2", "DiM-B/4", "DiM-XL/2", "DiM-XL/2-matched")
+    for name, records in (
+        ("memory", [prediction(model, r, r / 100) for model in models for r in (256, 512)]),
+        ("latency", [latency(model, r, r / 100) for model in models for r in (256, 512)]),
+    ):
+        lines = [line for line in report.figure(name, records).axes[0].lines if line.get_label()[0] != "_"]
+        assert [line.get_label().split(",")[0] for line in lines] == list(models)
+        assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(models)
+
+
+def test_no_panel_is_drawn_empty():
+    """Nothing but a reference implementation is predicted; nothing but a failure, or a training step, is measured."""
+    naive = [prediction("DiM-XL/2", r, 1.0, implementation="naive") for r in (256, 512)]
+    with pytest.raises(ValueError, match="needs predictions"):
+        report.figure("memory", naive)
+    other = [prediction("DiT-XL/2", r, 1.0, action="sample") for r in (256, 512)]
+    assert [axes.get_title() for axes in report.figure("memory", [*naive, *other]).axes] == [
+        "a denoising step, float32, one image"
+    ]
+    nothing = [latency("DiT-XL/2", 256, 0, "oom"), latency("DiT-XL/2", 256, 1.0, action="train")]
+    with pytest.raises(ValueError, match=r"needs measured forward passes: python -m harness\.bench --preset gpu-sweep"):
+        report.figure("latency", nothing)
+    two = [*SWEEP, latency("DiT-N/2", 64, 0, "error", device="cpu: slow")]
+    assert [axes.get_title() for axes in report.figure("latency", two).axes] == [GPU]
+
+
 def test_records_of_the_preset_at_a_tiny_size_flow_into_tables_and_figures(capsys, tmp_path):
     records = tmp_path / "records"
     records.mkdir()
@@ -126,8 +180,8 @@ def test_records_of_the_preset_at_a_tiny_size_flow_into_tables_and_figures(capsy
     tiny += ["--action", "forward", "--dtype", "float32", "--attention", "sdpa", "--rounds", "1", "--warmup", "1"]
     bench.main([*tiny, "--records", str(records / "bench.jsonl")])
     out = tmp_path / "out"
-    tables.main(["--table", "memory", "latency", "--measurements", str(records), "--output", str(out)])
-    plots.main(["--figure", "latency", "--measurements", str(records), "--output", str(out)])
+    tables.main(["--table", "memory", "latency", "--records", str(records), "--output", str(out)])
+    plots.main(["--figure", "latency", "--records", str(records), "--output", str(out)])
     capsys.readouterr()
     frame = pd.read_csv(out / "latency.csv")
     tiny_rows = frame[frame["model"].isin(["DiT-N/4", "DiM-N/4"])]
@@ -139,12 +193,13 @@ def test_records_of_the_preset_at_a_tiny_size_flow_into_tables_and_figures(capsy
         [1, 1], rel=0.05
     )
     assert (out / "latency.svg").exists()
-    assert (out / "latency.tex").read_text().count(r"\begin{tabular}") == 4  # missing on a GPU; three of the CPU
+    assert (out / "latency.tex").read_text().count(r"\begin{tabular}") == 3  # of the CPU; what a GPU lacks is a note
 
 
 def test_a_figure_without_records_is_an_error_by_name_and_a_note_otherwise(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "FIGURES", ("memory",))
-    arguments = ["--measurements", str(tmp_path / "none"), "--output", str(tmp_path)]
+    monkeypatch.setattr(report, "FIGURES", {"memory": report.FIGURES["memory"]})
+    (tmp_path / "none").mkdir()
+    arguments = ["--records", str(tmp_path / "none"), "--output", str(tmp_path)]
     with pytest.raises(SystemExit) as stopped:
         plots.main(["--figure", "memory", *arguments])
     assert stopped.value.code == 2

@@ -1,7 +1,6 @@
 """harness.reproduce: one command from nothing to scores; it continues and does nothing twice."""
 
 import dataclasses
-import fcntl
 import json
 import signal
 import subprocess
@@ -13,10 +12,9 @@ import pytest
 
 from harness import reproduce
 from harness.core import store
-from harness.suites import budget
-from harness.suites.children import locked
-from harness.suites.run import Run
-from harness.suites.suite import suite
+from harness.core.locks import LockedError, locked
+from harness.suites import Plan, Run, budget, suite
+from harness.suites.execution import claimed, trained
 from models import create_model
 
 ROOT = Path(__file__).parents[1]
@@ -40,9 +38,9 @@ def reproduced(tmp_path_factory):
     while process.poll() is None and not list(out.glob("runs/*/checkpoints/milestone-*.pt")):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate()
+    out_text, _ = process.communicate()
     assert process.returncode == reproduce.STOPPED
-    assert "the same command continues" in said
+    assert "the same command continues" in out_text
     kept = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/checkpoints/milestone-*.pt")}
     done = subprocess.run(command(out), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -53,11 +51,12 @@ def test_a_stopped_suite_continues_to_the_end_and_keeps_what_it_had(reproduced):
     out, kept = reproduced
     assert kept
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
-    records = [record.row() for record in store.load(out / "results" / "measurements" / "smoke.jsonl")]
+    records = store.load(out / "results" / "measurements" / "smoke.jsonl")
     for score in suite("smoke").scores():
         assert score.missing(records) == []
+    rows = [record.row() for record in records]
     answers = [(r["model"], r["training"]["seed"], r["step"], r["sampling"]["cfg_scale"], r["metric"], r["quantity"])
-               for r in records]  # fmt: skip
+               for r in rows]  # fmt: skip
     assert len(set(answers)) == len(answers), "nothing is scored twice"
 
 
@@ -109,7 +108,7 @@ def test_a_run_that_does_not_fit_a_card_recomputes_activations_and_then_takes_it
     flags, halved = budget.fitted(run, 1, 0.99 * recomputed)
     assert flags == ["--checkpoint-activations", "--accumulate", "2"]
     assert halved < recomputed
-    flags, least = budget.fitted(run, 1, 0)  # hopeless, and said so by its own figure
+    flags, least = budget.fitted(run, 1, 0)  # hopeless, as its own figure shows
     assert flags[-1] == "64"
     assert 0 < least < halved
 
@@ -126,59 +125,86 @@ def test_gradients_that_are_kept_and_joint_images_need_memory_of_their_own():
 
 def test_the_plan_says_how_a_run_fits_a_card(tmp_path):
     chosen = suite("paper")
-    where = {"runs": tmp_path, "results": tmp_path, "processes": 8, "data": {}, "references": {}}
     run = next(run for run in chosen.runs() if run.model == "DiM-B/4")
     flags, gib = budget.fitted(run, 8, 80)
     assert flags == []
-    plan = reproduce.Plan(suite=chosen, tables=(2,), card_gib=0.9 * gib, **where)
+    plan = Plan(suite=chosen, parts=("table2",), runs=tmp_path, results=tmp_path, processes=8, card_gib=0.9 * gib)
     assert "--checkpoint-activations" in plan.train(run)
 
 
 def test_progress_is_read_off_the_log_of_losses(tmp_path):
     log = tmp_path / "losses.jsonl"
-    assert reproduce.trained(tmp_path) == 0
+    assert trained(tmp_path) == 0
     log.write_text("".join(json.dumps({"step": step, "loss": 0.123456789}) + "\n" for step in range(1, 41)))
-    assert reproduce.trained(tmp_path) == 40
+    assert trained(tmp_path) == 40
     log.write_text('{"step": 7, "loss"')
-    assert reproduce.trained(tmp_path) == 0
+    assert trained(tmp_path) == 0
 
 
-def test_a_directory_in_use_is_waited_for(tmp_path):
+HOLDER = """
+import sys
+from pathlib import Path
+from harness.core.locks import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    input()
+"""
+
+
+def test_a_run_in_use_is_waited_for(tmp_path):
     """A child that outlives its parent keeps the lock, so that a second call never trains beside it."""
-    held = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); "
-    held += "input()"
+    chosen = suite("smoke")
+    plan = Plan(suite=chosen, runs=tmp_path, results=tmp_path)
+    name = next(iter(chosen.runs())).name
+    where = tmp_path / ".locks" / name
     child = subprocess.Popen(
-        [sys.executable, "-c", held, str(tmp_path / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, str(where)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "held\n"
-    with (tmp_path / "lock").open("w") as file, pytest.raises(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with pytest.raises(LockedError), locked(where):
+        pass
     child.communicate("\n")
-    with locked(tmp_path, "it") as lock, (tmp_path / "lock").open("w") as file:
+    with claimed(plan, name) as lock:
         assert lock >= 0
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(LockedError), locked(where):
+            pass
+
+
+def test_the_right_to_a_run_is_not_the_trainers_own_lock(tmp_path):
+    """harness.train locks the directory of its run while the parent holds the right to it."""
+    chosen = suite("smoke")
+    plan = Plan(suite=chosen, runs=tmp_path, results=tmp_path)
+    for run in chosen.runs():
+        with claimed(plan, run.name), locked(plan.directory(run)):
+            pass
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "complaint"),
     [
-        (["--suite", "tiny"], "invalid choice: 'tiny'"),
-        (["--suite", "smoke", "--only", "table9"], "invalid choice: 'table9'"),
+        (["--suite", "tiny"], "'tiny'; choose from smoke, digits"),
+        (["--suite", "smoke", "--only", "table9"], "'table9'; choose from figure1, table2"),
         (["--suite", "smoke", "--only", "table3"], "suite smoke has nothing of table3"),
         (["--suite", "smoke", "--data", "imagenet256=/data"], "smoke has no preset 'imagenet256'; choose from digits"),
         (["--suite", "smoke", "--data", "/data"], "'/data' is not PRESET=WHERE"),
-        (["--suite", "smoke", "--jobs", "0"], "must be a positive integer"),
+        (["--suite", "smoke", "--jobs", "0"], "must be at least 1"),
         (["--suite", "smoke", "--nproc-per-node", "3"], "smoke has batches of 16, which 3 processes cannot share"),
+        (["--suite", "smoke", "--card-gib", "0"], "argument --card-gib: must be at least 1, not 0"),
+        (["--suite", "smoke", "--card-gib", "-1"], "argument --card-gib: must be at least 1, not -1"),
+        (["--suite", "smoke", "--card-gib", "nan"], "argument --card-gib: must be a finite number, not nan"),
+        (["--suite", "smoke", "--device-flops", "0"], "argument --device-flops: must be at least 1, not 0"),
+        (["--suite", "smoke", "--device-flops", "1e12"], "--device-flops is of --plan"),
+        (["--suite", "smoke", "--results", __file__], "argument --results: cannot write into"),
+        (["--suite", "smoke", "--runs", f"{__file__}/runs"], "argument --runs: cannot write into"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_line_and_exit_code_2(flags, said, capsys):
+def test_bad_input_is_one_line_and_exit_code_2(flags, complaint, capsys):
     with pytest.raises(SystemExit) as exit_:
         reproduce.main(flags)
     assert exit_.value.code == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert complaint in error
     assert error.count("\n") == 1
 
 

@@ -16,9 +16,9 @@ from harness import bench, eval, flops, report, sample, train
 from harness.core import store
 from harness.core.workload import Workload
 from harness.cost import analytic, count, measure
-from harness.cost.clock import run
+from harness.cost.clock import time_here
 from harness.cost.inputs import inputs_of
-from harness.cost.memory import predict
+from harness.cost.memory import predict_memory
 from harness.cost.operations import differences
 from harness.diffusion import checkpoint
 from harness.report.figures import style
@@ -40,9 +40,9 @@ class SpatialGating(nn.Module):
         self.along = nn.Linear(tokens, tokens)
 
     def forward(self, x):
-        u, v = F.gelu(self.project(x)).chunk(2, dim=-1)              # (B, L, D) each
-        v = self.along(self.norm(v).transpose(1, 2).contiguous())    # (B, D, L)
-        return self.out(u * v.transpose(1, 2))                       # (B, L, D)
+        u, v = F.gelu(self.project(x)).chunk(2, dim=-1)  # (B, L, D) each
+        v = self.along(self.norm(v).transpose(1, 2).contiguous())  # (B, D, L)
+        return self.out(u * v.transpose(1, 2))  # (B, L, D)
 
 
 class GMLPBlock(AdaLNZeroBlock):
@@ -167,7 +167,9 @@ def test_its_memory_is_predicted():
         "model": "gMLP-N/4", "resolution": 128, "batch": 64, "action": "train", "dtype": "float32",
         "checkpointing": False,
     }  # fmt: skip
-    assert predict(workload).nbytes == pytest.approx(run(workload, "cpu", rounds=1, warmup=1).peak_bytes, rel=0.05)
+    assert predict_memory(workload).nbytes == pytest.approx(
+        time_here(workload, "cpu", rounds=1, warmup=1).peak_bytes, rel=0.05
+    )
     with pytest.raises(ValueError, match="gMLP has one implementation only, not 'sdpa'"):
         dataclasses.replace(workload, implementation="sdpa")
 

@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -38,6 +38,17 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"argument {'/'.join(action.option_strings)}: expected one argument")
         return found, rest
 
+    def given(self, arguments: Sequence[str] | None = None) -> set[str]:
+        """The flags that stand on a command line, by their first name, whatever their defaults."""
+        absent = object()
+        blank = argparse.Namespace(**dict.fromkeys((action.dest for action in self._actions), absent))
+        found = vars(self.parse_args(arguments, blank))
+        return {
+            action.option_strings[0]
+            for action in self._actions
+            if action.option_strings and found[action.dest] is not absent
+        }
+
     def error(self, message: str) -> NoReturn:
         given = re.fullmatch(r"unrecognized arguments: (-[\w-]+).*", message)
         if given:
@@ -51,6 +62,12 @@ class Parser(argparse.ArgumentParser):
         """One line on stderr; of many processes that were given the same flags, the first one prints it."""
         if first_process():
             print(f"{self.prog}: error: {message}", file=sys.stderr)
+
+
+def only_with(mode: str, flags: Iterable[str], not_with: bool = False) -> None:
+    """Raise ValueError for the first of some flags, which change nothing without (or with) another."""
+    for flag in sorted(flags):
+        raise ValueError(f"{flag} changes nothing {'with' if not_with else 'without'} {mode}")
 
 
 def run(parser: Parser, work: Callable[[], int | None]) -> int:
@@ -125,6 +142,17 @@ def positive(text: str) -> int:
     return value
 
 
+def size(text: str) -> int:
+    """argparse type: bytes, as `80GiB`, `512MiB`, `24GB` or a number of them; from 1 MiB to 1 PiB."""
+    match = re.fullmatch(r"([0-9]{1,16}(?:\.[0-9]{1,6})?)\s*(GiB|MiB|GB|MB|)", text)
+    if not match or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 80GiB, 24GB or 512MiB")
+    nbytes = int(float(match[1]) * {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6, "": 1}[match[2]])
+    if not 2**20 <= nbytes <= 2**50:
+        raise argparse.ArgumentTypeError(f"must be at least 1MiB and at most {2**20}GiB, not {text!r}")
+    return nbytes
+
+
 def writable(text: str) -> Path:
     """argparse type: a file that can be written; the folders above it are made when it is."""
     path = Path(text) if text and "\0" not in text else Path()
@@ -134,6 +162,18 @@ def writable(text: str) -> Path:
         require_writable(path)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot write {text!r}: {error.strerror}") from None
+    return path
+
+
+def folder(text: str) -> Path:
+    """argparse type: a folder that can be written into; it is made when something is."""
+    path = Path(text) if text and "\0" not in text else Path()
+    if not text or (path.exists() and not path.is_dir()):
+        raise argparse.ArgumentTypeError(f"cannot write into {text!r}: it is {'no folder' if text else 'no path'}")
+    try:
+        require_writable(path)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot write into {text!r}: {error.strerror}") from None
     return path
 
 

@@ -11,7 +11,10 @@ from typing import Any
 
 
 def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
-    """Fill a temporary neighbour through `write(file)`, sync it, rename it. What was at `path` survives any failure."""
+    """Fill a temporary neighbour through `write(file)`, sync it, rename it. What was at `path` survives any failure.
+
+    Raises OSError, naming `path`, where it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -19,8 +22,10 @@ def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
@@ -29,9 +34,14 @@ def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
         os.close(directory)
 
 
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 def write_json(path: Path, value: object) -> None:
     """Raises ValueError for a number that is not finite."""
-    write_atomically(path, lambda file: file.write((json.dumps(value, indent=1, allow_nan=False) + "\n").encode()))
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -19,10 +19,14 @@ from harness.cost.analytic import analytic, crossover, equal_macs_depth, rivals
 from harness.cost.conventions import CONVENTIONS, FORMULAS, Convention
 from harness.cost.operations import Cost
 from harness.cost.records import closed_form, crossovers, measure, measure_module, workloads_of_tables
+from harness.cost.sweep import Timing, measure_latency
 from models.operations import MAC_KINDS, Op
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from harness.core.workload import Workload
+    from harness.cost.memory import Peak
 
 __all__ = [
     "CONVENTIONS",
@@ -31,6 +35,7 @@ __all__ = [
     "Convention",
     "Cost",
     "Op",
+    "Timing",
     "analytic",
     "build",
     "closed_form",
@@ -39,7 +44,9 @@ __all__ = [
     "crossovers",
     "equal_macs_depth",
     "measure",
+    "measure_latency",
     "measure_module",
+    "predict_memory",
     "rivals",
     "workloads_of_tables",
 ]
@@ -53,6 +60,16 @@ def count(model: nn.Module, *inputs: Tensor) -> Cost:
     from harness.cost.trace import count as traced
 
     return traced(model, *inputs)
+
+
+def predict_memory(workload: Workload) -> Peak:
+    """The peak of memory of one workload, predicted by following every allocation of the real model on fake tensors.
+
+    `nbytes`, `parts` by category, and `breaks(budget)`: the tensor that does not fit. Nothing is computed.
+    """
+    from harness.cost.memory import predict_memory as predicted
+
+    return predicted(workload)
 
 
 def build(name: str, meta: bool = True) -> nn.Module:

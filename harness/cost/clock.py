@@ -1,7 +1,7 @@
 """Timing and memory of one workload in a process of its own: warm-ups apart, raw samples kept, an OOM as a verdict.
 
-`measure` starts the process and waits; `python -m harness.cost.clock` is what it starts: a workload comes in as JSON on
-its standard input, and what was found goes out as one line of JSON.
+`time_apart` starts the process and waits; `python -m harness.cost.clock` is what it starts: a workload comes in as JSON
+on its standard input, and what was found goes out as one line of JSON.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from harness.core.provenance import Provenance
 from harness.core.records import LatencyRecord
 from harness.core.workload import Workload
 from harness.cost.analytic import analytic
-from harness.cost.memory import predict
+from harness.cost.memory import predict_memory
 from harness.cost.step import NETWORK_PASSES, configure, step_of
+from harness.cost.sweep import Timing
 from models import ModelSpec, create_model, families
 
 OOM_MARKS = ("out of memory", "can't allocate memory", "Unable to allocate")
@@ -46,24 +47,23 @@ class Found:
     resolved: str = ""  # what the workload's implementation stood for, where its name does not say it
 
 
-def measure(
-    workload: Workload, device: str, rounds: int, warmup: int, timeout_s: float, limit_bytes: int | None
-) -> Found:
+def time_apart(workload: Workload, timing: Timing) -> Found:
     """Run a workload in a fresh process. Whatever becomes of it, the answer is a Found: `ok`, `oom` or `error`.
 
-    `limit_bytes` bounds the process's memory on a CPU, so that an OOM there is one of the process, not of the machine.
+    On a CPU the memory limit makes an OOM one of the process, not of the machine.
     """
     question = {
-        "workload": asdict(workload), "device": device, "rounds": rounds, "warmup": warmup, "limit_bytes": limit_bytes,
+        "workload": asdict(workload), "timing": asdict(timing),
         "family": families.reference(families.named(workload.spec.family)), "path": sys.path,
     }  # fmt: skip
     try:
         child = subprocess.run(
             [sys.executable, "-m", "harness.cost.clock"],
-            input=json.dumps(question), capture_output=True, text=True, timeout=timeout_s, check=False, cwd=CHECKOUT,
+            input=json.dumps(question), capture_output=True, text=True, timeout=timing.timeout, check=False,
+            cwd=CHECKOUT,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return Found("error", f"no answer within {timeout_s:g} s")
+        return Found("error", f"no answer within {timing.timeout:g} s")
     if child.returncode == KILLED:
         return Found("oom", "killed by the operating system")
     try:
@@ -73,7 +73,7 @@ def measure(
         return Found("error", f"exit code {child.returncode}: {last}")
 
 
-def run(workload: Workload, device: str, rounds: int, warmup: int) -> Found:
+def time_here(workload: Workload, device: str, rounds: int, warmup: int) -> Found:
     """Time `rounds` steps after `warmup`, then watch the memory of one more, in this process."""
     torch.manual_seed(0)
     kept: dict[int, int] = {}
@@ -111,7 +111,7 @@ def _cuda_seconds(step: Callable[[], Any]) -> float:
     step()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / 1e3
+    return float(start.elapsed_time(end)) / 1e3
 
 
 def _cuda_peak(step: Callable[[], Any]) -> int:
@@ -164,12 +164,12 @@ def device_name(device: str) -> str:
     return name
 
 
-def record(workload: Workload, found: Found, settings: dict[str, object]) -> LatencyRecord:
+def latency_record(workload: Workload, found: Found, settings: dict[str, object]) -> LatencyRecord:
     """A run as a record: the median latency of a step, raw samples, the memory beside its prediction."""
     parts: dict[str, float] = {}
     if found.peak_bytes is not None:
         flops = analytic(workload.spec, workload.resolution, workload.batch).macs * 2 * NETWORK_PASSES[workload.action]
-        predicted = predict(workload).nbytes
+        predicted = predict_memory(workload).nbytes
         parts = {"peak_bytes": found.peak_bytes, "predicted_bytes": predicted, "flops": flops}
     if found.joules is not None:
         parts["joules"] = found.joules
@@ -210,16 +210,17 @@ def _nvidia_smi(query: str) -> str:
 
 def _main() -> None:
     question = json.load(sys.stdin)
-    if question["limit_bytes"]:
+    timing = Timing(**question["timing"])
+    if timing.memory_limit:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_DATA, (question["limit_bytes"], question["limit_bytes"]))
+        resource.setrlimit(resource.RLIMIT_DATA, (timing.memory_limit, timing.memory_limit))
     sys.path += [entry for entry in question["path"] if entry not in sys.path]  # a family may be of a user's module
     families.load(question["family"])
     fields = question["workload"]
     workload = Workload(**{**fields, "spec": ModelSpec(**fields["spec"])})
     try:
-        found = run(workload, question["device"], question["rounds"], question["warmup"])
+        found = time_here(workload, timing.device, timing.rounds, timing.warmup)
     except (RuntimeError, MemoryError) as error:  # torch.cuda.OutOfMemoryError is a RuntimeError
         line = (str(error).splitlines() or [""])[0]
         oom = isinstance(error, MemoryError) or any(mark in str(error) for mark in OOM_MARKS)

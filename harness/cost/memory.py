@@ -12,7 +12,9 @@ import itertools
 import math
 import re
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -21,6 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import set_checkpoint_early_stop
 
+from harness.core.provenance import Provenance
+from harness.core.records import MemoryRecord
 from harness.core.workload import Workload
 from harness.cost.step import configure, step_of
 from models import create_model
@@ -67,7 +71,7 @@ class Peak:
         return next((a for total, a in zip(self.climb, self.log, strict=True) if total > budget), None)
 
 
-def predict(workload: Workload) -> Peak:
+def predict_memory(workload: Workload) -> Peak:
     """The peak of one workload: a forward pass, a guided denoising step (`sample`), or a training step (`train`).
 
     A training step is a later one: AdamW's moments and the EMA are there when its forward pass begins.
@@ -84,13 +88,28 @@ def predict(workload: Workload) -> Peak:
     return allocations.peak()
 
 
+def memory_record(workload: Workload, peak: Peak) -> MemoryRecord:
+    """A predicted peak as a record."""
+    return MemoryRecord(
+        quantity="peak_memory",
+        value=peak.nbytes,
+        unit="byte",
+        verdict="estimated",
+        method="allocations of the real model on fake tensors",
+        workload=workload.settings(),
+        parts={category: float(nbytes) for category, nbytes in peak.parts.items()},
+        note=f"largest activation: {peak.largest}",
+        provenance=Provenance.here("none"),
+    )
+
+
 def largest_batches(workload: Workload, budgets: list[int]) -> list[int]:
     """The largest batch whose prediction fits each budget in bytes; 0 where not even one sample does.
 
     From two on every allocation grows in proportion to the batch or not at all, so that two predictions give all
     others; one sample can take another course (fewer copies).
     """
-    one, two, three = (predict(dataclasses.replace(workload, batch=n)) for n in (1, 2, 3))
+    one, two, three = (predict_memory(dataclasses.replace(workload, batch=n)) for n in (1, 2, 3))
     start, slope = np.array(two.climb), np.array(three.climb) - np.array(two.climb)
 
     def fits(n: int, budget: int) -> bool:
@@ -112,7 +131,7 @@ class _Allocations(TorchDispatchMode):
     """Follows every storage from the operator that makes it to its last reference."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.path: list[str] = []  # the modules that are running; torch's ModuleTracker would keep their tensors alive
         for name, module in model.named_modules():
             module.register_forward_pre_hook(lambda *_, name=name: self.path.append(name))
@@ -125,7 +144,9 @@ class _Allocations(TorchDispatchMode):
     def _leave(self) -> None:
         self.path.pop()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func._overloadpacket.__name__
         workspace = [self._enter(4 * math.prod(s), f"{name} {what}", s, "float32") for what, s in inside(name, args)]
@@ -174,7 +195,7 @@ class _Allocations(TorchDispatchMode):
         return Peak(nbytes, parts, largest, self.climb, self.log)
 
 
-def inside(name: str, args: tuple) -> list[tuple[str, tuple[int, ...]]]:
+def inside(name: str, args: tuple[Any, ...]) -> list[tuple[str, tuple[int, ...]]]:
     """float32 tensors that an operator takes for as long as it runs: those of the naive scan, of (B, L, E, S)."""
     if name not in naive.WORKSPACE or "naive" not in args or args[-1] is True:  # with states kept, they are a result
         return []

@@ -1,4 +1,4 @@
-"""Whether a difference is more than chance, and what may be said of the paper's claims, in words.
+"""Whether a difference is more than chance, and what may be stated of the paper's claims.
 
 Differences between two sets of seeds are tested by Welch's t-test, a table's tests together corrected by Holm's method.
 """

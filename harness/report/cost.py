@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from harness.core.paper import COST_TABLES, TABLES
 from harness.core.records import CostRecord, Key, Record, latest, of_kind
-from harness.cost import CONVENTIONS
+from harness.cost import CONVENTIONS, measure, workloads_of_tables
 from harness.cost.published import agrees, published_costs
 from harness.report.layout import Table, as_block
 from models import counterpart, spec
@@ -14,25 +15,20 @@ from models import counterpart, spec
 if TYPE_CHECKING:
     import pandas as pd
 
-COST_TABLES = {
-    4: "Table 4: Gflops by resolution",
-    5: "Table 5: parameters and Gflops by patch size",
-    6: "Table 6: parameters and Gflops by model size",
-}
 RECOUNTED = {"published_params_m": "paper_params_m", "published_gflops": "paper_gmacs"}
 """Columns of the paper, and those that count the same under its convention."""
 
-Row = dict[str, Any]
+Fields = dict[str, Any]
 
 
-def costs(records: Iterable[Record]) -> list[Row]:
+def costs(records: Iterable[Record]) -> list[Fields]:
     """One row a model and question: parameters, exact GMACs by kind, each convention's figure, the published ones.
 
     Figures are in 10^9 of their unit, which the name ends in; parameters in 10^6. Of two records of one question the
     later counts. A convention that fixes a batch of its own stands beside every batch of its model and resolution.
     """
-    rows: dict[Key, Row] = {}
-    fixed: dict[Key, Row] = {}
+    rows: dict[Key, Fields] = {}
+    fixed: dict[Key, Fields] = {}
     for record in latest(of_kind(records, CostRecord)).values():
         if record.quantity == "crossover":
             continue
@@ -58,7 +54,7 @@ def _question(record: CostRecord, *without: str) -> Key:
     return tuple(pair for pair in record.key() if pair[0] not in ("quantity", *without))
 
 
-def _first_columns(record: CostRecord) -> Row:
+def _first_columns(record: CostRecord) -> Fields:
     """Model, resolution or shapes of the inputs; frames of a clip; the batch where it is not one."""
     row = {"model": record.get("model")}
     row |= {name: record.get(name) for name in ("input", "resolution") if record.get(name) is not None}
@@ -66,7 +62,7 @@ def _first_columns(record: CostRecord) -> Row:
     return row | ({"batch": record.get("batch")} if record.get("batch", 1) != 1 else {})
 
 
-def _figures(record: CostRecord) -> Row:
+def _figures(record: CostRecord) -> Fields:
     """The columns that a record fills."""
     assert record.value is not None
     name = str(record.get("convention"))
@@ -74,14 +70,22 @@ def _figures(record: CostRecord) -> Row:
         return {"params_m" if name == "exact" else f"{name}_params_m": record.value / 1e6}
     if record.quantity == "elementwise":
         return {"elementwise_g": record.value / 1e9}
-    row: Row = {name + ("_gflops" if record.unit == "FLOP" else "_gmacs"): record.value / 1e9}
+    row: Fields = {name + ("_gflops" if record.unit == "FLOP" else "_gmacs"): record.value / 1e9}
     row |= {f"{name}_method": record.method, f"{name}_omits": ", ".join(record.omitted)}
     row[f"{name}_omits_share"] = sum(record.omitted.values())
     row |= {f"{kind}_gmacs": macs / 1e9 for kind, macs in record.parts.items()}
     return row | ({"note": record.note} if record.note else {})
 
 
-def single_images(records: Iterable[Record]) -> dict[tuple[str, int], Row]:
+def count_tables(numbers: Iterable[int]) -> list[CostRecord]:
+    """The cells of the paper's efficiency tables, counted anew under every convention."""
+    chosen = list(numbers)
+    if not chosen:
+        return []
+    return measure(workloads_of_tables(chosen), list(CONVENTIONS.values()))
+
+
+def single_images(records: Iterable[Record]) -> dict[tuple[str, int], Fields]:
     """The rows of one image or clip a forward pass, by model and resolution."""
     alone = [row for row in costs(records) if "resolution" in row and "batch" not in row]
     return {(row["model"], row["resolution"]): row for row in alone}
@@ -108,7 +112,7 @@ def table(number: int, records: Iterable[Record]) -> pd.DataFrame:
             if lacking:
                 raise ValueError(f"table {number}: no record of {name} at {resolution} px ({', '.join(lacking)})")
         ours, dit = known[model, resolution], known[rival, resolution]
-        row: Row = {"model": model, "resolution": resolution}
+        row: Fields = {"model": model, "resolution": resolution}
         for theirs, under_paper in RECOUNTED.items():
             if theirs in cell:
                 match = agrees(ours[under_paper], str(cell[theirs]))
@@ -125,12 +129,6 @@ def table(number: int, records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def rival_of(model: str) -> str | None:
-    """The name of the model that one is compared with, by their public names; None where its family has none."""
-    rival = counterpart(spec(model))
-    return rival.name if rival else None
-
-
 def table_notes(number: int) -> list[str]:
     """What the columns of `table` mean, a sentence each."""
     notes = [
@@ -140,7 +138,7 @@ def table_notes(number: int) -> list[str]:
         "params_m, exact_gmacs, flops_gflops: all parameters (10^6), all multiply-adds of one image (10^9), and twice "
         "those; *_vs_dit: divided by the same figure of the DiT of that size, patch and resolution.",
     ]
-    if number == 4:
+    if any(cell.get("published_gflops") == "OOM" for cell in published_costs(number).values()):
         notes.append(
             "OOM: the paper ran out of memory where it ran DiT; a count needs no memory, and the same convention gives "
             "the figure beside it."
@@ -151,14 +149,23 @@ def table_notes(number: int) -> list[str]:
 def cost_table(number: int, records: Iterable[Record]) -> Table:
     """`table`, to be shown: with what its columns mean. Raises ValueError as `table` does."""
     data = table(number, records)
-    claim = _claim(data) if number == 4 else []
-    return Table(f"table{number}_cost", COST_TABLES[number], data, [as_block(data)], table_notes(number), claim=claim)
+    title, name = TABLES[number].costs_title, f"{TABLES[number].part}_cost"
+    return Table(name, title, data, [as_block(data)], table_notes(number), claim=_claim(data))
+
+
+def rival_of(model: str) -> str | None:
+    """The name of the model that one is compared with, by their public names; None where its family has none."""
+    rival = counterpart(spec(model))
+    return rival.name if rival else None
 
 
 def _claim(data: pd.DataFrame) -> list[str]:
-    """At how many resolutions of Table 4 a DiM costs less than the DiT of its size: as printed, recounted, in truth."""
+    """At how many resolutions one family costs less than the other, where the paper prints both: as printed, recounted,
+    in truth."""
     rows = {(row["model"], row["resolution"]): row for row in data.to_dict("records")}
-    pairs = [(rows[rival, r], row) for (model, r), row in rows.items() if (rival := rival_of(model))]
+    pairs = [(rows[rival_of(model), r], row) for (model, r), row in rows.items() if (rival_of(model), r) in rows]
+    if not pairs:
+        return []
 
     def cheaper(column: str) -> str:
         known = [pair for pair in pairs if all(agrees(0, str(row[column])) is not None for row in pair)]

@@ -10,7 +10,7 @@ from harness.core import formats
 from harness.core.records import CostRecord
 from harness.core.workload import Workload
 from harness.cost import CONVENTIONS, FORMULAS, MAC_KINDS, Convention, Cost, analytic, equal_macs_depth
-from harness.report.cost import Row, cost_table, costs, table
+from harness.report.cost import Fields, cost_table, costs, table
 from harness.report.layout import Block, Table, as_block
 
 FORMATS = (*formats.FORMATS, "latex")
@@ -83,14 +83,14 @@ def operations(named: Mapping[str, Cost], style: str) -> str:
     return formats.render(found, style)
 
 
-def by_operation(name: str, cost: Cost) -> list[Row]:
+def by_operation(name: str, cost: Cost) -> list[Fields]:
     """A row for each module and kind, in 10^9; what has no rule is named behind them."""
     sums: dict[tuple[str, str], list[int]] = {}
     for op in cost.ops:
         amounts = sums.setdefault((op.where or "(top)", op.kind), [0, 0])
         amounts[0] += op.macs
         amounts[1] += op.elementwise
-    found: list[Row] = [
+    found: list[Fields] = [
         {"model": name, "module": where, "kind": kind, "gmacs": macs / 1e9, "elementwise_g": elementwise / 1e9,
          "share": macs / cost.macs if cost.macs else 0.0}
         for (where, kind), (macs, elementwise) in sums.items()
@@ -111,7 +111,7 @@ def _joined(sections: Sequence[str]) -> str:
     return "\n\n".join(section for section in sections if section)
 
 
-def _columns(rows: Sequence[Row], headings: Mapping[str, str]) -> list[Row]:
+def _columns(rows: Sequence[Fields], headings: Mapping[str, str]) -> list[Fields]:
     """Those columns that any row fills, under their headings."""
     filled = {name: heading for name, heading in headings.items() if any(row.get(name) is not None for row in rows)}
     return [{heading: row.get(name) for name, heading in filled.items()} for row in rows]
@@ -123,13 +123,13 @@ def _exact_headings() -> dict[str, str]:
     return first | kinds | {"exact_gmacs": "GMAC", "flops_gflops": "GFLOP", "elementwise_g": "elementwise (G)"}
 
 
-def _exact(rows: Sequence[Row], title: str) -> str:
+def _exact(rows: Sequence[Fields], title: str) -> str:
     grid = formats.render(_columns(rows, _exact_headings()), "table")
     notes = dict.fromkeys(str(row["note"]) for row in rows if row.get("note"))
     return "\n".join([f"{title} (1 GMAC = 10^9 multiply-adds = 2 GFLOP)", "", grid, "", ELEMENTWISE, *notes])
 
 
-def _tabulated(rows: Sequence[Row]) -> list[Convention]:
+def _tabulated(rows: Sequence[Fields]) -> list[Convention]:
     """The conventions that rows have figures of, apart from those of the first table."""
     known = {column for row in rows for column in row}
     return [c for name, c in CONVENTIONS.items() if f"{name}_method" in known and name not in IN_FIRST_TABLE]
@@ -144,7 +144,7 @@ def _other_headings(conventions: Sequence[Convention]) -> dict[str, str]:
     return headings | {"published_gflops": "published Gflops", "gflops_match": "same"}
 
 
-def _others(rows: Sequence[Row]) -> str:
+def _others(rows: Sequence[Fields]) -> str:
     """The same passes as others count them, the published figures, and what each leaves out."""
     shown = _tabulated(rows)
     if not shown:
@@ -157,11 +157,11 @@ def _others(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _methods(rows: Sequence[Row], convention: Convention) -> str:
+def _methods(rows: Sequence[Fields], convention: Convention) -> str:
     return "; ".join(dict.fromkeys(str(row[f"{convention.name}_method"]) for row in rows))
 
 
-def _omissions(rows: Sequence[Row], convention: Convention) -> list[str]:
+def _omissions(rows: Sequence[Fields], convention: Convention) -> list[str]:
     """One line a model: what the convention leaves out, and how much of the exact cost that is."""
     lines, name, share = [], f"{convention.name}_omits", f"{convention.name}_omits_share"
     for model, of_model in itertools.groupby(rows, key=lambda row: row["model"]):
@@ -197,7 +197,7 @@ def _formulas(workloads: Sequence[Workload]) -> str:
         if w.spec.frames:
             continue
         L, D, S = w.spec.tokens(w.resolution), w.spec.width, w.spec.state
-        row: Row = {"model": w.spec.name, "px": w.resolution, "L": L, "D": D, "N": S}
+        row: Fields = {"model": w.spec.name, "px": w.resolution, "L": L, "D": D, "N": S}
         row |= {f.name: f.multiply_adds(L, D, S) / 1e9 for f in FORMULAS}
         block = sum(op.macs for op in analytic(w.spec, w.resolution).ops if op.where.startswith("blocks.*"))
         rows.append(row | {"exact, one block": block / 1e9 / w.spec.depth})

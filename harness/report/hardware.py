@@ -14,7 +14,7 @@ SWEEP = "gpu-sweep"
 SWEEP_COMMAND = f"python -m harness.bench --preset {SWEEP}"
 ANY_GPU = "any CUDA GPU"
 MISSING = "missing"
-Row = dict[str, Any]
+Fields = dict[str, Any]
 RUN = ("model", "resolution", "batch", "frames", "action", "dtype", "mixer", "checkpointing")
 """Columns that say what was run."""
 
@@ -24,7 +24,7 @@ def key_of(workload: Mapping[str, Any]) -> Key:
     return MemoryRecord.key_of("peak_memory", workload)
 
 
-def columns_of(workload: Mapping[str, Any]) -> Row:
+def columns_of(workload: Mapping[str, Any]) -> Fields:
     """The same as columns of a table."""
     run = [ways.words(workload[name]) for name, ways in implementations().items() if workload.get(name)]
     mixer = next(iter(run), "")
@@ -71,14 +71,40 @@ def predicted(records: Iterable[Record]) -> dict[Key, MemoryRecord]:
     return latest(of_kind(records, MemoryRecord))
 
 
-def by_resolution(rows: list[tuple[Row, str]], caption: str) -> Block:
+def known_lines(rows: Iterable[tuple[Fields, str]]) -> list[tuple[Fields, str]]:
+    """Rows with their cells, without those lines of a grid of which nothing is known."""
+    rows = list(rows)
+    known = {_line(row) for row, cell in rows if cell != MISSING}
+    return [(row, cell) for row, cell in rows if _line(row) in known]
+
+
+def missing_note(rows: Iterable[Fields], column: str, command: str) -> list[str]:
+    """In a sentence, which runs are `missing` in a column; none where none is."""
+    lacking = [row for row in rows if row[column] == MISSING]
+    if not lacking:
+        return []
+    columns = ("device", "model", "action", "dtype")
+    device, models, actions, dtypes = (", ".join(dict.fromkeys(row[name] for row in lacking)) for name in columns)
+    pixels = sorted({row["resolution"] for row in lacking})
+    where = f" on {device}" if device else ""
+    return [
+        f"{MISSING}{where}: {len(lacking)} runs ({models}; {actions}; {dtypes}; {pixels[0]} to {pixels[-1]} px): "
+        f"`{command}` makes their records."
+    ]
+
+
+def by_resolution(rows: list[tuple[Fields, str]], caption: str) -> Block:
     """Cells in a grid: a line a model and way of running it, a column a resolution."""
-    columns = sorted({key["resolution"] for key, _ in rows})
+    columns = sorted({row["resolution"] for row, _ in rows})
     lines: dict[tuple[str, ...], dict[int, str]] = {}
-    for key, cell in rows:
-        how = ", ".join(filter(None, (key["mixer"], "checkpointing" if key["checkpointing"] else "")))
-        batch = f"{key['batch']} of {key['frames']} frames" if key["frames"] else str(key["batch"])
-        line = (str(key["model"]), batch, key["action"], key["dtype"], how)
-        lines.setdefault(line, {})[key["resolution"]] = cell
+    for row, cell in rows:
+        lines.setdefault(_line(row), {})[row["resolution"]] = cell
     header = ["model", "batch", "run", "dtype", "mixer", *(f"{pixels} px" for pixels in columns)]
     return Block(header, [[*line, *(cells.get(c, "") for c in columns)] for line, cells in lines.items()], caption)
+
+
+def _line(row: Fields) -> tuple[str, ...]:
+    """The cells of a grid that say what its line is of."""
+    how = ", ".join(filter(None, (row["mixer"], "checkpointing" if row["checkpointing"] else "")))
+    batch = f"{row['batch']} of {row['frames']} frames" if row["frames"] else str(row["batch"])
+    return str(row["model"]), batch, row["action"], row["dtype"], how

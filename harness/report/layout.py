@@ -1,4 +1,4 @@
-"""A table to show: every digit as CSV, cells for reading as Markdown and LaTeX, and what must be said under it."""
+"""A table to show: every digit as CSV, cells for reading as Markdown and LaTeX, and what must stand under it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.core.files import write_text
 from harness.core.formats import FORMATS, Rows, render
 
 if TYPE_CHECKING:
@@ -40,13 +41,17 @@ class Block:
 
 @dataclass(frozen=True, repr=False)
 class Table:
-    """`data` keeps every digit; `blocks` are for reading. `protocol` and `claim` are said under the table."""
+    """`data` keeps every digit; `blocks` are for reading. `protocol` and `claim` stand under the table.
+
+    `left_out` names what was to be a row and does not follow the protocol; it stands among the notes.
+    """
 
     name: str
     title: str
     data: pd.DataFrame
     blocks: list[Block]
     notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     protocol: str = ""
     claim: list[str] = field(default_factory=list)
 
@@ -59,8 +64,9 @@ class Table:
         for block in self.blocks:
             parts += [f"**{block.caption}**"] if block.caption else []
             parts.append(_grid(block))
-        if self.notes:
-            parts.append("\n".join(f"- {note}" for note in self.notes))
+        notes = [*self.notes, *self.left_out]
+        if notes:
+            parts.append("\n".join(f"- {note}" for note in notes))
         parts += [f"**Protocol.** {self.protocol}"] if self.protocol else []
         parts += ["\n".join(["**The paper's claim.**", "", *(f"- {one}" for one in self.claim)])] if self.claim else []
         return "\n\n".join(parts) + "\n"
@@ -79,11 +85,11 @@ class Table:
             lines += [r"\resizebox{\linewidth}{!}{%"] if wide else []
             lines += _tabular(block)
             lines += ["}"] if wide else []
-        said = [escape(note) for note in self.notes]
-        said += [rf"\textbf{{Protocol.}} {escape(self.protocol)}"] if self.protocol else []
-        said += [rf"\textbf{{The paper's claim.}} {escape(' '.join(self.claim))}"] if self.claim else []
-        if said:
-            text = "\n\n".join(said)
+        below = [escape(note) for note in self.notes] + [escape(name, STRANGE) for name in self.left_out]
+        below += [rf"\textbf{{Protocol.}} {escape(self.protocol)}"] if self.protocol else []
+        below += [rf"\textbf{{The paper's claim.}} {escape(' '.join(self.claim))}"] if self.claim else []
+        if below:
+            text = "\n\n".join(below)
             lines += [
                 r"\par\smallskip",
                 rf"\begin{{minipage}}{{\linewidth}}\scriptsize\raggedright {text}\end{{minipage}}",
@@ -106,11 +112,9 @@ class Table:
         """`name`.csv, .md and .tex in a directory. Raises OSError."""
         directory.mkdir(parents=True, exist_ok=True)
         made = {".csv": self.csv(), ".md": self.markdown(), ".tex": self.latex()}
-        paths = []
         for suffix, text in made.items():
-            paths.append(directory / (self.name + suffix))
-            paths[-1].write_text(text, encoding="utf-8")
-        return paths
+            write_text(directory / (self.name + suffix), text)
+        return [directory / (self.name + suffix) for suffix in made]
 
 
 def as_block(rows: Rows, caption: str = "") -> Block:
@@ -125,8 +129,13 @@ def _grid(block: Block) -> str:
     if block.groups:  # Markdown has one line of headings
         over = [text for text, n in block.groups for _ in range(n)]
         header = [f"{top} {name}" if top else name for top, name in zip(over, header, strict=True)]
-    rows = [[f"**{cell}**" if isinstance(cell, Bold) else cell for cell in row] for row in block.rows]
+    rows = [[f"**{_plain(cell)}**" if isinstance(cell, Bold) else _plain(cell) for cell in row] for row in block.rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
+
+
+def _plain(cell: str) -> str:
+    """A cell's text in a Markdown grid, of which it ends neither the column nor the line."""
+    return cell.replace("|", r"\|").replace("\n", " ")
 
 
 NUMERIC = re.compile(r"(≈ )?-?\d[\d.]*(e-?\d+)?($| [±(\[])|OOM|missing|unsupported|error|–?$|-$")
@@ -166,8 +175,9 @@ def _tabular(block: Block) -> list[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    set_ = [rf"\textbf{{{escape(cell)}}}" if isinstance(cell, Bold) else escape(cell) for cell in cells]
-    return " & ".join(set_) + r" \\"
+    texts = [escape(cell, STRANGE) for cell in cells]  # a user's names are among them
+    texts = [rf"\textbf{{{text}}}" if isinstance(cell, Bold) else text for cell, text in zip(cells, texts, strict=True)]
+    return " & ".join(texts) + r" \\"
 
 
 _ESCAPES = {
@@ -179,11 +189,18 @@ _ESCAPES = {
 }  # fmt: skip
 
 
-def escape(text: str) -> str:
-    """Text for LaTeX in any font encoding. Raises ValueError for a character that has no entry here."""
+STRANGE = "?"
+"""What stands for a character without an entry above, in names that are not ours."""
+
+
+def escape(text: str, otherwise: str = "") -> str:
+    """Text for LaTeX in any font encoding.
+
+    A character that has no entry here becomes `otherwise`. Raises ValueError for one where that is empty.
+    """
     out = "".join(_ESCAPES.get(character, character) for character in text)
     out = re.sub(r"`([^`]*)`", r"\\texttt{\1}", out)
     strange = sorted({character for character in out if not character.isascii()})
-    if strange:
+    if strange and not otherwise:
         raise ValueError(f"no LaTeX for {' '.join(strange)} in {text!r}")
-    return out
+    return "".join(character if character.isascii() else otherwise for character in out)

@@ -1,12 +1,17 @@
-"""Under which protocol measured cells stand: told in a line from their records, and refused where it differs."""
+"""Under which protocol measured cells stand: stated in a line, from their records, and refused where it differs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from harness.core.paper import TableSpec
 from harness.core.records import ScoreRecord, frozen
 from harness.data import EMBEDDED
+from harness.report.cells import offered
+
+if TYPE_CHECKING:
+    from harness.suites.rows import Suite
 
 OF_ALL = ("reference", "reference_sha256", "resolution", "split", "stride_real", "stride_fake", "covariance")
 """Fields of a record that cells of one table share, as they do those of `training`, `sampling` and `extractor`."""
@@ -14,8 +19,9 @@ OF_QUANTITY = ("metric", "n_samples", "n_reference", "arithmetic", "permute_seed
 """Fields that cells of one column share."""
 FREE = {"training.model", "training.depth", "training.seed", "sampling.seed"}
 """What rows and seeds are."""
-VARIES = {2: {"step"}, 3: {"training.joint_images"}, 7: {"sampling.cfg_scale"}}
-"""By table, what its rows vary."""
+
+Values = dict[str, list[Any]]
+"""The values of each field of a protocol; more than one only of what rows vary."""
 
 
 def fields(record: ScoreRecord) -> dict[str, Any]:
@@ -30,36 +36,72 @@ def fields(record: ScoreRecord) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if name not in FREE}
 
 
-def check(
-    table: int, records: Iterable[tuple[str, ScoreRecord]], own: Iterable[tuple[str, ScoreRecord]] = ()
-) -> dict[str, Any]:
-    """The values of each field of the protocol over all labelled records; more than one only of what rows vary.
+def common(table: TableSpec, records: Iterable[tuple[str, ScoreRecord]]) -> Values:
+    """The protocol of labelled records.
 
-    `own` are of a user's checkpoints: how those were trained is not asked, how they are scored is. Raises ValueError
-    naming the field, two rows and their values where the records differ in anything else.
+    Raises ValueError naming the field, two rows and their values where they differ in anything that rows do not vary.
     """
-    values: dict[str, list[Any]] = {}
+    values: Values = {}
     first: dict[str, str] = {}
-    labelled = [(label, record, False) for label, record in records] + [(label, record, True) for label, record in own]
-    for label, record, is_own in labelled:
+    for label, record in records:
         for name, value in fields(record).items():
-            if is_own and (name == "step" or name.startswith("training.")):
-                continue
             known = values.setdefault(name, [value])
             where = first.setdefault(name, label)
             if value in known:
                 continue
-            if name not in VARIES.get(table, ()):
+            if name not in table.varies:
                 raise ValueError(
-                    f"table {table}: {where} and {label} differ in {name}: {known[0]!r} and {value!r}; "
+                    f"table {table.number}: {where} and {label} differ in {name}: {known[0]!r} and {value!r}; "
                     "cells of one table follow one protocol"
                 )
             known.append(value)
     return values
 
 
-def words(values: dict[str, Any], seeds: Iterable[int]) -> str:
-    """The protocol of `check` as a line: features, samples, reference, sampling, training, seeds."""
+def requested(table: TableSpec, suite: Suite) -> Values:
+    """What a suite's scores fix of the protocol before anything is measured: metrics, and how samples are drawn."""
+    values: Values = {}
+    for row in suite.rows:
+        for score in row.scores if row.part == table.part else ():
+            stated = {f"sampling.{name}": value for name, value in score.sampling.items()}
+            stated |= {f"metric of {q}": metric for metric in score.metrics for q in sorted(offered([metric]))}
+            for name, value in stated.items():
+                if name not in FREE and value not in values.setdefault(name, []):
+                    values[name].append(value)
+    return values
+
+
+def difference(table: TableSpec, record: ScoreRecord, shared: Values) -> str:
+    """How a user's record departs from the protocol of a table, in words; empty where it does not.
+
+    How its weights were trained is free, how they are scored is not.
+    """
+    scored = [name.removeprefix("metric of ") for name in shared if name.startswith("metric of ")]
+    if scored and record.quantity not in scored:
+        return f"{record.quantity} is not measured here, but {', '.join(sorted(scored))}"
+    unlike = {
+        name: value
+        for name, value in _scoring(record).items()
+        if name not in table.varies and name in shared and value not in shared[name]
+    }
+    return ", ".join(f"{name} is {value!r}, here {shared[name][0]!r}" for name, value in unlike.items())
+
+
+def join(table: TableSpec, record: ScoreRecord, shared: Values) -> None:
+    """Add the fields of a user's record that fits to those that a table's rows share."""
+    for name, value in _scoring(record).items():
+        known = shared.setdefault(name, [value])
+        if value not in known and name in table.varies:
+            known.append(value)
+
+
+def _scoring(record: ScoreRecord) -> dict[str, Any]:
+    """The fields of a record's protocol but those of the training."""
+    return {n: value for n, value in fields(record).items() if n != "step" and not n.startswith("training.")}
+
+
+def words(values: Values, seeds: Iterable[int]) -> str:
+    """A protocol as a line: features, samples, reference, sampling, training, seeds."""
 
     def one(name: str) -> Any:
         several = values.get(name, [None])

@@ -5,39 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from harness.core import paper
+from harness.core.paper import QUALITY_TABLES
 from harness.core.records import Record, ScoreRecord
 from harness.metrics.settings import MAX_DUPLICATES
 from harness.report import protocol
-from harness.report.cells import (
-    COLUMNS,
-    MISSING,
-    NAMES,
-    NOT_MADE,
-    Cell,
-    Line,
-    columns_of,
-    included_lines,
-    lines_of,
-    measured_columns,
-    measured_name,
-    rival,
-)
+from harness.report.cells import COLUMNS, MISSING, NAMES, NOT_MADE, Cell, measured_columns
 from harness.report.claims import welch
+from harness.report.included import fitting, included_lines
 from harness.report.layout import Block, Bold, Table
+from harness.report.lines import Line, lines_of, measured_name, rival
 from harness.report.verdict import verdict
 
 if TYPE_CHECKING:
-    from harness.suites.suite import Suite
+    import pandas as pd
 
-QUALITY_TABLES = {
-    2: "Table 2: quality over training steps",
-    3: "Table 3: video quality",
-    5: "Table 5: quality by patch size",
-    6: "Table 6: quality by model size",
-    7: "Table 7: quality by guidance",
-}
+    from harness.suites.rows import Suite
 
 
 def better(lines: Sequence[Line], columns: Iterable[str]) -> set[tuple[int, str]]:
@@ -64,31 +47,32 @@ def better(lines: Sequence[Line], columns: Iterable[str]) -> set[tuple[int, str]
 def quality_table(number: int, suite: Suite, records: Iterable[Record], own: Iterable[ScoreRecord] = ()) -> Table:
     """A quality table of the paper, printed beside measured, with its protocol and what becomes of its claim.
 
-    `records` are those of harness.core.store; `own` are a user's, shown as extra rows. Raises ValueError for an unknown
-    table, and, naming the difference, for records of more than one protocol.
+    `records` are those of harness.core.store; `own` are a user's, shown as extra rows where they follow the protocol of
+    the others, and else named in `left_out` of the table. Raises ValueError for an unknown table, and, naming the
+    difference, for records of the suite that follow more than one protocol.
     """
     if number not in QUALITY_TABLES:
         raise ValueError(f"table {number} has no quality; choose from {', '.join(map(str, QUALITY_TABLES))}")
-    printed, columns = columns_of(number), measured_columns(number, suite)
-    measured = lines_of(number, suite, records)
-    extra = included_lines(own, number, columns, measured)
-    labelled = [[(line.label, record) for line in several for record in line.records] for several in (measured, extra)]
-    shared = protocol.check(number, *labelled)
-    lines = measured + extra
-    seeds = [seed for line in lines for seed in line.seeds]
-    told = f"Suite `{suite.name}`: {suite.title}. "
-    if any(labelled):
-        told += protocol.words(shared, seeds)
+    table = paper.TABLES[number]
+    columns = measured_columns(table, suite)
+    measured = lines_of(table, suite, records)
+    labelled = [(line.label, record) for line in measured for record in line.records]
+    shared = protocol.requested(table, suite) | protocol.common(table, labelled)
+    fit, left_out = fitting(table, own, columns, shared)
+    lines = measured + included_lines(table, fit, columns, measured)
+    if any(line.records for line in lines):
+        stated = protocol.words(shared, (seed for line in lines for seed in line.seeds))
     else:
-        told += f"Nothing is measured yet; `python -m harness.reproduce --suite {suite.name}` does it."
+        stated = f"Nothing is measured yet; `python -m harness.reproduce --suite {suite.name}` does it."
     return Table(
-        name=f"table{number}",
-        title=f"{QUALITY_TABLES[number]}, printed and measured",
-        data=pd.DataFrame([_data(line, columns) for line in lines]),
-        blocks=[_block(lines, printed, columns)],
+        name=table.part,
+        title=f"{table.quality_title}, printed and measured",
+        data=_frame(lines, columns),
+        blocks=[_block(lines, list(table.quality), columns)],
         notes=_notes(lines),
-        protocol=told,
-        claim=verdict(number, suite.name, lines, printed),
+        left_out=left_out,
+        protocol=f"Suite `{suite.name}`: {suite.title}. {stated}",
+        claim=verdict(table, suite.name, lines),
     )
 
 
@@ -121,6 +105,13 @@ def _measured(lines: Sequence[Line]) -> str:
     """What heads the measured columns: their features, where those are not the paper's metrics' own."""
     spaces = sorted({line.space for line in lines if line.space})
     return ", ".join(f"@{space}" for space in spaces) or "measured"
+
+
+def _frame(lines: Iterable[Line], columns: list[str]) -> pd.DataFrame:
+    """Every digit, a row a line."""
+    import pandas as pd
+
+    return pd.DataFrame([_data(line, columns) for line in lines])
 
 
 def _data(line: Line, columns: list[str]) -> dict[str, Any]:

@@ -1,6 +1,19 @@
-"""A comparison as data: runs, their scores, the rows of the tables that they fill, and how they are carried out."""
+"""A comparison as data: runs, their scores, the rows of the tables that they fill, and how they are carried out.
 
-from harness.suites.run import Row, Run, Score
-from harness.suites.suite import SCALES, SUITES, Suite, suite
+    from harness import suites
 
-__all__ = ["SCALES", "SUITES", "Row", "Run", "Score", "Suite", "suite"]
+    digits = suites.suite("digits")                                # rows, scores and runs; nothing is opened or built
+    plan = suites.Plan(suite=digits, parts=("table2",))            # what no record answers yet: plan.work()
+    suites.reproduce(plan, jobs=2)                                 # trains and scores that, and makes the tables
+
+Importing this package imports neither torch nor pandas.
+"""
+
+from harness.suites.catalogue import SCALES, SUITES, suite
+from harness.suites.plan import Plan
+from harness.suites.reproduction import StoppedError, reproduce
+from harness.suites.rows import Row, Suite
+from harness.suites.run import Run
+from harness.suites.score import Score
+
+__all__ = ["SCALES", "SUITES", "Plan", "Row", "Run", "Score", "StoppedError", "Suite", "reproduce", "suite"]

@@ -1,6 +1,7 @@
-"""What a training run and its scores cost: multiply-adds, and how the run fits the memory of a card.
+"""What a training run and its scores cost: parameters, multiply-adds, and how the run fits the memory of a card.
 
-All of it is of the denoiser alone: an autoencoder's passes come on top, and end before the denoiser's begin.
+Costs are exact, at the suite's own task; no data is opened, nothing is built. All of it is of the denoiser alone: an
+autoencoder's passes come on top, and end before the denoiser's begin.
 """
 
 from __future__ import annotations
@@ -9,18 +10,25 @@ import dataclasses
 from functools import cache
 
 from harness.core.workload import Workload
-from harness.cost import analytic
-from harness.suites.run import Run, Score
+from harness.cost import Cost, analytic
+from harness.suites.run import Run
+from harness.suites.score import Score
 
 BACKWARD = 3
 """A training step costs a forward pass and a backward one of twice its multiply-adds."""
 
 
 @cache
+def exact_cost(run: Run) -> Cost:
+    """Parameters, and multiply-adds of a forward pass of one image or clip, of what a run trains."""
+    return analytic(run.spec, run.config.resolution)
+
+
+@cache
 def macs_per_item(run: Run) -> int:
-    """Multiply-adds of a forward pass over an image, or over a clip and the single frames learnt beside it."""
+    """Multiply-adds of a forward pass over an image, or over a clip and the single frames trained beside it."""
     config, model = run.config, run.spec
-    macs = analytic(model, config.resolution).macs
+    macs = exact_cost(run).macs
     if config.joint_images:  # they pass through the blocks over space, which are every other one
         still = dataclasses.replace(model, frames=0, depth=-(-model.depth // 2))
         macs += config.joint_images * analytic(still, config.resolution).macs
@@ -28,27 +36,27 @@ def macs_per_item(run: Run) -> int:
 
 
 def training_macs(run: Run, recomputed: bool = False) -> int:
-    """Of a whole run; activations that are recomputed cost its forward passes once more."""
+    """Multiply-adds of a whole run; activations that are recomputed cost its forward passes once more."""
     return (BACKWARD + recomputed) * macs_per_item(run) * run.config.batch * run.config.steps
 
 
 def scoring_macs(score: Score) -> int:
+    """Multiply-adds of drawing the samples of a score; with guidance each step is two passes."""
     guided = 1 if score.cfg_scale == 1 else 2
-    clip = analytic(score.run.spec, score.run.config.resolution).macs
-    return clip * score.samples * score.sampling_steps * guided
+    return exact_cost(score.run).macs * score.samples * score.sampling_steps * guided
 
 
 @cache
 def peak_bytes(step: Workload, accumulated: bool) -> int:
     """Of a training step, predicted; where gradients are `accumulated`, they are there all along."""
-    from harness.cost.memory import predict
+    from harness.cost.memory import predict_memory
 
-    peak = predict(step)
+    peak = predict_memory(step)
     return peak.nbytes - peak.parts["gradients"] + peak.parts["weights"] if accumulated else peak.nbytes
 
 
 def fitted(run: Run, processes: int, card_gib: float) -> tuple[list[str], float]:
-    """What harness.train must be told for a run to fit cards of so many GiB, and the predicted peak on each.
+    """What harness.train is given for a run to fit cards of so many GiB, and the predicted peak on each.
 
     In order: nothing; recompute activations; and then compute the batch in as many parts as it takes. Of several
     processes each keeps its gradients, which are reduced in place.

@@ -15,13 +15,13 @@ from models.families import FAMILIES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from harness.suites.suite import Suite
+    from harness.suites.rows import Suite
 
 SAMPLES = PROJECT / "samples"
 
 
 def sheets(folder: Path = SAMPLES) -> list[tuple[Path, dict[str, Any]]]:
-    """Grids of a folder with the settings of their samples: by data, clips alone before joint training, by family."""
+    """Grids of a folder with their settings: by data; clips alone before joint training; by family."""
     found = []
     for grid in sorted(folder.rglob("grid.png")):
         settings = json.loads((grid.parent / "settings.json").read_text())
@@ -65,9 +65,7 @@ def contact_figure(suite: Suite, folder: Path = SAMPLES) -> Figure:
         for start in range(0, len(alike), 4)
     ]
     images = [[mpimg.imread(grid) for grid, _ in line] for line in lines]
-    heights = [
-        style.PAGE / len(line) * max(image.shape[0] / image.shape[1] for image in line) + 0.5 for line in images
-    ]
+    heights = [style.PAGE / len(line) * max(image.shape[0] / image.shape[1] for image in line) + 0.5 for line in images]
     drawing = Figure(figsize=(style.PAGE, sum(heights)), layout="constrained")
     parts = drawing.subfigures(len(lines), 1, height_ratios=heights, squeeze=False)
     for part, line, shown in zip(parts.flat, lines, images, strict=True):

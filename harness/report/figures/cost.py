@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.core.records import CostRecord, Record, of_kind
+from harness.core.workload import Workload
+from harness.cost import CONVENTIONS, crossovers, measure
 from harness.report.cost import single_images
 from harness.report.figures import style
+from models import spec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COST_MODELS = ("DiT-XL/2", "DiM-XL/2", "DiM-XL/2-matched")
+RESOLUTIONS = (256, 384, 512, 768, 1024, 1536, 2048)
+"""In pixels a side."""
+
+
+def count_figure() -> list[CostRecord]:
+    """What the cost figure shows, counted anew."""
+    specs = [spec(name) for name in COST_MODELS]
+    workloads = [Workload(spec=one, resolution=pixels) for one in specs for pixels in RESOLUTIONS]
+    return measure(workloads, [CONVENTIONS["exact"], CONVENTIONS["paper"]]) + crossovers(specs)
 
 
 def cost_figure(records: Sequence[Record]) -> Figure:
@@ -37,21 +49,23 @@ def cost_figure(records: Sequence[Record]) -> Figure:
             counted = {**look, "linestyle": ":", "marker": "x"}
             axes.plot(*zip(*printed, strict=True), **counted, label=f"{model}, as Table 4 counts (batch of 3)")
     resolutions = sorted({row["resolution"] for row in rows})
-    mark_crossovers(axes, records, COST_MODELS, resolutions[0], resolutions[-1])
+    crossovers = {
+        record.workload["model"]: record.value
+        for record in of_kind(records, CostRecord)
+        if record.quantity == "crossover" and record.value and record.get("model") in COST_MODELS
+    }
+    mark_crossovers(axes, crossovers, resolutions[0], resolutions[-1])
     style.resolution_axis(axes, resolutions)
     axes.set(yscale="log", ylabel="cost of a forward pass (GMAC)")
     axes.legend(loc="upper left")
     return drawing
 
 
-def mark_crossovers(axes: Axes, records: Sequence[Record], models: Collection[str], low: float, high: float) -> None:
-    """A vertical line where each DiM's exact cost falls to that of its DiT, by the records."""
-    marks = {}
-    for record in of_kind(records, CostRecord):
-        pixels = record.value if record.quantity == "crossover" and record.get("model") in models else None
-        if pixels and low <= pixels <= high:
-            marks[record.workload["model"]] = pixels
-    for model, pixels in marks.items():
+def mark_crossovers(axes: Axes, crossovers: Mapping[str, float], low: float, high: float) -> None:
+    """A vertical line at each resolution in a range at which a model's exact cost falls to that of its counterpart."""
+    for model, pixels in crossovers.items():
+        if not low <= pixels <= high:
+            continue
         colour = style.look_of(model)["color"]
         axes.axvline(pixels, color=colour, linewidth=0.8, linestyle="--", zorder=0)
         axes.annotate(f" {pixels:.0f} px", (pixels, 0.02), xycoords=("data", "axes fraction"), color=colour, fontsize=7)

@@ -5,23 +5,27 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.core.paper import TABLES
 from harness.core.records import Record
-from harness.report.cells import evaluations, measure
+from harness.report.cells import cell_of_row, evaluations
 from harness.report.figures import style
-from harness.suites.costs import exact_cost
+from harness.suites.budget import exact_cost
+from harness.suites.scales import GUIDANCE
 from models.families import FAMILIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from harness.suites.suite import Suite
+    from harness.suites.rows import Suite
 
 LABELS = {"fid": "FID", "fd": "FD"}
-GUIDANCE = 1.5  # of all the paper's tables but 7
+VARIANTS = {"": "", "matched": ", equal parameters", "equal-macs": ", equal MACs"}
+ASIDE = {"": (1, 1), "matched": (1, -1), "equal-macs": (-1, -1)}
+"""On which side of its point the size of a variant is written (right, up): neighbours do not meet."""
 
 
 @dataclass(frozen=True)
@@ -66,28 +70,23 @@ def _part(model: str, group: int) -> str:
     return match[group]
 
 
-def points(suite: Suite, records: Iterable[Record]) -> list[Point]:
-    """What is measured of a suite's images, each model, step and guidance once."""
+def points(suite: Suite, records: Iterable[Record], part: str = "") -> list[Point]:
+    """What is measured of a suite's images, or of one part of it, each model, step and guidance once."""
     known = evaluations(records)
     found: dict[tuple[str, int, float], Point] = {}
     for row in suite.rows:
-        if row.table == 3:
+        if part not in ("", row.part):
             continue
-        cell, used = measure(row, "fid", known)
+        cell, used = cell_of_row(row, "fid", known)
         if not used:
             continue
-        one = used[0]
         score, cost = row.scores[0], exact_cost(row.scores[0].run)
-        point = Point(one.workload["model"], row.family, row.variant, score.step, score.cfg_scale, cell.quantity,
+        point = Point(used[0].workload["model"], row.family, row.variant, score.step, score.cfg_scale, cell.quantity,
                       cell.values, cost.params, cost.macs)  # fmt: skip
         key = (point.model, point.step, point.guidance)
         if key not in found or len(found[key].values) < len(point.values):
             found[key] = point
     return list(found.values())
-
-
-def _only(suite: Suite, table: int) -> Suite:
-    return replace(suite, rows=tuple(row for row in suite.rows if row.table == table))
 
 
 def _need(chosen: Sequence[Point], suite: Suite, figure: str, distinct: Callable[[Point], Any]) -> None:
@@ -127,7 +126,7 @@ def _kinds(chosen: Sequence[Point]) -> list[tuple[str, str]]:
 
 
 def _name(kind: tuple[str, str]) -> str:
-    return kind[0] + {"": "", "matched": ", equal parameters", "equal-macs": ", equal MACs"}.get(kind[1], kind[1])
+    return kind[0] + VARIANTS.get(kind[1], kind[1])
 
 
 def _seeds(chosen: Sequence[Point]) -> str:
@@ -177,70 +176,94 @@ def _quality(chosen: Sequence[Point]) -> str:
     return f"{LABELS.get(chosen[0].quantity, chosen[0].quantity)} (lower is better)"
 
 
-ASIDE = {("DiT", ""): (1, 1), ("DiM", ""): (1, 1), ("DiM", "matched"): (1, -1), ("DiM", "equal-macs"): (-1, -1)}
-"""On which side of its point the size of each kind is written (right, up): neighbours do not meet."""
+@dataclass(frozen=True)
+class AgainstCost:
+    """Quality of the models of a part, one patch and several sizes, against an amount.
 
+    `units` are a large and a small one, with their size.
+    """
 
-def _against_cost(
-    amount: Callable[[Point], int], label: str, units: tuple[tuple[float, str], tuple[float, str]]
-) -> Callable[[Suite, Iterable[Record]], Figure]:
-    """Of the models of Table 6: one patch, several sizes. `units` are a large and a small one, with their size."""
+    part: str
+    amount: Callable[[Point], int]
+    label: str
+    units: tuple[tuple[float, str], tuple[float, str]]
 
-    def drawn(suite: Suite, records: Iterable[Record]) -> Figure:
-        chosen = _last(_usual(points(_only(suite, 6), records)))
-        _need(chosen, suite, f"quality against {label}", lambda point: point.model)
-        largest = max(map(amount, chosen))
-        size, unit = next(((size, name) for size, name in units if largest >= size), units[-1])
+    def __call__(self, suite: Suite, records: Iterable[Record]) -> Figure:
+        chosen = _last(_usual(points(suite, records, self.part)))
+        _need(chosen, suite, f"quality against {self.label}", lambda point: point.model)
+        largest = max(map(self.amount, chosen))
+        size, unit = next(((size, name) for size, name in self.units if largest >= size), self.units[-1])
 
         def x(point: Point) -> float:
-            return amount(point) / size
+            return self.amount(point) / size
 
         drawing, axes = style.sheet(style.COLUMN, 2.8)
         for kind in _kinds(chosen):
             _draw(axes, [point for point in chosen if point.kind == kind], x, _name(kind))
         for point in chosen:
-            right, up = ASIDE.get(point.kind, (-1, 1))
+            right, up = ASIDE.get(point.variant, (-1, 1))
             where: dict[str, Any] = {"xytext": (3 * right, 3 * up), "textcoords": "offset points", "fontsize": 6}
             where |= {"ha": "left" if right > 0 else "right", "va": "bottom" if up > 0 else "top"}
             where["color"] = style.look(*point.kind)["color"]
             axes.annotate(point.size, (x(point), point.mean), **where)
         style.plain_log(axes, "x", (1, 2, 5))
         style.plain_log(axes, "y")
-        axes.set(xlabel=f"{label} ({unit})", ylabel=_quality(chosen))
+        axes.set(xlabel=f"{self.label} ({unit})", ylabel=_quality(chosen))
         axes.set_title(f"patch {chosen[0].patch}, {chosen[0].step:,} steps; {_seeds(chosen)}", fontsize=6.5)
         axes.legend()
         return drawing
 
-    return drawn
 
+@dataclass(frozen=True)
+class Swept:
+    """Quality of the models of a part over what its rows vary. Points of one kind and one `line` are joined."""
 
-gmacs_figure = _against_cost(
-    lambda point: point.macs, "exact cost of a forward pass", ((1e9, "GMAC"), (1e6, "MMAC"))
-)
-params_figure = _against_cost(lambda point: point.params, "parameters", ((1e6, "million"), (1e3, "thousand")))
+    part: str
+    name: str
+    x: Callable[[Point], float]
+    label: str
+    line: Callable[[Point], str]
+    line_label: Callable[[Point], str]
 
-
-def _swept(
-    table: int, name: str, x: Callable[[Point], float], label: str
-) -> Callable[[Suite, Iterable[Record]], Figure]:
-    def drawn(suite: Suite, records: Iterable[Record]) -> Figure:
-        chosen = points(_only(suite, table), records)
-        _need(chosen, suite, name, x)
+    def __call__(self, suite: Suite, records: Iterable[Record]) -> Figure:
+        chosen = points(suite, records, self.part)
+        _need(chosen, suite, self.name, self.x)
         drawing, axes = style.sheet(style.COLUMN, 2.6)
         for kind in _kinds(chosen):
-            models = {(p.size if table == 5 else p.model) for p in chosen if p.kind == kind}
-            for model in sorted(models):
-                line = [p for p in chosen if p.kind == kind and (p.size if table == 5 else p.model) == model]
-                _draw(axes, line, x, model if table == 7 else _name(kind))
-        axes.set_xticks(sorted(set(map(x, chosen))))
+            alike = [point for point in chosen if point.kind == kind]
+            for name in sorted(set(map(self.line, alike))):
+                line = [point for point in alike if self.line(point) == name]
+                _draw(axes, line, self.x, self.line_label(line[0]))
+        axes.set_xticks(sorted(set(map(self.x, chosen))))
         style.plain_log(axes, "y")
-        axes.set(xlabel=label, ylabel=_quality(chosen))
+        axes.set(xlabel=self.label, ylabel=_quality(chosen))
         axes.set_title(_seeds(chosen), fontsize=6.5)
         axes.legend()
         return drawing
 
-    return drawn
 
-
-guidance_figure = _swept(7, "the guidance figure", lambda point: point.guidance, "guidance scale (1: none)")
-patch_figure = _swept(5, "the patch-size figure", lambda point: point.patch, "patch size (latent positions a side)")
+gmacs_figure = AgainstCost(
+    TABLES[6].part,
+    lambda point: point.macs,
+    "exact cost of a forward pass",
+    ((1e9, "GMAC"), (1e6, "MMAC")),
+)
+params_figure = AgainstCost(
+    TABLES[6].part, lambda point: point.params, "parameters", ((1e6, "million"), (1e3, "thousand"))
+)
+guidance_figure = Swept(
+    TABLES[7].part,
+    "the guidance figure",
+    lambda point: point.guidance,
+    "guidance scale (1: none)",
+    lambda point: point.model,
+    lambda point: point.model,
+)
+patch_figure = Swept(
+    TABLES[5].part,
+    "the patch-size figure",
+    lambda point: point.patch,
+    "patch size (latent positions a side)",
+    lambda point: point.size,
+    lambda point: _name(point.kind),
+)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.core.files import write_atomically
 from models import spec
 from models.families import FAMILIES
 
@@ -24,6 +26,10 @@ BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK, GREY = (
 
 KINDS = {("DiT", ""): (BLUE, "o", "-"), ("DiM", ""): (VERMILION, "s", "-"), ("DiM", "matched"): (GREEN, "^", "-.")}
 EQUAL_MACS = (PURPLE, "D", ":")
+FURTHER = ("v", "P", "X", "*", "<", ">")
+"""Markers of further sizes of a family and variant."""
+INSIDE = 4
+"""Entries of a legend that fit among the lines."""
 OTHERS = ((ORANGE, "v"), (SKY, "P"), (BLACK, "X"), (YELLOW, "*"))
 """Colours and markers of further families, in their order; a variant differs in its line."""
 
@@ -66,6 +72,28 @@ def look_of(model: str) -> dict[str, Any]:
     return look(known.family, "equal-macs" if departed else known.variant)
 
 
+def looks(models: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """`look_of` each model; models of one family and variant differ in their markers."""
+    found: dict[str, dict[str, Any]] = {}
+    seen: dict[str, int] = {}
+    for model in dict.fromkeys(models):
+        look = look_of(model)
+        place = seen[look["color"]] = seen.get(look["color"], -1) + 1
+        found[model] = look | ({"marker": FURTHER[(place - 1) % len(FURTHER)]} if place else {})
+    return found
+
+
+def legend(axes: Axes, title: str, fontsize: float) -> None:
+    """A legend under a title: among the lines, or below the axes where they are many."""
+    many = len(axes.get_legend_handles_labels()[1]) > INSIDE
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2}
+    axes.legend(**(below if many else {"loc": "upper left"}), title=title, title_fontsize=fontsize)
+
+
+NAIVE = {"linestyle": "--", "fillstyle": "none"}
+"""What sets the naive implementation of a model's mixer apart from the others."""
+
+
 def sheet(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
     """A figure of that size in inches, and its axes."""
     from matplotlib.figure import Figure
@@ -95,11 +123,6 @@ def plain_log(axes: Axes, which: str, ticks: Sequence[float] = (1, 2, 3, 5)) -> 
     axis.set_minor_formatter(NullFormatter())
 
 
-def say(axes: Axes, text: str) -> None:
-    """Words where there is nothing to draw."""
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=7)
-
-
 @contextmanager
 def styled() -> Iterator[None]:
     """Everything drawn or saved inside looks alike."""
@@ -109,10 +132,13 @@ def styled() -> Iterator[None]:
         yield
 
 
-def save(drawing: Figure, stem: Path, note: Callable[[Path], object] = lambda path: None) -> None:
-    """`stem`.svg and .png; the same drawing gives the same bytes."""
+def save(drawing: Figure, stem: Path) -> list[Path]:
+    """Write `stem`.svg and .png, each whole or not at all; the same drawing gives the same bytes. Raises OSError."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
     with styled():
         for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-            path = stem.with_name(stem.name + suffix)
-            drawing.savefig(path, dpi=200, metadata=metadata)
-            note(path)
+            paths.append(stem.with_name(stem.name + suffix))
+            how: dict[str, Any] = {"format": suffix[1:], "dpi": 200, "metadata": metadata}
+            write_atomically(paths[-1], partial(drawing.savefig, **how))
+    return paths

@@ -1,0 +1,106 @@
+"""The paper's tables as data: what each prints, what its rows compare and vary, and its cells as printed."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+
+from harness.core.paths import PROJECT
+
+BASELINE, CHALLENGER = "DiT", "DiM"
+"""The two families that the paper compares."""
+
+IMAGES = ("fid", "sfid", "is", "precision", "recall")
+"""Quality columns of the tables of images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec:
+    """One table of the paper.
+
+    `csv` is its file in results/published, and `keys` are the columns of it that name a row. `quality` and `costs` are
+    the columns of figures, each half with the title of the table that is rebuilt from it; `beside` are quantities that
+    are measured beside the printed columns where a suite's metrics give them.
+
+    Rows are contests of two families, or with `trend` steps of one family through sizes. `varies` are the fields of a
+    score's protocol in which rows differ. `figure1` is the column in which the paper's Figure 1 has the challenger
+    ahead in every row. `suite` is whose rows are measured where none is named. With `others_first` the printed rows
+    that a suite has no counterpart of stand above those that it has.
+    """
+
+    number: int
+    csv: str
+    keys: tuple[str, ...]
+    quality_title: str = ""
+    quality: tuple[str, ...] = ()
+    costs_title: str = ""
+    costs: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    trend: str = ""
+    varies: frozenset[str] = frozenset()
+    figure1: str = ""
+    suite: str = "digits"
+    others_first: bool = False
+
+    @property
+    def part(self) -> str:
+        """Its name among the parts of a suite."""
+        return f"table{self.number}"
+
+
+TABLES: dict[int, TableSpec] = {
+    spec.number: spec
+    for spec in (
+        TableSpec(
+            number=2, csv="table2_training_steps.csv", keys=("model", "steps", "cfg"),
+            quality_title="Table 2: quality over training steps", quality=IMAGES, varies=frozenset({"step"}),
+        ),
+        TableSpec(
+            number=3, csv="table3_ucf101_fvd.csv", keys=("method",),
+            quality_title="Table 3: video quality", quality=("fvd",), beside=("accuracy", "moving"),
+            varies=frozenset({"training.joint_images"}), suite="moving-digits", others_first=True,
+        ),
+        TableSpec(
+            number=4, csv="table4_gflops_by_resolution.csv", keys=("model", "resolution"),
+            costs_title="Table 4: Gflops by resolution", costs=("gflops",),
+        ),
+        TableSpec(
+            number=5, csv="table5_patch_size.csv", keys=("model",),
+            quality_title="Table 5: quality by patch size", quality=IMAGES, trend="patch size",
+            costs_title="Table 5: parameters and Gflops by patch size", costs=("params_m", "gflops"),
+        ),
+        TableSpec(
+            number=6, csv="table6_model_size.csv", keys=("model",),
+            quality_title="Table 6: quality by model size", quality=IMAGES, trend="model size", figure1="fid",
+            costs_title="Table 6: parameters and Gflops by model size", costs=("params_m", "gflops"),
+        ),
+        TableSpec(
+            number=7, csv="table7_guidance.csv", keys=("model", "steps", "cfg"),
+            quality_title="Table 7: quality by guidance", quality=IMAGES, varies=frozenset({"sampling.cfg_scale"}),
+        ),
+    )
+}  # fmt: skip
+"""By number. Table 1 is models.spec.SIZES."""
+
+QUALITY_TABLES = tuple(number for number, spec in TABLES.items() if spec.quality)
+COST_TABLES = tuple(number for number, spec in TABLES.items() if spec.costs)
+
+FIGURE_1 = "figure1"
+PARTS = (FIGURE_1, *(TABLES[number].part for number in QUALITY_TABLES))
+"""What a suite's rows belong to: the curves of Figure 1, or a table of quality."""
+
+
+def table_spec(number: int, choices: tuple[int, ...] = tuple(TABLES)) -> TableSpec:
+    """A table by number. Raises ValueError with the choices."""
+    if number not in choices:
+        raise ValueError(f"unknown table {number}; choose from {', '.join(map(str, choices))}")
+    return TABLES[number]
+
+
+@cache
+def printed(number: int) -> tuple[dict[str, str], ...]:
+    """The rows of a table as printed, every cell a string. Raises ValueError for an unknown table."""
+    path = PROJECT / "published" / table_spec(number).csv
+    with path.open(newline="", encoding="utf-8") as file:
+        return tuple(csv.DictReader(file))

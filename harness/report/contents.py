@@ -1,0 +1,63 @@
+"""The tables by name: of quality, of cost, of memory and latency."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from harness.core import paper, store
+from harness.core.records import Record, ScoreRecord
+from harness.report.cost import cost_table
+from harness.report.latency import latency_table
+from harness.report.layout import Table
+from harness.report.memory import memory_table
+from harness.report.quality import quality_table
+from harness.suites import Suite
+from harness.suites import suite as suite_by_name
+
+HARDWARE: dict[str, Callable[[Sequence[Record]], Table]] = {"memory": memory_table, "latency": latency_table}
+TABLES = (*map(str, paper.TABLES), *HARDWARE)
+"""The paper's by number, each of which has quality, cost, or both; and those of hardware."""
+
+
+def tables(
+    names: Iterable[str] = TABLES,
+    records: Sequence[Record] | None = None,
+    suite: Suite | None = None,
+    own: Sequence[ScoreRecord] = (),
+) -> list[Table]:
+    """Tables from records (default: the project's): those of quality, then of hardware, then of cost.
+
+    Rows of quality are those of `suite` (default: each table's own), and with `own` a user's scores. Raises ValueError
+    for an unknown name, for a table that the suite has no rows of, and where the records lack a cell of a cost.
+    """
+    records = store.load() if records is None else records
+    chosen = list(names)
+    for name in chosen:
+        if name not in TABLES:
+            raise ValueError(f"unknown table {name!r}; choose from {', '.join(TABLES)}")
+    made = [
+        quality_table(number, suite or suite_by_name(paper.TABLES[number].suite), records, own)
+        for number in quality_numbers(chosen, suite)
+    ]
+    made += [make(records) for name, make in HARDWARE.items() if name in chosen]
+    return made + [cost_table(number, records) for number in cost_numbers(chosen)]
+
+
+def quality_numbers(names: Iterable[str], suite: Suite | None = None) -> list[int]:
+    """The quality tables among some names. Raises ValueError for one that the suite has no rows of."""
+    numbers = [number for number in paper.QUALITY_TABLES if str(number) in names]
+    for number in numbers:
+        if suite and paper.TABLES[number].part not in suite.parts:
+            raise ValueError(f"suite {suite.name} has no rows of table {number}")
+    return numbers
+
+
+def cost_numbers(names: Iterable[str]) -> list[int]:
+    """The tables of cost among some names."""
+    return [number for number in paper.COST_TABLES if str(number) in names]
+
+
+def tables_of(suite: Suite | None) -> list[str]:
+    """The names of the tables that can be made where a suite is given: all, but those that it has no rows of."""
+    lacking = [n for n in paper.QUALITY_TABLES if suite and paper.TABLES[n].part not in suite.parts]
+    return [name for name in TABLES if name not in map(str, lacking)]

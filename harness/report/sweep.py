@@ -1,0 +1,79 @@
+"""A sweep of harness.bench as rows for a terminal: what was run, and its memory or its time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.core import store
+from harness.core.records import LatencyRecord
+from harness.core.workload import Workload
+from harness.report.hardware import Fields, columns_of
+from harness.report.latency import quartiles
+
+if TYPE_CHECKING:
+    from harness.cost.memory import Peak
+
+GIB = 2**30
+
+
+def label(workload: Mapping[str, Any]) -> Fields:
+    """What was run, in a few columns."""
+    run = columns_of(workload)
+    how = [run["action"], run["dtype"], run["mixer"], "checkpointing" if run["checkpointing"] else ""]
+    return {"model": run["model"], "px": run["resolution"], "batch": run["batch"], "run": ", ".join(filter(None, how))}
+
+
+def predicted_rows(peaks: Iterable[tuple[Workload, Peak]], cards: Sequence[int], style: str) -> list[Fields]:
+    """Predicted peaks, a row each: what they consist of, and for each card the verdict and the largest batch.
+
+    `cards` are bytes. What exceeds the largest card that does not suffice is named. For reading (`style` "table") parts
+    of nothing are left out.
+    """
+    return [_predicted(workload, peak, cards, style != "table") for workload, peak in peaks]
+
+
+def _predicted(workload: Workload, peak: Peak, cards: Sequence[int], zeros: bool) -> Fields:
+    from harness.cost.memory import largest_batches
+
+    row = label(workload.settings()) | {"peak GiB": peak.nbytes / GIB}
+    row |= {name: nbytes / GIB for name, nbytes in peak.parts.items() if nbytes or zeros}
+    for card, batch in zip(cards, largest_batches(workload, list(cards)), strict=True):
+        broken = peak.breaks(card)
+        name = f"{card / GIB:.4g} GiB"
+        row[name] = f"{'OOM' if broken else 'fits'} (batch <= {batch})" if batch else "OOM (no batch)"
+        if broken:
+            row["broken by"] = f"{name}: {broken}"
+    return row
+
+
+def compared_rows(before: Path, after: Path) -> list[Fields]:
+    """What changed between two files of latencies, beyond the noise. Raises ValueError as `compare` does."""
+    for path in (before, after):
+        if not path.is_file():
+            raise ValueError(f"no records at {path}")
+    from harness.cost.compare import compare
+
+    return compare(store.load(before), store.load(after))
+
+
+def measured_rows(records: Iterable[LatencyRecord], steps: int) -> list[Fields]:
+    """Measured workloads, a row each; `steps` are those of a full sample."""
+    return [_measured(record, steps) for record in records]
+
+
+def _measured(record: LatencyRecord, steps: int) -> Fields:
+    """Median and spread, throughput, achieved FLOP/s, memory beside its prediction."""
+    row = label(record.workload) | {"verdict": record.verdict}
+    if record.verdict != "ok":
+        return row | {"note": record.note}
+    parts, batch = record.parts, record.workload["batch"]
+    unit = "clip" if record.get("frames") else "image"
+    quarter, median, three_quarters = quartiles(record.samples)
+    row |= {"ms": 1e3 * median, "IQR ms": 1e3 * (three_quarters - quarter), f"{unit}s/s": batch / median}
+    if record.get("action") == "sample":
+        row["full samples/s"] = batch / (steps * median)
+    row |= {"TFLOP/s": parts["flops"] / median / 1e12, "peak GiB": parts["peak_bytes"] / GIB}
+    row["predicted GiB"] = parts["predicted_bytes"] / GIB
+    return row | ({f"J/{unit}": parts["joules"] / batch} if "joules" in parts else {})

@@ -1,0 +1,188 @@
+"""Carrying a plan out: commands as child processes, one to a run, ended on request and logged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from tqdm import tqdm
+
+from harness.core import paths
+from harness.core.files import write_atomically
+from harness.core.locks import locked
+from harness.suites.budget import scoring_macs, training_macs
+from harness.suites.plan import Command, Plan, Work, grouped
+from harness.suites.run import Run
+
+LOOK_EVERY_S = 2.0
+"""Between looks at how far the runs are."""
+KEPT = ("grid.png", "preview.gif", "settings.json", "samples.npz")
+"""What is kept of a contact sheet."""
+REPORT = "report"
+
+
+@dataclass
+class Workers:
+    """Runs commands as children, each of so many processes and threads, and ends them on request."""
+
+    processes: int
+    threads: int
+    stopped: threading.Event = field(default_factory=threading.Event)
+    children: set[subprocess.Popen[bytes]] = field(default_factory=set)
+
+    def stop(self, *_: object) -> None:
+        """End all children, and start no more; also a handler of signals."""
+        self.stopped.set()
+        for child in list(self.children):
+            child.terminate()
+
+    def run(self, command: Command, log: Path, lock: int, home: Path) -> str:
+        """One command; its output goes to `log`. Returns "" or why it failed. The child keeps the lock if we die."""
+        launcher = [sys.executable]
+        if self.processes > 1:
+            launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes)]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            child = subprocess.Popen(
+                [*launcher, *command], stdout=file, stderr=subprocess.STDOUT, env=self._environment(home),
+                pass_fds=[lock], start_new_session=True,
+            )  # fmt: skip
+            self.children.add(child)
+            if self.stopped.is_set():
+                child.terminate()
+            code = child.wait()
+            self.children.discard(child)
+        if code == 0 or self.stopped.is_set():
+            return ""
+        lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+        return f"{shlex.join(command)} ended with {code}: {lines[-1].split(chr(13))[-1]} ({log})"
+
+    def _environment(self, home: Path) -> dict[str, str]:
+        """Of a child: its threads, this package whatever lies in the working directory, and where results go."""
+        count = str(self.threads)
+        path = os.pathsep.join(filter(None, [str(paths.CHECKOUT), os.environ.get("PYTHONPATH")]))
+        return {
+            "OMP_NUM_THREADS": count, "NUMBA_NUM_THREADS": count, **os.environ,
+            "PYTHONPATH": path, "PYTHONSAFEPATH": "1", paths.VARIABLE: str(home),
+        }  # fmt: skip
+
+
+@contextmanager
+def claimed(plan: Plan, name: str) -> Iterator[int]:
+    """The right to work on a run, or on the report; waits for a child that an earlier call left behind.
+
+    The lock lies outside the run's directory, whose own lock is the trainer's.
+    """
+    with locked(plan.runs / ".locks" / name, wait=True) as lock:
+        yield lock
+
+
+def trained(directory: Path) -> int:
+    """How many steps a run's log of losses has."""
+    try:
+        with (directory / "losses.jsonl").open("rb") as file:
+            file.seek(-min(file.seek(0, os.SEEK_END), 200), os.SEEK_END)
+            return int(json.loads(file.read().splitlines()[-1])["step"])
+    except (OSError, IndexError, KeyError, ValueError):  # not begun, or a line that is being written
+        return 0
+
+
+@dataclass
+class Progress:
+    """How much of some work is done, in multiply-adds: commands that ended, and steps of those that train."""
+
+    plan: Plan
+    todo: list[Work]
+    done: list[int] = field(default_factory=list)
+    training: set[Run] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.training = {work.run for work in self.todo if work.train}
+
+    @property
+    def macs(self) -> float:
+        begun = (
+            training_macs(run) * trained(self.plan.directory(run)) / run.config.steps for run in list(self.training)
+        )
+        return sum(self.done) + sum(begun)
+
+
+def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
+    """Train and score what is missing; returns the failures, each in a line. A failure ends its run, not the others."""
+    todo = plan.work()
+    progress = Progress(plan, todo)
+    failures: list[str] = []
+
+    def work_on(work: Work) -> None:
+        if workers.stopped.is_set():
+            return
+        run, log = work.run, plan.directory(work.run) / "log.txt"
+        with claimed(plan, run.name) as lock:
+            commands = [(plan.train(run), training_macs(run))] if work.train else []
+            commands += [(plan.score(alike), sum(map(scoring_macs, alike))) for alike in grouped(work.scores)]
+            for command, macs in commands:
+                bar.set_postfix_str(run.name, refresh=True)
+                failure = workers.run(command, log, lock, plan.results)
+                progress.training.discard(run)
+                if workers.stopped.is_set():
+                    return
+                if failure:
+                    failures.append(failure)
+                    tqdm.write(failure, file=sys.stderr)
+                    return
+                progress.done.append(macs)
+
+    with (
+        tqdm(
+            total=sum(work.macs for work in todo), initial=progress.macs, unit="MAC", unit_scale=True,
+            desc=plan.suite.name, smoothing=0,
+        ) as bar,
+        ThreadPoolExecutor(jobs) as pool,
+    ):  # fmt: skip
+        pending = {pool.submit(work_on, work) for work in todo}
+        while pending:
+            finished, pending = wait(pending, timeout=LOOK_EVERY_S, return_when=FIRST_COMPLETED)
+            bar.update(max(0, progress.macs - bar.n))
+            for future in finished:
+                future.result()
+    return failures
+
+
+def _copy(source: Path, target: IO[bytes]) -> None:
+    target.write(source.read_bytes())
+
+
+def finish(plan: Plan, workers: Workers) -> list[str]:
+    """Contact sheets, tables and figures from what there is; returns the failures."""
+    failures = []
+    for score in plan.suite.shown:
+        if not plan.checkpoint(score.run, score.step).exists() or workers.stopped.is_set():
+            continue
+        joint = "-IMG" if score.run.config.joint_images else ""
+        kept = plan.results / "samples" / plan.suite.name / (score.run.model.replace("/", "-") + joint)
+        with claimed(plan, score.run.name) as lock:
+            failure = workers.run(plan.draw(score), plan.directory(score.run) / "log.txt", lock, plan.results)
+            if failure:
+                failures.append(failure)
+            elif not workers.stopped.is_set():
+                kept.mkdir(parents=True, exist_ok=True)
+                for file in plan.sheet(score).glob("*.*"):
+                    if file.name in KEPT:
+                        write_atomically(kept / file.name, partial(_copy, file))
+    for command in plan.report():
+        if not workers.stopped.is_set():
+            with claimed(plan, REPORT) as lock:
+                failure = workers.run(command, plan.runs / "report.txt", lock, plan.results)
+                failures += [failure] if failure else []
+    return failures

@@ -1,0 +1,161 @@
+"""A plan: which commands fill a suite, which of them are still to be run, and what they cost."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from harness.core import paper, paths, store
+from harness.data import EMBEDDED
+from harness.suites.budget import fitted, macs_per_item, scoring_macs, training_macs
+from harness.suites.rows import Suite
+from harness.suites.run import Run
+from harness.suites.score import Score
+
+CARD_GIB = 78.0
+"""What a card of 80 GB has for a process, and a little less."""
+SHOWN = 60
+"""Samples on a contact sheet."""
+
+Command = list[str]
+"""What stands behind `python`."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left of a run: whether to train it, and its scores."""
+
+    run: Run
+    train: bool
+    scores: list[Score]
+
+    @property
+    def macs(self) -> int:
+        return training_macs(self.run) * self.train + sum(map(scoring_macs, self.scores))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A suite, or some `parts` of it ("table2", "figure1"), with places: of checkpoints and caches, and of results.
+
+    `processes` share a run, on cards of `card_gib`. `data` and `references` say by preset where they are. Raises
+    ValueError for parts and presets that the suite does not have, and for processes that cannot share its batches.
+    """
+
+    suite: Suite
+    runs: Path = field(default_factory=paths.runs)
+    results: Path = field(default_factory=paths.home)
+    parts: tuple[str, ...] = paper.PARTS
+    processes: int = 1
+    card_gib: float = CARD_GIB
+    data: Mapping[str, str] = field(default_factory=dict)
+    references: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        presets = {row.scores[0].run.preset for row in self.suite.rows}
+        for name in (*self.data, *self.references):
+            if name not in presets:
+                raise ValueError(
+                    f"suite {self.suite.name} has no preset {name!r}; choose from {', '.join(sorted(presets))}"
+                )
+        for part in self.parts:
+            if part not in paper.PARTS:
+                raise ValueError(f"unknown part {part!r}; choose from {', '.join(paper.PARTS)}")
+        if not set(self.parts) & set(self.suite.parts):
+            raise ValueError(f"suite {self.suite.name} has nothing of {', '.join(self.parts)}")
+        for batch in sorted({run.config.batch for run in self.suite.runs(self.parts)}):
+            if batch % self.processes:
+                raise ValueError(
+                    f"{self.suite.name} has batches of {batch}, which {self.processes} processes cannot share"
+                )
+
+    @property
+    def records(self) -> Path:
+        return self.results / "measurements" / f"{self.suite.name}.jsonl"
+
+    def directory(self, run: Run) -> Path:
+        return self.runs / run.name
+
+    def checkpoint(self, run: Run, step: int) -> Path:
+        return self.directory(run) / "checkpoints" / f"milestone-{step:07d}.pt"
+
+    def sheet(self, score: Score) -> Path:
+        """Where harness.sample draws a contact sheet."""
+        return self.directory(score.run) / f"samples-{score.step}"
+
+    def work(self) -> list[Work]:
+        """Runs with something left to do, in order of need."""
+        records = store.load(self.records) if self.records.exists() else []
+        todo = []
+        for run, scores in self.suite.runs(self.parts).items():
+            left = [score for score in scores if score.missing(records)]
+            train = any(not self.checkpoint(run, score.step).exists() for score in left)
+            if left:
+                todo.append(Work(run, train, left))
+        return todo
+
+    def train(self, run: Run) -> Command:
+        data = ["--data", self.data[run.preset]] if run.preset in self.data else []
+        fitting = [] if run.preset in EMBEDDED else fitted(run, self.processes, self.card_gib)[0]
+        return ["-m", "harness.train", *run.flags(), *data, *fitting, "--out", str(self.directory(run))]
+
+    def score(self, scores: list[Score]) -> Command:
+        """One command for several milestones of a run that are scored alike."""
+        first = scores[0]
+        ref = self.references.get(first.run.preset, first.ref)
+        milestones = [str(self.checkpoint(score.run, score.step)) for score in scores]
+        features = ["--work-dir", str(self.runs / "eval"), "--records", str(self.records)]
+        where = ["--ckpt", *milestones, *(["--ref", ref] if ref else [])]
+        return ["-m", "harness.eval", *where, *first.flags(), *features]
+
+    def draw(self, score: Score) -> Command:
+        """A contact sheet, as many samples of each class; small ones are packed, too, to be looked into."""
+        where = ["--ckpt", str(self.checkpoint(score.run, score.step)), "--out", str(self.sheet(score))]
+        how = ["--cfg-scale", str(score.cfg_scale), "--steps", str(score.sampling_steps), "--classes", "balanced"]
+        how += ["--seed", str(score.run.seed), "--num-samples", str(SHOWN)]
+        return ["-m", "harness.sample", *where, *how, *(["--npz"] if score.run.preset in EMBEDDED else [])]
+
+    def report(self) -> list[Command]:
+        """Tables and figures from all records of `results`; those of the embedded suites are the ones at hand."""
+        where = ["--suite", self.suite.name, "--records", str(self.results / "measurements")]
+        below = "" if self.suite.name in EMBEDDED else self.suite.name
+        tables = [str(n) for n in paper.QUALITY_TABLES if paper.TABLES[n].part in self.suite.parts]
+        samples = ["--samples", str(self.results / "samples")]
+        return [
+            ["-m", "harness.tables", "--table", *tables, *where, "--output", str(self.results / "tables" / below)],
+            ["-m", "harness.plots", *where, *samples, "--output", str(self.results / "figures" / below)],
+        ]
+
+    def script(self, device_flops: float) -> Iterator[str]:
+        """The plan as a shell script: what each run costs, then the lines that a scheduler would take."""
+        launcher = f"torchrun --nproc-per-node {self.processes}" if self.processes > 1 else "python"
+        todo, hours = self.work(), 0.0
+        for work in tqdm(todo, desc="planning", unit="run", disable=None, leave=False):
+            flags, gib = fitted(work.run, self.processes, self.card_gib)
+            training = training_macs(work.run, recomputed=bool(flags)) * work.train
+            macs = training + sum(map(scoring_macs, work.scores))
+            needed = 2 * macs / device_flops / 3600
+            hours += needed
+            yield (
+                f"# {work.run.name}: {macs_per_item(work.run) / 1e9:.4g} GMACs an item, {macs:.3g} MACs in all "
+                f"({100 * training / macs:.0f} % training), {gib:.3g} GiB a card, "
+                f"{needed:.3g} GPU-hours at {device_flops:.2g} FLOP/s"
+            )
+            if work.train:
+                yield f"{launcher} {shlex.join(self.train(work.run))}"
+            for alike in grouped(work.scores):
+                yield f"{launcher} {shlex.join(self.score(alike))}"
+        count = sum(len(work.scores) for work in todo)
+        yield f"# {len(todo)} runs, {count} scores, {hours:.4g} GPU-hours at {device_flops:.2g} FLOP/s"
+
+
+def grouped(scores: list[Score]) -> list[list[Score]]:
+    """Scores of a run that differ in their milestone alone, together."""
+    alike: dict[tuple[str, ...], list[Score]] = {}
+    for score in scores:
+        alike.setdefault(tuple(score.flags()), []).append(score)
+    return list(alike.values())

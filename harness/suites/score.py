@@ -1,0 +1,82 @@
+"""A score of one checkpoint of a run: what `python -m harness.eval` is given, and which records answer it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from harness.core.records import Record, ScoreRecord, of_kind
+from harness.data import EMBEDDED
+from harness.suites.run import Run, Setting
+
+NOT_OF_THE_WEIGHTS = ("data", "vae", "steps", "sampling_steps")
+"""Fields of a configuration that weights at a given step do not follow from."""
+
+
+@cache
+def of_the_weights() -> dict[str, Any]:
+    """The fields of a configuration that weights at a given step follow from, with their defaults."""
+    from harness.diffusion.config import TrainConfig
+
+    return {f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name not in NOT_OF_THE_WEIGHTS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Metrics of one milestone of a run, on samples drawn with the run's own seed. `ref` as in harness.eval."""
+
+    run: Run
+    step: int
+    metrics: tuple[str, ...]
+    cfg_scale: float
+    sampling_steps: int
+    ref: str | None = None
+
+    def flags(self) -> list[str]:
+        """What harness.eval is given, beside `--ckpt`, `--ref` and `--records`.
+
+        The smallest models repeat themselves, and a comparison that left out its worst would flatter their family.
+        """
+        sampling = ["--cfg-scale", str(self.cfg_scale), "--steps", str(self.sampling_steps)]
+        copies = ["--max-duplicates", "1"] if self.run.config.data in EMBEDDED else []
+        return ["--metric", *self.metrics, *sampling, "--seed", str(self.run.seed), *copies]
+
+    @property
+    def sampling(self) -> dict[str, Setting]:
+        """How the samples are drawn, as it stands in a record."""
+        flags: dict[str, Setting] = {"cfg_scale": self.cfg_scale, "steps": self.sampling_steps, "seed": self.run.seed}
+        return flags | {"sampler": "ddpm", "classes": "uniform", "precision": "fp32", "weights": "ema"}
+
+    @property
+    def samples(self) -> int:
+        """How many are drawn: the largest count that a metric's name has."""
+        counts = [re.match(r"[a-z]+(\d+)(k?)", metric) for metric in self.metrics]
+        return max(int(count[1]) * (1000 if count[2] else 1) for count in counts if count)
+
+    def asks_for(self, record: ScoreRecord) -> bool:
+        """Whether a record, a failure too, is of one of these metrics on these samples of these weights."""
+        training, sampling = record.get("training"), record.get("sampling")
+        if not training or not sampling:
+            return False
+        if (training.get("model"), training.get("seed")) != (self.run.model, self.run.seed):
+            return False  # as most do, and the rest takes longer to compare
+        config = self.run.config
+        return (
+            record.get("metric") in self.metrics
+            and record.get("step") == self.step
+            and all(training.get(name, default) == getattr(config, name) for name, default in of_the_weights().items())
+            and all(sampling.get(name) == value for name, value in self.sampling.items())
+        )
+
+    def is_answered_by(self, record: ScoreRecord) -> bool:
+        """Whether a record gives a value of one of these metrics on these samples."""
+        return record.verdict == "ok" and self.asks_for(record)
+
+    def missing(self, records: Iterable[Record]) -> list[str]:
+        """The metrics that no record gives a value of."""
+        found = {record.get("metric") for record in of_kind(records, ScoreRecord) if self.is_answered_by(record)}
+        return [metric for metric in self.metrics if metric not in found]
