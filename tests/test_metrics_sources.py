@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from harness.core.distributed import Ranks
-from harness.data import npz
+from harness.data import npz as reader
 from harness.data.clips import open_clips
 from harness.data.npz import Npz
 from harness.data.sources import ArraySource, open_images
@@ -70,7 +70,7 @@ def save_folder(root, images, extension="png"):
 
 
 def test_an_npz_and_a_folder_of_the_same_images_read_alike(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(npz, "LOADED_BYTES", 200)
+    monkeypatch.setattr(reader, "LOADED_BYTES", 200)
     np.savez(tmp_path / "a.npz", arr_0=images[:5], arr_1=np.arange(5))
     np.savez_compressed(tmp_path / "b.npz", arr_0=images[:5])
     folder = save_folder(tmp_path / "folder", images[:5])
