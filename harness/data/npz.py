@@ -73,7 +73,8 @@ class Npz:
     def array(self, name: str) -> NDArray[Any]:
         """A read-only array: mapped when the member is stored and large, else loaded whole, its checksum verified.
 
-        Of a mapped array `digest` verifies the checksum. Raises ValueError, naming file and member, for what is damaged, encrypted, implausibly large, or no array.
+        Of a mapped array `digest` verifies the checksum. Raises ValueError, naming file and member, for what is
+        damaged, encrypted, implausibly large, or no array.
         """
         info = self.members[name]
         try:
