@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from harness.metrics.distances import DISTANCES
 from harness.metrics.features import SPACES
 from harness.metrics.recipes import parse
 from harness.metrics.settings import ClipProtocol, Extraction, Settings
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from harness.core.records import ScoreRecord
     from harness.data.sources import Source
 

@@ -10,21 +10,27 @@
 Commands and notebooks share it. Importing this package imports neither torch, pandas nor matplotlib.
 """
 
-from harness.core.formats import FORMATS, render
-from harness.core.paper import COST_TABLES, QUALITY_TABLES
-from harness.core.store import load
-from harness.cost.published import agrees, published, published_costs
-from harness.report.contents import TABLES, tables
-from harness.report.cost import cost_table, costs, count_tables, table, table_notes
-from harness.report.drawing import FIGURES, count_figures, drawn, figure
-from harness.report.figures.contact_sheets import SAMPLES
-from harness.report.figures.style import save
-from harness.report.included import included
-from harness.report.latency import latency_table
-from harness.report.layout import Block, Bold, Table
-from harness.report.memory import memory_table
-from harness.report.quality import quality_table
-from harness.report.recorded import Recorded
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.core.formats import FORMATS, render
+    from harness.core.paper import COST_TABLES, QUALITY_TABLES
+    from harness.core.store import load
+    from harness.cost.published import agrees, published, published_costs
+    from harness.report.contents import TABLES, tables
+    from harness.report.cost import cost_table, costs, count_tables, table, table_notes
+    from harness.report.drawing import FIGURES, count_figures, drawn, figure
+    from harness.report.figures.contact_sheets import SAMPLES
+    from harness.report.figures.style import save
+    from harness.report.latency import latency_table
+    from harness.report.layout import Block, Bold, Table
+    from harness.report.memory import memory_table
+    from harness.report.own_scores import included
+    from harness.report.quality import quality_table
+    from harness.report.recorded import Recorded
 
 __all__ = [
     "COST_TABLES",
@@ -57,3 +63,29 @@ __all__ = [
     "table_notes",
     "tables",
 ]
+
+_HOMES = {
+    "harness.core.formats": "FORMATS render",
+    "harness.core.paper": "COST_TABLES QUALITY_TABLES",
+    "harness.core.store": "load",
+    "harness.cost.published": "agrees published published_costs",
+    "harness.report.contents": "TABLES tables",
+    "harness.report.cost": "cost_table costs count_tables table table_notes",
+    "harness.report.drawing": "FIGURES count_figures drawn figure",
+    "harness.report.figures.contact_sheets": "SAMPLES",
+    "harness.report.figures.style": "save",
+    "harness.report.own_scores": "included",
+    "harness.report.latency": "latency_table",
+    "harness.report.layout": "Block Bold Table",
+    "harness.report.memory": "memory_table",
+    "harness.report.quality": "quality_table",
+    "harness.report.recorded": "Recorded",
+}
+"""Where each name lies: a module is imported when one of its names is first used."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names.split():
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

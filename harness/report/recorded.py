@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.core import paths, store
 from harness.core.options import option
 from harness.core.records import Record, ScoreRecord
-from harness.report.included import included
+from harness.report.own_scores import included
 
 
 @dataclass(frozen=True, kw_only=True)
