@@ -15,7 +15,7 @@ from harness.core import files, paths, store
 from harness.suites import Plan, suite
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "pandas", "matplotlib", "scipy")
+HEAVY = ("torch", "numpy", "pandas", "matplotlib", "scipy")
 IMPORTED = f"""
 import runpy, sys
 sys.argv = sys.argv[1:]

@@ -86,6 +86,9 @@ TABLES: dict[int, TableSpec] = {
 QUALITY_TABLES = tuple(number for number, spec in TABLES.items() if spec.quality)
 COST_TABLES = tuple(number for number, spec in TABLES.items() if spec.costs)
 
+SUITES = tuple(dict.fromkeys(spec.suite for spec in TABLES.values()))
+"""Whose rows stand in the tables where no suite is named."""
+
 FIGURE_1 = "figure1"
 PARTS = (FIGURE_1, *(TABLES[number].part for number in QUALITY_TABLES))
 """What a suite's rows belong to: the curves of Figure 1, or a table of quality."""

@@ -2,7 +2,7 @@
 
     from harness import report
 
-    records = report.load()                                     # the project's; own=True adds yours
+    records = report.load()                                     # the project's; with yours: Recorded(own=True).load()
     report.tables(["2", "7"], records)                          # shown as Markdown; .csv(), .latex(), .write(folder)
     report.figure("cost", records)                              # a matplotlib Figure
     report.tables(["2"], records, own=report.included(["mine.jsonl"], records))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core.paper import TableSpec
 from harness.core.records import ScoreRecord, frozen
-from harness.data import EMBEDDED
 from harness.report.cells import offered
 
 if TYPE_CHECKING:
@@ -102,6 +101,8 @@ def _scoring(record: ScoreRecord) -> dict[str, Any]:
 
 def words(values: Values, seeds: Iterable[int]) -> str:
     """A protocol as a line: features, samples, reference, sampling, training, seeds."""
+
+    from harness.data import EMBEDDED
 
     def one(name: str) -> Any:
         several = values.get(name, [None])

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from harness.core import paper
 from harness.core.paper import QUALITY_TABLES
 from harness.core.records import Record, ScoreRecord
-from harness.metrics.settings import MAX_DUPLICATES
 from harness.report import protocol
 from harness.report.cells import COLUMNS, MISSING, NAMES, NOT_MADE, Cell, measured_columns
 from harness.report.claims import welch
@@ -126,7 +125,9 @@ def _data(line: Line, columns: list[str]) -> dict[str, Any]:
 
 
 def _repetitive(line: Line) -> list[tuple[int, float]]:
-    """Training seeds whose samples repeat themselves beyond what harness.eval lets pass unasked, and the share."""
+    """Training seeds whose samples repeat themselves beyond what harness.eval lets pass, and the share."""
+    from harness.metrics.settings import MAX_DUPLICATES
+
     shares = {
         int(record.workload["training"]["seed"]): record.workload["duplicates"] / record.workload["n_samples"]
         for record in line.records

@@ -10,7 +10,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from harness.core import paper, paths, store
-from harness.data import EMBEDDED
 from harness.suites.budget import fitted, macs_per_item, scoring_macs, training_macs
 from harness.suites.rows import Suite
 from harness.suites.run import Run
@@ -100,7 +99,7 @@ class Plan:
 
     def train(self, run: Run) -> Command:
         data = ["--data", self.data[run.preset]] if run.preset in self.data else []
-        fitting = [] if run.preset in EMBEDDED else fitted(run, self.processes, self.card_gib)[0]
+        fitting = [] if run.embedded else fitted(run, self.processes, self.card_gib)[0]
         return ["-m", "harness.train", *run.flags(), *data, *fitting, "--out", str(self.directory(run))]
 
     def score(self, scores: list[Score]) -> Command:
@@ -117,12 +116,12 @@ class Plan:
         where = ["--ckpt", str(self.checkpoint(score.run, score.step)), "--out", str(self.sheet(score))]
         how = ["--cfg-scale", str(score.cfg_scale), "--steps", str(score.sampling_steps), "--classes", "balanced"]
         how += ["--seed", str(score.run.seed), "--num-samples", str(SHOWN)]
-        return ["-m", "harness.sample", *where, *how, *(["--npz"] if score.run.preset in EMBEDDED else [])]
+        return ["-m", "harness.sample", *where, *how, *(["--npz"] if score.run.embedded else [])]
 
     def report(self) -> list[Command]:
-        """Tables and figures from all records of `results`; those of the embedded suites are the ones at hand."""
+        """Tables and figures from all records of `results`; those of suites that are no table's own lie in a folder."""
         where = ["--suite", self.suite.name, "--records", str(self.results / "measurements")]
-        below = "" if self.suite.name in EMBEDDED else self.suite.name
+        below = "" if self.suite.name in paper.SUITES else self.suite.name
         tables = [str(n) for n in paper.QUALITY_TABLES if paper.TABLES[n].part in self.suite.parts]
         samples = ["--samples", str(self.results / "samples")]
         return [

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from harness.data import EMBEDDED
 from models import ModelSpec, spec
 
 if TYPE_CHECKING:
@@ -38,6 +37,13 @@ class Run:
         return dataclasses.replace(config, steps=self.milestones[-1])
 
     @property
+    def embedded(self) -> bool:
+        """Whether its data needs no download."""
+        from harness.data import EMBEDDED
+
+        return self.config.data in EMBEDDED
+
+    @property
     def spec(self) -> ModelSpec:
         """What is trained, without a look at the data: embedded data has one channel, pictures three, latents four."""
         config = self.config
@@ -45,7 +51,7 @@ class Run:
         chosen = {name: getattr(config, name) for name in ("depth", "frames") if getattr(config, name)}
         return spec(
             config.model,
-            channels=4 if latent else 1 if config.data in EMBEDDED else 3,
+            channels=4 if latent else 1 if self.embedded else 3,
             downsample=8 if latent else 1,
             num_classes=config.num_classes,
             **chosen,

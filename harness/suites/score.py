@@ -10,7 +10,6 @@ from functools import cache
 from typing import Any
 
 from harness.core.records import Record, ScoreRecord, of_kind
-from harness.data import EMBEDDED
 from harness.suites.run import Run, Setting
 
 NOT_OF_THE_WEIGHTS = ("data", "vae", "steps", "sampling_steps")
@@ -42,7 +41,7 @@ class Score:
         The smallest models repeat themselves, and a comparison that left out its worst would flatter their family.
         """
         sampling = ["--cfg-scale", str(self.cfg_scale), "--steps", str(self.sampling_steps)]
-        copies = ["--max-duplicates", "1"] if self.run.config.data in EMBEDDED else []
+        copies = ["--max-duplicates", "1"] if self.run.embedded else []
         return ["--metric", *self.metrics, *sampling, "--seed", str(self.run.seed), *copies]
 
     @property

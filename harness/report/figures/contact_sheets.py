@@ -7,8 +7,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.core.paper import SUITES
 from harness.core.paths import PROJECT
-from harness.data import EMBEDDED
 from harness.report.figures import style
 from models.families import FAMILIES
 
@@ -47,14 +47,14 @@ def _title(grid: Path, settings: dict[str, Any]) -> str:
 
 
 def contact_figure(suite: Suite, folder: Path = SAMPLES) -> Figure:
-    """A suite's grids, of embedded data images and clips; where there is none, all of the folder. With settings.
+    """A suite's grids with settings, of the tables' own suites images and clips; all of the folder where there is none.
 
     Each data set has lines of its own, of at most four grids.
     """
     import matplotlib.image as mpimg
     from matplotlib.figure import Figure
 
-    names = EMBEDDED if suite.name in EMBEDDED else (suite.name,)
+    names = SUITES if suite.name in SUITES else (suite.name,)
     grids = [grid for name in names for grid in sheets(folder / name)] or sheets(folder)
     if not grids:
         raise ValueError(f"figure 3 has no samples: python -m harness.reproduce --suite {suite.name} draws them")
