@@ -17,6 +17,7 @@ from harness.suites import Plan, Run, budget, suite
 from harness.suites.execution import claimed, trained
 from models import create_model
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 
 
@@ -145,8 +146,6 @@ HOLDER = """
 import sys
 from pathlib import Path
 from harness.core.locks import locked
-
-pytestmark = pytest.mark.slow
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     input()
