@@ -12,9 +12,9 @@ from harness.metrics.settings import MAX_DUPLICATES
 from harness.report import protocol
 from harness.report.cells import COLUMNS, MISSING, NAMES, NOT_MADE, Cell, measured_columns
 from harness.report.claims import welch
-from harness.report.own_scores import fitting, included_lines
 from harness.report.layout import Block, Bold, Table
 from harness.report.lines import Line, lines_of, measured_name, rival
+from harness.report.own_scores import fitting, included_lines
 from harness.report.verdict import verdict
 
 if TYPE_CHECKING:
