@@ -30,6 +30,7 @@ def measured(capsys, path, *arguments: str) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_sweep_keeps_raw_samples_and_memory_beside_its_prediction_and_measures_nothing_twice(capsys, tmp_path):
     path = tmp_path / "bench.jsonl"
     out = measured(capsys, path, "--attention", "sdpa", "--action", "train")
@@ -57,6 +58,7 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_clips_are_measured_by_the_clip(capsys, tmp_path):
     records = tmp_path / "bench.jsonl"
     arguments = ["--model", "DiM-N/4-video", "--frames", "2", "--res", "64", "--rounds", "2", "--warmup", "1"]
@@ -67,6 +69,7 @@ def test_clips_are_measured_by_the_clip(capsys, tmp_path):
     assert [record.row()["frames"] for record in store.load(records)] == [2]
 
 
+@pytest.mark.slow
 def test_a_sweep_stopped_in_the_middle_continues(tmp_path):
     path = tmp_path / "bench.jsonl"
     command = [sys.executable, "-m", "harness.bench", *TINY, "--model", "DiT-N/4", "--records", str(path)]
@@ -86,6 +89,7 @@ def test_a_sweep_stopped_in_the_middle_continues(tmp_path):
     assert len(path.read_text().splitlines()) == 2  # sdpa and naive
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_DATA bounds what is mapped on Linux alone")
 def test_out_of_memory_is_a_row_and_the_sweep_goes_on(capsys, tmp_path):
     path = tmp_path / "bench.jsonl"
@@ -103,6 +107,7 @@ def test_a_timeout_is_a_row_with_its_reason(monkeypatch):
     assert (found.verdict, found.note) == ("error", "no answer within 5 s")
 
 
+@pytest.mark.slow
 def test_any_other_failure_is_a_row_with_its_text():
     workload = Workload(spec=spec("DiM-N/4"), resolution=64, implementation="no such scan")
     found = clock.time_apart(workload, Timing(rounds=1, warmup=1, timeout=120))
@@ -144,6 +149,7 @@ def test_equal_macs_adds_the_depth_of_equal_cost(capsys, tmp_path):
     assert "DiM-S/2(depth=13)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_gpu_preset_is_the_sweep_of_both_families_and_runs_at_a_tiny_size(capsys, tmp_path):
     parser = Parser()
     add_sweep_flags(parser)

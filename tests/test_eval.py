@@ -197,6 +197,7 @@ def inception_weights(tmp_path_factory):
     return random_inception(tmp_path_factory.mktemp("inception") / "inception.pth")
 
 
+@pytest.mark.slow
 def test_the_adm_path_runs_whole_and_agrees_with_torch_fidelity(run, inception_weights, tmp_path, capsys):
     from torch_fidelity import calculate_metrics
 
@@ -315,6 +316,7 @@ def test_killed_and_run_again_the_numbers_are_bit_identical(run, tmp_path, weigh
     assert {shard: shard.stat().st_mtime_ns for shard in shards} == kept  # what was finished was not made again
 
 
+@pytest.mark.slow
 def test_under_torchrun_the_same_command_gives_the_same_numbers(run, tmp_path, weights, trained):
     arguments = ["--ckpt", trained, "--steps", 2, "--cfg-scale", 1, "--bootstrap", 2, "--threads", 1]
     arguments += ["--metric", "fd300@digits", "pr300@digits", "is300@digits"]

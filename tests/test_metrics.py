@@ -97,6 +97,7 @@ def test_frechet_distance_of_a_gaussian_to_itself_is_zero(generator):
     assert abs(frechet_distance(a, a).value) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 64, 300, 2048])
 def test_frechet_distance_is_scipys_by_matrix_square_root(generator, size):
     a, b = (Gaussian(generator.standard_normal(size), spd(generator, size)) for _ in range(2))

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from harness.core.distributed import Ranks
+from harness.data import npz as reader
 from harness.data.clips import open_clips
 from harness.data.npz import Npz
 from harness.data.sources import ArraySource, open_images
@@ -68,7 +69,8 @@ def save_folder(root, images, extension="png"):
     return root
 
 
-def test_an_npz_and_a_folder_of_the_same_images_read_alike(images, tmp_path):
+def test_an_npz_and_a_folder_of_the_same_images_read_alike(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "LOADED_BYTES", 200)
     np.savez(tmp_path / "a.npz", arr_0=images[:5], arr_1=np.arange(5))
     np.savez_compressed(tmp_path / "b.npz", arr_0=images[:5])
     folder = save_folder(tmp_path / "folder", images[:5])
@@ -79,6 +81,17 @@ def test_an_npz_and_a_folder_of_the_same_images_read_alike(images, tmp_path):
     assert list(sources[0].labels) == [0, 1, 2, 3, 4]
     assert sources[0].identity == sources[1].identity  # of the content, however it is packed
     assert isinstance(sources[0].array, np.memmap)  # ADM's files are larger than memory
+
+
+def test_a_flipped_bit_in_stored_moments_is_refused(tmp_path):
+    path = tmp_path / "reference.npz"
+    np.savez(path, mu=np.arange(64.0), sigma=np.eye(64))
+    whole = path.read_bytes()
+    start = whole.index(np.arange(64.0).tobytes())
+    for place in (start, start + 100, start + 511):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match="Bad CRC-32"):
+            Npz(path).array("mu")
 
 
 def test_the_contact_sheet_beside_samples_is_not_one_of_them(images, tmp_path):

@@ -131,6 +131,7 @@ def shipped():
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [shipped, moving_digits_network.train])
 def test_velocities_are_read_off_the_motion_by_the_shipped_network_and_by_one_trained_again(make):
     network = make()
@@ -158,6 +159,7 @@ SAMPLES = Path(__file__).resolve().parents[1] / "results" / "samples" / "moving-
 METRICS = ["fvd300@moving-digits", "motion300@moving-digits", "accuracy300@moving-digits"]
 
 
+@pytest.mark.slow
 def test_real_clips_score_well_and_frozen_ones_and_collapsed_ones_far_worse(score, real):
     clips, labels = real
     good = score(clips, labels, *METRICS)

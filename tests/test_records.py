@@ -94,6 +94,7 @@ def test_a_line_that_is_no_valid_record_is_named_and_skipped(tmp_path, name):
     assert [f"records.jsonl:{number} " in str(one.message) for number, one in zip((1, 2, 3), caught, strict=True)]
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_changes_a_number(tmp_path):
     path = tmp_path / "records.jsonl"
     store.append(path, [cost(1.41e9)])

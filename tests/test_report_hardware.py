@@ -173,6 +173,7 @@ def test_no_panel_is_drawn_empty():
     assert [axes.get_title() for axes in report.figure("latency", two).axes] == [GPU]
 
 
+@pytest.mark.slow
 def test_records_of_the_preset_at_a_tiny_size_flow_into_tables_and_figures(capsys, tmp_path):
     records = tmp_path / "records"
     records.mkdir()

@@ -145,6 +145,8 @@ HOLDER = """
 import sys
 from pathlib import Path
 from harness.core.locks import locked
+
+pytestmark = pytest.mark.slow
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     input()

@@ -102,6 +102,7 @@ def test_latents_too_are_equal_to_the_last_bit_in_any_batch_subset_and_thread_co
             assert np.array_equal(value, whole[index]), index
 
 
+@pytest.mark.slow
 def test_two_gloo_processes_draw_the_same_bytes_as_one(trained_run, tmp_path):
     draw(trained_run, tmp_path / "one", "--num-samples", 100)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]

@@ -27,6 +27,8 @@ from models.scan import available, bidirectional_scan, selective_scan
 from models.scan.operands import ScanOperands
 from models.scan.triton import launch
 
+pytestmark = pytest.mark.slow
+
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
 # ---- Interpreted -----------------------------------------------------------------------------------------------------

@@ -174,6 +174,7 @@ def test_its_memory_is_predicted():
         dataclasses.replace(workload, implementation="sdpa")
 
 
+@pytest.mark.slow
 def test_it_is_timed_in_a_fresh_process_and_drawn_in_a_look_of_its_own(capsys, tmp_path):
     path = tmp_path / "bench.jsonl"
     sweep = ["--model", "gMLP-N/4", "--res", "64", "--rounds", "1", "--warmup", "1", "--records", str(path)]

@@ -86,6 +86,7 @@ def whole(tmp_path_factory):
     return where
 
 
+@pytest.mark.slow
 def test_a_run_killed_with_sigkill_ends_as_if_it_had_not_been(whole, tmp_path):
     where = tmp_path / "killed"
     command = [sys.executable, "-m", "harness.train", *TINY, "--out", str(where), "--steps", "100000"]
@@ -134,6 +135,7 @@ def test_a_torn_line_of_the_loss_log_is_dropped_on_continuing(tmp_path):
     assert [line["step"] for line in losses(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_two_gloo_processes_train_as_one(whole, tmp_path):
     """The same loss curve and weights within floating-point reordering, by the same command under torchrun."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -424,6 +426,7 @@ def together(where, processes, *flags, timeout=300):
     return done.stderr, done.returncode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "accumulate", "alone"), [(2, 1, 2), (2, 2, 4), (3, 1, 3)])
 def test_processes_take_the_steps_of_one_that_accumulates_their_parts_bit_for_bit(
     tmp_path, processes, accumulate, alone
@@ -448,6 +451,7 @@ def complaints(message):
     return [line for line in message.splitlines() if "harness.train: error:" in line or line.startswith("process ")]
 
 
+@pytest.mark.slow
 def test_under_torchrun_a_failure_is_one_line_and_ends_all_processes_at_once(tmp_path):
     message, code = together(tmp_path / "run", 2, "--learning-rate", 7)
     assert code

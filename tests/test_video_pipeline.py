@@ -124,6 +124,7 @@ def test_a_run_in_two_halves_is_the_whole_run(whole, tmp_path):
     assert config["spec"]["frames"] == 8
 
 
+@pytest.mark.slow
 def test_two_gloo_processes_train_as_one(whole, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     flags = [*TINY, "--steps", "6", "--joint-images", "2", "--out", str(tmp_path)]

@@ -25,6 +25,8 @@ PLAUSIBLE_RATIO = 200
 """How many times larger than its compressed form an array may be: pictures are at most ten times, deflate can 1,032."""
 UNQUESTIONED_BYTES = 64 << 20
 """What a compressed array may hold whatever its ratio: sets of a single colour compress without limit."""
+LOADED_BYTES = 64 << 20
+"""Larger arrays are mapped: the moments of a reference and the labels of a set are smaller, its pictures larger."""
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 """Shape, whether in Fortran's order, and type of an array."""
@@ -69,9 +71,10 @@ class Npz:
             raise ValueError(f"{self.path} has no {name}, which {purpose}; it holds {held}")
 
     def array(self, name: str) -> NDArray[Any]:
-        """A read-only array: mapped when the member is stored in C order, loaded whole when it is compressed.
+        """A read-only array: mapped when the member is stored and large, else loaded whole, its checksum verified.
 
-        Raises ValueError, naming file and member, for what is damaged, encrypted, implausibly large, or no array.
+        Of a mapped array `digest` verifies the checksum. Raises ValueError, naming file and member, for what is
+        damaged, encrypted, implausibly large, or no array.
         """
         info = self.members[name]
         try:
@@ -88,7 +91,7 @@ class Npz:
                         "if they are meant to, save it with numpy.savez, which does not compress"
                     )
                 order: Literal["F", "C"] = "F" if fortran else "C"
-                if info.compress_type == zipfile.ZIP_STORED and count:
+                if info.compress_type == zipfile.ZIP_STORED and declared > LOADED_BYTES:
                     start = self._offset(info) + member.tell()
                     mapped: NDArray[Any] = np.memmap(self.path, dtype, "r", start, shape, order)
                     return mapped
