@@ -12,9 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harness.data.digits import TRAINING_DIGITS as TRAINING_DIGITS
-from harness.data.digits import Digits as Digits
-
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 
 

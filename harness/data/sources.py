@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.core.files import sha256
-from harness.data.digits import Digits
-from harness.data.images import EXTENSIONS, centre_crop
-from harness.data.moving_digits import MovingDigits
+from harness.data import EMBEDDED
+from harness.data.images import EXTENSIONS, centre_crop, open_rgb
 from harness.data.npz import Npz
+from harness.data.registry import CLIPS, IMAGES
 
-DATASETS = ("digits", MovingDigits.name)
-REFERENCE_CLIPS = 1500  # of moving digits: every scan once, on a path that no clip of training takes
 CONTACT_SHEET = "grid.png"  # which harness.sample puts beside its samples
 
 
@@ -125,12 +123,7 @@ class FolderSource:
 
     def decode(self, index: int) -> NDArray[np.uint8]:
         """One image, (H, W, 3). Raises ValueError, naming the file, when it cannot be decoded."""
-        path = self.root / self.files[index]
-        try:
-            with Image.open(path) as file:
-                image = file.convert("RGB")
-        except Exception as error:  # a damaged file can raise anything from inside a decoder
-            raise ValueError(f"corrupt image {path}: {error}") from error
+        image = open_rgb(self.root / self.files[index])
         return np.asarray(image if self.resolution is None else centre_crop(image, self.resolution))
 
 
@@ -154,9 +147,9 @@ def open_images(text: str, resolution: int | None = None, frames: int | None = N
     Raises ValueError for what is missing, empty, or not images.
     """
     if not text:
-        raise ValueError(f"no images at '': give an .npz, a folder, or a data set ({', '.join(DATASETS)})")
-    if text in DATASETS:
-        return _digits(resolution or 8) if text == "digits" else _moving_digits(resolution or 16, frames or 8)
+        raise ValueError(f"no images at '': give an .npz, a folder, or a data set ({', '.join(EMBEDDED)})")
+    if text in EMBEDDED:
+        return _embedded(text, resolution, frames)
     path = Path(text).expanduser()
     if path.is_dir():
         pictures = (p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p != path / CONTACT_SHEET)
@@ -165,7 +158,7 @@ def open_images(text: str, resolution: int | None = None, frames: int | None = N
             raise ValueError(f"{path} has no images ({', '.join(EXTENSIONS)})")
         return FolderSource(text, path, files, resolution)
     if path.suffix != ".npz":
-        raise ValueError(f"no images at {text!r}: give an .npz, a folder, or a data set ({', '.join(DATASETS)})")
+        raise ValueError(f"no images at {text!r}: give an .npz, a folder, or a data set ({', '.join(EMBEDDED)})")
     source = open_npz(text, "images")
     if len(source.array) and source.array[:1000].max() <= 1:
         warnings.warn(f"{path}: no pixel exceeds 1; were images of range 0 to 1 cast to uint8?", stacklevel=2)
@@ -181,15 +174,7 @@ def open_npz(text: str, items: str) -> ArraySource:
     return ArraySource(text, array, {"kind": "npz", "sha256": file.digest("arr_0")}, labels)
 
 
-def _digits(resolution: int) -> ArraySource:
-    data = Digits(resolution)
-    pixels = data.pixels.permute(0, 2, 3, 1).contiguous().numpy()
-    identity: dict[str, object] = {"kind": "digits", "sha256": hashlib.sha256(pixels.tobytes()).hexdigest()}
-    # labels are left out: the order guard is for sets that were generated
-    return ArraySource("digits", pixels, identity)
-
-
-def _moving_digits(resolution: int, frames: int) -> ArraySource:
-    clips = MovingDigits(resolution, frames, part="reference").pixels(range(REFERENCE_CLIPS))[..., None]
-    identity: dict[str, object] = {"kind": MovingDigits.name, "sha256": hashlib.sha256(clips.tobytes()).hexdigest()}
-    return ArraySource(MovingDigits.name, clips, identity)
+def _embedded(name: str, resolution: int | None, frames: int | None) -> ArraySource:
+    """A data set by name, as what samples are compared with; its labels do not belong to samples."""
+    items = IMAGES[name].reference(resolution) if name in IMAGES else CLIPS[name].reference(resolution, frames)
+    return ArraySource(name, items, {"kind": name, "sha256": hashlib.sha256(items.tobytes()).hexdigest()})

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from harness.core.distributed import Ranks
 from harness.core.records import ScoreRecord
+from harness.data import EMBEDDED
 from harness.data.clips import ArrayClips, open_clips
-from harness.data.sources import DATASETS, ArraySource, Source, open_images
+from harness.data.sources import ArraySource, Source, open_images
 from harness.metrics import checks, recipes, references
 from harness.metrics.distances.distance import Comparison
 from harness.metrics.features import Space
@@ -88,7 +89,7 @@ class Evaluation:
         """Images, or clips in their whole length."""
         if not isinstance(what, str):
             return what
-        if not wanted[0].of_clips or what in DATASETS:
+        if not wanted[0].of_clips or what in EMBEDDED:
             return open_images(what)
         return open_clips(what, None, recipes.needed(wanted, self.settings.repeats))
 
@@ -192,7 +193,7 @@ class Evaluation:
         what = self.reference if self.reference is not None else space.data
         assert what is not None, "checked with the metrics"
         resolution = self.extraction.ref_resolution
-        if resolution is None and isinstance(what, str) and what in DATASETS:
+        if resolution is None and isinstance(what, str) and what in EMBEDDED:
             resolution = source.shape[-3]
         frames = source.shape[0] if len(source.shape) == 4 else None
         key = (space, resolution, frames)

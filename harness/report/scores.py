@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-
-import pandas as pd
 
 from harness.core import store
 from harness.core.formats import render
@@ -36,7 +35,7 @@ def report(scored: Iterable[list[ScoreRecord]], file: Path, style: str, quiet: b
 def show(records: list[ScoreRecord], style: str) -> str:
     """Records as text: in full as CSV or JSON, or as a table under the protocol they follow."""
     if style != "table":
-        return render(store.frame(records), style)
+        return render([{**one.row(), "provenance": asdict(one.provenance)} for one in records], style)
     rows = []
     for one in records:
         spread = {name: f"{one.parts[name]:.4g}" if name in one.parts else "-" for name in SPREAD}
@@ -58,7 +57,7 @@ def show(records: list[ScoreRecord], style: str) -> str:
         notes = "; ".join([*further, one.note]).strip("; ")
         lines.append(f"{one.workload['metric']} {one.quantity}: {notes}")
     protocols = dict.fromkeys(protocol(one) for one in records)
-    return "\n".join([*protocols, pd.DataFrame(rows).to_string(index=False), *lines])
+    return "\n".join([*protocols, render(rows, "table"), *lines])
 
 
 def protocol(one: ScoreRecord) -> str:
