@@ -19,8 +19,6 @@ from harness.core.options import add_options, from_arguments
 from harness.metrics import SPACES, ClipProtocol, Extraction, Settings
 from harness.suites.scoring import ScoreRequest
 
-IMAGE_SPACES = [name for name, space in SPACES.items() if space.items == "images"]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score, or with the verb `reference` build a reference; returns the exit code."""
@@ -47,8 +45,9 @@ def add_score_flags(parser: Parser) -> None:
 
 def add_reference_flags(parser: Parser) -> None:
     """What a reference is built of."""
+    spaces = [name for name, space in SPACES.items() if space.items == "images"]
     parser.add_argument("--data", required=True, metavar="WHERE", help="a folder, an .npz of images, or a data set")
-    parser.add_argument("--features", choices=IMAGE_SPACES, default="inception")
+    parser.add_argument("--features", choices=spaces, default="inception")
     parser.add_argument("--out", type=writable, required=True, metavar="FILE.npz")
 
 
