@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -26,6 +27,7 @@ import work
 from tqdm import tqdm
 
 from harness.core.files import write_atomically
+from harness.core.provenance import Provenance
 
 
 def main() -> int:
@@ -35,13 +37,17 @@ def main() -> int:
     parser.add_argument("--damages", type=int, default=60, metavar="N")
     parser.add_argument("--inputs", type=int, default=100, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the trials")
     parser.add_argument("--only", nargs="+", choices=list(work.BY_NAME), default=list(work.BY_NAME), metavar="WORK")
     parser.add_argument("--output", type=Path, metavar="STEM", help="writes STEM.json and STEM.md")
     chosen = parser.parse_args()
-    forks.warm()
     home = Path(tempfile.mkdtemp(prefix="faults-"))
     try:
-        found = lanes(chosen, home, random.Random(chosen.seed))
+        if chosen.jobs > 1:
+            found = shared(chosen, home)
+        else:
+            forks.warm()
+            found = lanes(chosen, home, random.Random(chosen.seed))
     finally:
         shutil.rmtree(home, ignore_errors=True)
     print(table(found))
@@ -50,6 +56,27 @@ def main() -> int:
         write_atomically(chosen.output.with_suffix(".json"), lambda file: file.write(content.encode()))
         write_atomically(chosen.output.with_suffix(".md"), lambda file: file.write(table(found).encode()))
     return 1 if any(row["broken"] for row in found["rows"]) else 0
+
+
+def shared(chosen: argparse.Namespace, home: Path) -> dict:
+    """The trials of several processes, with seeds of their own, as one result."""
+    counts = {name: -(-getattr(chosen, name) // chosen.jobs) for name in ("kills", "damages", "inputs")}
+    children = []
+    for number in range(chosen.jobs):
+        command = [sys.executable, str(Path(__file__).parent), "--only", *chosen.only]
+        command += ["--seed", str(chosen.seed + number), "--output", str(home / str(number))]
+        command += [part for name, count in counts.items() for part in (f"--{name}", str(count))]
+        children.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+    for child in children:
+        child.wait()
+    parts = [json.loads((home / f"{number}.json").read_text()) for number in range(chosen.jobs)]
+    sums: dict[tuple[str, str, str], Counter] = {}
+    for row in (row for part in parts for row in part["rows"]):
+        total = sums.setdefault((row["lane"], row["work"], row["fault"]), Counter())
+        total.update({name: value for name, value in row.items() if isinstance(value, int)})
+    rows = [dict(zip(("lane", "work", "fault"), key, strict=True)) | dict(total) for key, total in sums.items()]
+    return {**parts[0], "rows": rows, "broken": [line for part in parts for line in part["broken"]],
+            "seed": f"{chosen.seed} to {chosen.seed + chosen.jobs - 1}"}  # fmt: skip
 
 
 def lanes(chosen: argparse.Namespace, home: Path, chance: random.Random) -> dict:
@@ -84,8 +111,14 @@ def lanes(chosen: argparse.Namespace, home: Path, chance: random.Random) -> dict
     for command, what, arguments in tqdm(inputs.chosen(chosen.inputs, chance), desc="inputs", disable=None):
         result, wrong = inputs.trial(arguments, folder)
         note("input", command, what, result, wrong, " ".join(arguments)[:300])
+    here = Provenance.here()
     return {
         "seed": chosen.seed,
+        "commit": here.commit,
+        "dirty": here.dirty,
+        "torch": here.versions.get("torch"),
+        "processor": here.device,
+        "time": here.time,
         "rows": [{"lane": lane, "work": name, "fault": fault, **{k: row[k] for k in ("trials", "same result", "refused",
                   "accepted", "broken")}} for (lane, name, fault), row in rows.items()],
         "broken": broken,
@@ -106,7 +139,8 @@ def table(found: dict) -> str:
     for lane in dict.fromkeys(lane for lane, _ in sums):
         total = sum((row for (of, _), row in sums.items() if of == lane), Counter())
         lines.append(f"| **{lane}** | **all** | " + " | ".join(f"**{total[column]}**" for column in columns) + " |")
-    return "\n".join([*lines, "", f"`python tests/faults`, seed {found['seed']}", ""])
+    where = f"commit {found['commit']}, {found['processor']}, torch {found['torch']}"
+    return "\n".join([*lines, "", f"`python tests/faults`, seed {found['seed']}, {where}", ""])
 
 
 if __name__ == "__main__":
