@@ -5,3 +5,11 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # of several workers each has one thread, or they fight for the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+
+from hypothesis import HealthCheck, settings
+
+# A bounded budget by default; `--hypothesis-profile long` for an evening. Nothing depends on the clock.
+COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
+settings.register_profile("usual", max_examples=60, derandomize=True, **COMMON)
+settings.register_profile("long", max_examples=20_000, **COMMON)
+settings.load_profile("usual")

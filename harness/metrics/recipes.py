@@ -94,14 +94,14 @@ def _parse(name: str) -> list[Recipe]:
     if match is None or match[1] not in known:
         raise ValueError(f"unknown metric {name!r}; choose from {EXAMPLES}, with any count")
     distance, digits, thousand, frames, subsample, space = match.groups()
-    if distance in BUNDLES:
-        if space:
-            raise ValueError(f"metric {name!r}: {distance} is defined on Inception features alone")
-        rest = name.removeprefix(distance)
-        return [one for part in BUNDLES[distance] for one in _parse(f"{part}{rest}")]
     count = int(digits) * (1000 if thousand else 1)
     if count < 2:
         raise ValueError(f"metric {name!r} has a count of {count}; at least 2 samples are needed")
+    if distance in BUNDLES:
+        if space or frames or subsample:
+            raise ValueError(f"metric {name!r}: {distance} is of images, on Inception features alone, as in adm50k")
+        rest = name.removeprefix(distance)
+        return [one for part in BUNDLES[distance] for one in _parse(f"{part}{rest}")]
     return [_recipe(name, DISTANCES[distance], space, count, int(frames or 0), subsample)]
 
 
