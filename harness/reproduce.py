@@ -61,11 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _reproduce(options: Options, args: argparse.Namespace) -> int:
-    plan = suites.Plan(
-        suite=suites.suite(options.suite), parts=options.only, processes=options.nproc_per_node,
-        card_gib=options.card_gib, data=dict(args.data), references=dict(args.ref), runs=args.runs,
-        results=args.results,
-    )  # fmt: skip
+    where = {"runs": args.runs, "results": args.results, "data": dict(args.data), "references": dict(args.ref)}
+    plan = suites.Plan(suite=suites.suite(options.suite), parts=options.only, processes=options.nproc_per_node,
+                       card_gib=options.card_gib, **where)  # fmt: skip
     if options.plan:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, as there is nothing else to be done
         for line in plan.script(options.device_flops or DEVICE_FLOPS):

@@ -59,14 +59,10 @@ def work(given: argparse.Namespace) -> int:
 
     with stop_on_signals() as received:
         done = train(
-            config,
-            out,
-            execution,
+            config, out, execution, dry_run=request.dry_run, stop=lambda: bool(received),
             announce=lambda resolved: print(json.dumps(resolved)),
-            dry_run=request.dry_run,
-            stop=lambda: bool(received),
             flops_per_item=lambda spec: 2 * training_macs(spec, config.resolution, config.joint_images),
-        )
+        )  # fmt: skip
     if request.dry_run or not first_process():
         return 0 if done.finished or request.dry_run else STOPPED
     if done.left_out:

@@ -1,4 +1,4 @@
-"""The committed samples are what they are said to be: digits of the class that was asked for."""
+"""The committed samples are what they are declared to be: digits of the requested class."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The trainer: exact continuation, one process or two, what the optimizer really sees, and how it says no."""
+"""The trainer: exact continuation, one process or two, what the optimizer really sees, and how it refuses."""
 
 import dataclasses
 import fcntl
@@ -555,6 +555,7 @@ def test_a_run_whose_checkpoints_hold_no_losses_keeps_the_lines_that_are_whole(t
         (["--device", "meta"], "unknown device 'meta'"),
         (["--resolution", "100000000"], "GiB of memory, and this machine has"),
         (["--batch", str(10**12)], "a part of 1,000,000,000,000 items of 1 x 8 x 8 takes"),
+        (["--batch", str(10**23)], "must be at most 1e+15"),
         (["--workers", "100000"], "must be at most 256"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Clips through the same doors as images: batches, training, sampling and scoring of moving digits and of videos."""
+"""Clips through the same commands as images: batches, training, sampling and scoring of moving digits and of videos."""
 
 import dataclasses
 import json
@@ -134,7 +134,7 @@ def test_two_gloo_processes_train_as_one(whole, tmp_path):
 
 
 def test_the_loss_is_one_plain_mean_over_clip_and_joint_images(whole):
-    """A fresh head says zero noise, so the first loss is the mean of noise squared, and the variational term."""
+    """A fresh head predicts zero noise, so the first loss is the mean of noise squared, and the variational term."""
     first = json.loads((whole / "losses.jsonl").read_text().splitlines()[0])["loss"]
     config = dataclasses.replace(PRESETS["moving-digits"], resolution=16, joint_images=2, batch=4)
     batch = draw_batch(MovingDigits(), config, (10, 1, 16, 16), False, 0, range(4))

@@ -1,8 +1,8 @@
 """One process or many: `python -m` and `torchrun -m` are the same program.
 
-Under torchrun the environment says so, and the group is gloo for CPU tensors beside NCCL for CUDA tensors; alone, every
-function here is the identity. When a process fails, the others end at once and in silence: the one that failed first
-says why.
+Under torchrun the environment describes the group, which is gloo for CPU tensors beside NCCL for CUDA tensors; alone,
+every function here is the identity. When a process fails, the others end at once and in silence: the one that failed
+first reports why.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def choose_device(name: str | None = None) -> torch.device:
 def ranks(device: torch.device) -> Iterator[Ranks]:
     """Join the process group that torchrun describes, if any; leave it at the end.
 
-    An exception ends all processes: the first that raises one keeps it, and says on stderr what it was unless it is the
-    first in rank too, whose caller says it; in the others it becomes SystemExit.
+    An exception ends all processes: the first that raises one keeps it, and reports it on stderr unless it is the
+    first in rank too, whose caller does; in the others it becomes SystemExit.
     """
     if "RANK" not in os.environ:
         yield Ranks(0, 1, device)

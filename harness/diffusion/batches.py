@@ -47,7 +47,7 @@ def draw_batch(
     step: int,
     rows: range,
 ) -> Batch:
-    """Rows of the global batch of a step (from 0): the same whoever asks, and in however many parts.
+    """Rows of the global batch of a step (from 0): the same in every process, and in however many parts.
 
     `shape` is that of a latent, ([T+J,] C, h, w).
     """

@@ -42,8 +42,8 @@ class TrainConfig:
     frames: int = option(0, "frames of a clip; for models of video", least=0)
     stride: int = option(0, "frames from one of a clip to the next", least=0, metavar="FRAMES")
     joint_images: int = option(0, "single frames that are learnt beside each clip", least=0)
-    steps: int = option(help="optimizer steps", least=1)
-    batch: int = option(help="items a step, over all processes", least=1)
+    steps: int = option(help="optimizer steps", least=1, most=10**15)
+    batch: int = option(help="items a step, over all processes", least=1, most=10**15)
     learning_rate: float = option(help="of AdamW")
     ema_decay: float = option(help="of the moving average of the weights")
     class_dropout: float = 0.1

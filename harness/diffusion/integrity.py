@@ -47,7 +47,7 @@ def verified(path: Path) -> str:
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
     if not intact:
-        raise ValueError(f"{path} is damaged: its content is not what its checksum says")
+        raise ValueError(f"{path} is damaged: its content does not have its checksum")
     return found[1]
 
 

@@ -20,7 +20,7 @@ from models.denoiser import Denoiser
 GUIDED_CHANNELS = 3
 """Of an image, DiT's published choice; of a clip all are guided, as by Latte."""
 NOT_OF_THE_WEIGHTS = ("spec", "classes", "images", "videos", "data", "vae", "steps", "sampling_steps", "provenance")
-"""Of a run's configuration, what its weights at a given step do not follow from, or what says it twice."""
+"""Of a run's configuration, what its weights at a given step do not follow from, or what states it twice."""
 
 
 @dataclass(frozen=True)

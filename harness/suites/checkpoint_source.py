@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.core.distributed import Ranks, barrier
+from harness.core.distributed import Ranks, barrier, exclusively
 from harness.diffusion.album import Album
 from harness.diffusion.flags import open_sampling
 from harness.diffusion.generate import QUANTISER, draw_labels, generate, slots_of
@@ -82,12 +82,16 @@ class CheckpointSource:
         return np.concatenate([samples.images for samples in made])
 
     def save(self, folder: Path) -> CheckpointSource:
-        """This source with its samples in a folder: those that are missing are drawn, each process its share."""
+        """This source with its samples in a folder: those that are missing are drawn, each process its share.
+
+        Raises LockedError when another process writes into the folder.
+        """
         album = Album.of(self.trained, folder)
-        if self.here.first:
-            album.begin(self.settings)
-        barrier()
-        album.fill(self.trained, self.config, self.count, BATCH, self.here)
+        with exclusively(folder, self.here):
+            if self.here.first:
+                album.begin(self.settings)
+            barrier()
+            album.fill(self.trained, self.config, self.count, BATCH, self.here)
         return dataclasses.replace(self, album=album)
 
 
