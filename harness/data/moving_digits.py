@@ -2,9 +2,10 @@
 
 Clip i is a function of its part and i alone. A digit of 8 x 8 pixels moves four whole pixels a frame along the rows,
 the columns, or both; an axis on which the next step would end outside the square turns round first. So pixels are
-those of the scan, every step of a clip has one length (4 or sqrt 32 pixels a frame), and nothing ever stands still. A step
-is the side of a /4 model's patch, so that a moving digit is patches that change places, which small models can learn. In
-12 pixels a digit has two places along an axis and goes to and fro, the least motion there is; in 16 it has three.
+those of the scan, every step of a clip has one length (4 or sqrt 32 pixels a frame), and nothing ever stands still. A
+step is the side of a /4 model's patch, so that a moving digit is patches that change places, which small models can
+learn. In 12 pixels a digit has two places along an axis and goes to and fro, the least motion there is; in 16 it has
+three.
 Letters: B batch, T frames, R pixels a side.
 """
 
