@@ -310,3 +310,10 @@ print(json.dumps([names, list(DISTANCES), list(SPACES), [m for m in ("torch", "p
     assert {"fid", "is", "motion"} <= set(distances)
     assert {"inception", "digits"} <= set(spaces)
     assert heavy == []
+
+
+def test_a_resolution_of_a_reference_that_is_taken_as_it_is_is_refused(digits, tmp_path):
+    np.savez(tmp_path / "reference.npz", arr_0=digits[0][:64])
+    extraction = Extraction(work_dir=tmp_path / "work", offline=True, ref_resolution=16)
+    with pytest.raises(ValueError, match=r"--ref-resolution crops .*reference\.npz is taken as it is"):
+        evaluate(digits[0], tmp_path / "reference.npz", ["fd64@digits"], extraction=extraction, device="cpu")

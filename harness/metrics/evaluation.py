@@ -193,6 +193,8 @@ class Evaluation:
         what = self.reference if self.reference is not None else space.data
         assert what is not None, "checked with the metrics"
         resolution = self.extraction.ref_resolution
+        if resolution is not None and str(what).endswith(".npz"):
+            raise ValueError(f"--ref-resolution crops and resizes folders and data sets; {what} is taken as it is")
         if resolution is None and isinstance(what, str) and what in EMBEDDED:
             resolution = source.shape[-3]
         frames = source.shape[0] if len(source.shape) == 4 else None
