@@ -1,6 +1,7 @@
 """`python -m harness.bench`: memory, OOM, latency and throughput, predicted without a GPU and measured on one.
 
     python -m harness.bench --predict --res 256 512 1024 2048 --device-memory 24GiB 40GiB 80GiB 141GiB
+    python -m harness.bench --preset cpu-sweep
     python -m harness.bench --preset gpu-sweep
     python -m harness.bench --compare before.jsonl after.jsonl
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness import report
@@ -20,12 +22,14 @@ from harness.core.command import Parser, only_with, positive, run, size, writabl
 from harness.core.options import add_options, from_arguments
 from harness.core.workload import PRESETS
 from harness.cost.flags import add_sweep_flags, workloads_of
-from harness.cost.sweep import Timing, measure_latency, predict_sweep
+from harness.cost.sweep import measure_latency, predict_sweep
+from harness.cost.timing import Timing
 from harness.report.sweep import compared_rows, measured_rows, predicted_rows
 
 CARDS = ("24GiB", "40GiB", "80GiB", "141GiB")
 OF_PREDICTING = ("--device-memory",)
-OF_MEASURING = ("--device", "--rounds", "--warmup", "--timeout", "--memory-limit", "--steps")
+OF_MEASURING = ("--device", "--rounds", "--warmup", "--spread", "--seconds", "--timeout", "--cache", "--cuda-graph",
+                "--memory-limit", "--steps")  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,20 +48,26 @@ def main(argv: list[str] | None = None) -> int:
     measurement.add_argument("--memory-limit", type=size, metavar="SIZE", help="of each process, on a CPU")
     measurement.add_argument("--steps", type=positive, default=250, help="of a full sample (default: %(default)s)")
     preset = parser.parse_known_args(argv)[0].preset
-    parser.set_defaults(**PRESETS[preset] if preset else {})
-    args = parser.parse_args(argv)
-    return run(parser, lambda: print(_text(args, parser.given(argv))))
+    parts = [_with_defaults(parser, part, argv) for part in (PRESETS[preset] if preset else [{}])]
+    return run(parser, lambda: print(_text(parts, parser.given(argv))))
 
 
-def _text(args: argparse.Namespace, given: set[str]) -> str:
+def _with_defaults(parser: Parser, part: Mapping[str, object], argv: list[str] | None) -> argparse.Namespace:
+    """The flags, with those of a part of a preset where they are not given."""
+    parser.set_defaults(**part)
+    return parser.parse_args(argv)
+
+
+def _text(parts: Sequence[argparse.Namespace], given: set[str]) -> str:
     """What is to be printed. A flag that changes nothing is refused by name."""
+    args = parts[0]
     if args.compare:
         only_with("--compare", given - {"--compare", "--format"}, not_with=True)
         return report.render(compared_rows(*args.compare), args.format)
     only_with("--predict", given & set(OF_MEASURING if args.predict else OF_PREDICTING), not_with=args.predict)
-    if "sample" not in args.action:
+    if not any("sample" in part.action for part in parts):
         only_with("--action sample", given & {"--steps"})
-    workloads = workloads_of(args, given)
+    workloads = list(dict.fromkeys(w for part in parts for w in workloads_of(part, given)))
     if args.predict:
         peaks = predict_sweep(workloads, args.records or paths.measurements() / "memory.jsonl")
         return report.render(predicted_rows(peaks, args.device_memory, args.format), args.format)

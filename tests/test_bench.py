@@ -18,7 +18,7 @@ from harness.core.workload import Workload
 from harness.cost import clock
 from harness.cost.compare import compare, ratio_interval
 from harness.cost.flags import add_sweep_flags, workloads_of
-from harness.cost.sweep import Timing
+from harness.cost.timing import Timing
 from harness.report.sweep import measured_rows
 from models import spec
 

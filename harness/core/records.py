@@ -20,7 +20,9 @@ SCHEMA = 1
 VERDICTS = ("ok", "oom", "unsupported", "estimated", "error")
 TASK = ("channels", "downsample", "num_classes")
 """Of what is generated; records of the usual task, ImageNet in latents of four channels, do not state them."""
-DEFAULTS: Mapping[str, Any] = {"frames": 0, "joint_images": 0, "checkpointing": False}
+DEFAULTS: Mapping[str, Any] = {
+    "frames": 0, "joint_images": 0, "checkpointing": False, "cache": "warm", "cuda_graph": False,
+}  # fmt: skip
 """What a field is in records that do not state it."""
 
 Key = tuple[tuple[str, Any], ...]
@@ -145,9 +147,9 @@ class MemoryRecord(RunRecord):
 class LatencyRecord(RunRecord):
     """The time of a step on a device, in seconds, with its peak of memory among `parts`."""
 
-    KEY = (*RunRecord.KEY, "device")
+    KEY = (*RunRecord.KEY, "cache", "cuda_graph", "device")
     QUANTITIES: ClassVar = ("latency",)
-    PROTOCOL: ClassVar = ("rounds", "warmup")
+    PROTOCOL: ClassVar = ("rounds", "warmup", "spread", "seconds")
     """How it was timed: records of two protocols do not replace each other, and are not compared."""
 
 

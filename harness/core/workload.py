@@ -84,18 +84,38 @@ CHOICES = {
     "dtype": ("float32", "bfloat16"),
 }
 
-PRESETS: dict[str, dict[str, object]] = {
+PAIRS = {size: [f"DiT-{size}/2", f"DiM-{size}/2", f"DiM-{size}/2-matched"] for size in ("S", "B", "XL")}
+"""DiT, DiM of its depth, and DiM of its parameters."""
+
+_CPU: dict[str, object] = {
+    "dtype": ["float32"], "attention": ["sdpa"],
+    "device": "cpu", "rounds": 10, "warmup": 2, "spread": 0.02, "seconds": 45.0, "timeout": 3600.0,
+}  # fmt: skip
+_SMALL, _LARGE = PAIRS["S"] + PAIRS["B"], PAIRS["XL"]
+
+PRESETS: dict[str, list[dict[str, object]]] = {
     # Both families at the paper's depth and DiM at equal parameters: some ten minutes on one data-centre card.
-    "gpu-sweep": {
-        "model": ["DiT-XL/2", "DiM-XL/2", "DiM-XL/2-matched"],
-        "res": [256, 512, 1024, 2048],
-        "action": ["forward", "train"],
-        "dtype": ["bfloat16", "float32"],
-        "attention": ["sdpa", "naive"],
-        "device": "cuda",
-    },
-}
-"""Sweeps of `harness.bench` by name, as defaults of its flags."""
+    "gpu-sweep": [
+        {
+            "model": _LARGE,
+            "res": [256, 512, 1024, 2048],
+            "action": ["forward", "train"],
+            "dtype": ["bfloat16", "float32"],
+            "attention": ["sdpa", "naive"],
+            "device": "cuda",
+        },
+    ],
+    # What two cores and 24 GiB answer in about two hours: the largest model and resolution take minutes a step.
+    "cpu-sweep": [
+        {**_CPU, "model": _SMALL + _LARGE, "res": [256, 512, 1024, 2048], "action": ["forward"],
+         "attention": ["sdpa", "naive"]},
+        {**_CPU, "model": _SMALL, "res": [256, 512, 1024], "action": ["sample"]},
+        {**_CPU, "model": _LARGE, "res": [256, 512], "action": ["sample"]},
+        {**_CPU, "model": _SMALL, "res": [256, 512, 1024], "action": ["train"]},
+        {**_CPU, "model": _LARGE, "res": [256, 512], "action": ["train"]},
+    ],
+}  # fmt: skip
+"""Sweeps of `harness.bench` by name, in parts, each as defaults of its flags."""
 
 
 def runs(
@@ -124,6 +144,9 @@ def preset(name: str) -> list[Workload]:
     """The workloads of a named sweep, one image each. Raises ValueError for an unknown name."""
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
-    flags: dict[str, Any] = PRESETS[name]
-    base = [Workload(spec=spec(m), resolution=r) for m, r in itertools.product(flags["model"], flags["res"])]
-    return runs(base, flags["action"], flags["dtype"], flags)
+    found: list[Workload] = []
+    for part in PRESETS[name]:
+        flags: dict[str, Any] = part
+        base = [Workload(spec=spec(m), resolution=r) for m, r in itertools.product(flags["model"], flags["res"])]
+        found += runs(base, flags["action"], flags["dtype"], flags)
+    return found

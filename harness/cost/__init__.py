@@ -19,7 +19,8 @@ from harness.cost.analytic import analytic, crossover, equal_macs_depth, rivals
 from harness.cost.conventions import CONVENTIONS, FORMULAS, Convention
 from harness.cost.operations import Cost
 from harness.cost.records import closed_form, crossovers, measure, measure_module, workloads_of_tables
-from harness.cost.sweep import Timing, measure_latency
+from harness.cost.sweep import measure_latency
+from harness.cost.timing import Timing
 from models.operations import MAC_KINDS, Op
 
 if TYPE_CHECKING:

@@ -10,11 +10,15 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 
+from harness.core.workload import Workload
 from harness.cost.operations import Cost
 from models import ModelSpec
 from models.families import named
 from models.operations import Op, elementwise, linear, repeat
 from models.spec import TIMESTEP_FREQUENCIES
+
+NETWORK_PASSES = {"forward": 1, "sample": 2, "train": 3}
+"""Forward passes that a step amounts to, a sample: guidance evaluates two, a backward pass costs two."""
 
 
 def analytic(spec: ModelSpec, resolution: int, batch: int = 1) -> Cost:
@@ -51,6 +55,11 @@ def at_tokens(spec: ModelSpec, L: int, batch: int = 1) -> Cost:
         linear("final_layer.linear", T, D, p**2 * spec.out_channels),
     ]
     return Cost(tuple(ops), params=sum(op.params for op in ops), method="analytic")
+
+
+def step_macs(workload: Workload) -> int:
+    """Multiply-adds of one step of a workload: a forward pass, a guided denoising step, or a training step."""
+    return NETWORK_PASSES[workload.action] * analytic(workload.spec, workload.resolution, workload.batch).macs
 
 
 def rivals(one: ModelSpec, other: ModelSpec) -> bool:

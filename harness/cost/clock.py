@@ -1,19 +1,20 @@
-"""Timing and memory of one workload in a process of its own: warm-ups apart, raw samples kept, an OOM as a verdict.
+"""Timing and memory of workloads in processes of their own and interleaved rounds: raw samples, an OOM as a verdict.
 
-`time_apart` starts the process and waits; `python -m harness.cost.clock` is what it starts: a workload comes in as JSON
-on its standard input, and what was found goes out as one line of JSON.
+What is compared is timed together: one step of each in turn, the order reversed in every second round, so that a device
+that slows down slows all of them. `harness.cost.worker` is the process that runs a workload.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+import tempfile
+import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,13 +24,12 @@ from harness.core.paths import CHECKOUT
 from harness.core.provenance import Provenance
 from harness.core.records import LatencyRecord
 from harness.core.workload import Workload
-from harness.cost.analytic import analytic
-from harness.cost.memory import predict_memory
-from harness.cost.step import NETWORK_PASSES, configure, step_of
-from harness.cost.sweep import Timing
-from models import ModelSpec, create_model, families
+from harness.cost.analytic import step_macs
+from harness.cost.memory import Peak, predict_memory
+from harness.cost.timing import Series, Timing
+from harness.cost.worker import Station
+from models import families
 
-OOM_MARKS = ("out of memory", "can't allocate memory", "Unable to allocate")
 KILLED = -9  # what the kernel's own out-of-memory killer leaves behind
 
 
@@ -41,117 +41,183 @@ class Found:
     note: str = ""
     warmups: list[float] = field(default_factory=list)
     samples: list[float] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)  # why samples were left out
+    ended: str = ""  # the rule that ended the rounds
     peak_bytes: int | None = None
     joules: float | None = None
+    elsewhere: float | None = None  # the largest share of the cores that others used during a sample
     device: str = ""
     resolved: str = ""  # what the workload's implementation stood for, where its name does not say it
+    beside: list[str] = field(default_factory=list)  # what was timed in the same rounds
+
+
+class FailureError(Exception):
+    """A process that runs a workload gave no answer; holds the verdict and the note of its record."""
+
+    def __init__(self, verdict: str, note: str) -> None:
+        super().__init__(note)
+        self.verdict, self.note = verdict, note
+
+
+class Worker:
+    """The process of one workload. On a CPU the memory limit makes an OOM one of the process, not of the machine."""
+
+    def __init__(self, workload: Workload, timing: Timing) -> None:
+        self.workload, self.timing = workload, timing
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "harness.cost.worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, cwd=CHECKOUT,
+        )  # fmt: skip
+
+    def start(self) -> dict[str, Any]:
+        """Build the model and its step."""
+        question = {
+            "workload": asdict(self.workload), "device": self.timing.device, "memory_limit": self.timing.memory_limit,
+            "cache": self.timing.cache, "cuda_graph": self.timing.cuda_graph, "path": sys.path,
+            "family": families.reference(families.named(self.workload.spec.family)),
+        }  # fmt: skip
+        return self.answer(json.dumps(question))
+
+    def answer(self, command: str) -> dict[str, Any]:
+        """The answer to one line. Raises FailureError where the process has none, within the time that there is."""
+        assert self.process.stdin
+        assert self.process.stdout
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self.process.kill()
+
+        timer = threading.Timer(self.timing.timeout, give_up)
+        timer.start()
+        try:
+            self.process.stdin.write(command + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except OSError:
+            line = ""
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise FailureError("error", f"no answer within {self.timing.timeout:g} s")
+        try:
+            found: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise self._failure() from None
+        if "verdict" in found:
+            raise FailureError(found["verdict"], found["note"])
+        return found
+
+    def _failure(self) -> FailureError:
+        code = self.process.wait()
+        if code == KILLED:  # within a limit that holds, others have the memory, and the workload may still fit
+            limited = self.timing.memory_limit and sys.platform.startswith("linux")
+            return FailureError("error" if limited else "oom", "killed by the operating system")
+        self.errors.seek(0)
+        last = (self.errors.read().strip().splitlines() or ["no output"])[-1]
+        return FailureError("error", f"exit code {code}: {last}")
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.errors.close()
+
+
+class Run:
+    """A workload on its way: its process, its series of samples, and the answer once there is one."""
+
+    def __init__(self, workload: Workload, timing: Timing, beside: list[str]) -> None:
+        self.series, self.beside, self.timing = Series(timing), beside, timing
+        self.found: Found | None = None
+        self.elsewhere: list[float] = []
+        self.peak_bytes: int | None = None
+        self.resolved = ""
+        self.worker = Worker(workload, timing)
+
+    def prepare(self) -> None:
+        """Build, and warm up; the first step is watched for its memory."""
+        self._attempt(self._prepare)
+
+    def _prepare(self) -> None:
+        self.resolved = self.worker.start()["resolved"]
+        first = self.worker.answer("watched")
+        self.peak_bytes = first["peak_bytes"]
+        self.series.warmups.append(first["seconds"])
+        while not self.series.warm:
+            self.series.warmups.append(self.worker.answer("warm")["seconds"])
+
+    def round(self) -> None:
+        """One sample more; the last one gives the answer."""
+        self._attempt(self._round)
+
+    def _round(self) -> None:
+        answer = self.worker.answer("sample")
+        self.series.add(answer["seconds"], answer["fault"])
+        if "elsewhere" in answer and not answer["fault"]:
+            self.elsewhere.append(answer["elsewhere"])
+        if self.series.ended:
+            self._finish(self.worker.answer("joules")["joules"])
+
+    def _finish(self, joules: float | None) -> None:
+        series = self.series
+        ok = bool(series.samples)
+        self.found = Found(
+            verdict="ok" if ok else "error",
+            note="" if ok else f"every sample was rejected: {series.rejected[-1]}",
+            warmups=series.warmups, samples=series.samples, rejected=series.rejected, ended=series.ended,
+            peak_bytes=self.peak_bytes, joules=joules, elsewhere=max(self.elsewhere, default=None),
+            device=describe(self.timing.device), resolved=self.resolved, beside=self.beside,
+        )  # fmt: skip
+
+    def _attempt(self, work: Any) -> None:
+        try:
+            work()
+        except FailureError as failure:
+            self.found = Found(
+                failure.verdict, failure.note, self.series.warmups, self.series.samples,
+                device=describe(self.timing.device),
+            )  # fmt: skip
+            self.worker.close()
+
+
+def time_together(workloads: Sequence[Workload], timing: Timing) -> list[Found]:
+    """Time workloads in interleaved rounds, each in a fresh process.
+
+    Whatever becomes of one, its answer is a Found, `ok`, `oom` or `error`, and the others go on.
+    """
+    names = [w.spec.name for w in workloads]
+    runs: list[Run] = []
+    try:
+        for i, workload in enumerate(workloads):
+            runs.append(Run(workload, timing, names[:i] + names[i + 1 :]))
+            runs[-1].prepare()
+        forth = True
+        while any(run.found is None for run in runs):
+            for run in runs if forth else reversed(runs):
+                if run.found is None:
+                    run.round()
+            forth = not forth
+    finally:
+        for run in runs:
+            run.worker.close()
+    return [run.found for run in runs if run.found]
 
 
 def time_apart(workload: Workload, timing: Timing) -> Found:
-    """Run a workload in a fresh process. Whatever becomes of it, the answer is a Found: `ok`, `oom` or `error`.
-
-    On a CPU the memory limit makes an OOM one of the process, not of the machine.
-    """
-    question = {
-        "workload": asdict(workload), "timing": asdict(timing),
-        "family": families.reference(families.named(workload.spec.family)), "path": sys.path,
-    }  # fmt: skip
-    try:
-        child = subprocess.run(
-            [sys.executable, "-m", "harness.cost.clock"],
-            input=json.dumps(question), capture_output=True, text=True, timeout=timing.timeout, check=False,
-            cwd=CHECKOUT,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return Found("error", f"no answer within {timing.timeout:g} s")
-    if child.returncode == KILLED:
-        return Found("oom", "killed by the operating system")
-    try:
-        return Found(**json.loads(child.stdout.splitlines()[-1]))
-    except (IndexError, ValueError, TypeError):
-        last = (child.stderr.strip().splitlines() or ["no output"])[-1]
-        return Found("error", f"exit code {child.returncode}: {last}")
+    """Time one workload by itself."""
+    (found,) = time_together([workload], timing)
+    return found
 
 
 def time_here(workload: Workload, device: str, rounds: int, warmup: int) -> Found:
-    """Time `rounds` steps after `warmup`, then watch the memory of one more, in this process."""
-    torch.manual_seed(0)
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Any, op: str, category: str) -> None:
-        if category != "gradients":
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-
-    model = create_model(workload.spec, workload.resolution, device=device)
-    configure(model, workload)
-    for tensor in (*model.parameters(), *model.buffers()):
-        keep(tensor, "weights", "weights")
-    step = step_of(workload, model, device, keep)
-    timed = _cuda_seconds if device == "cuda" else _seconds
-    warmups = [timed(step) for _ in range(warmup)]
-    with _energy(device) as joules:
-        samples = [timed(step) for _ in range(rounds)]
-    peak = _cuda_peak(step) if device == "cuda" else sum(kept.values()) + _cpu_peak(step)
-    ways = families.named(workload.spec.family).implementations
-    resolved = ways.resolve(workload.implementation, device) if ways and ways.resolve else ""
-    spent = joules()
-    per_step = None if spent is None else spent / rounds
-    return Found("ok", "", warmups, samples, peak, per_step, describe(device), resolved)
-
-
-def _seconds(step: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-def _cuda_seconds(step: Callable[[], Any]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    step()
-    end.record()
-    end.synchronize()
-    return float(start.elapsed_time(end)) / 1e3
-
-
-def _cuda_peak(step: Callable[[], Any]) -> int:
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated()
-
-
-def _cpu_peak(step: Callable[[], Any]) -> int:
-    """The most that a step holds, beyond what was there, in torch's CPU allocator."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step()
-    held = peak = 0
-    assert profile.profiler is not None
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
-
-
-@contextlib.contextmanager
-def _energy(device: str) -> Iterator[Callable[[], float | None]]:
-    """Joules that the GPU spends, where NVML tells."""
-    try:
-        import pynvml
-
-        if device != "cuda":
-            raise ImportError
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        before = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception:  # no NVML, or a GPU that does not meter
-        yield lambda: None
-        return
-    after: list[int] = []
-    yield lambda: (after[0] - before) / 1e3 if after else None
-    after.append(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+    """Time `rounds` steps after `warmup` in this process; the memory is that of one more step."""
+    station = Station(workload, device)
+    warmups = [station.warm()["seconds"] for _ in range(warmup)]
+    samples = [station.sample()["seconds"] for _ in range(rounds)]
+    peak = station.watched()["peak_bytes"]
+    resolved = station.described()["resolved"]
+    return Found("ok", "", warmups, samples, peak_bytes=peak, device=describe(device), resolved=resolved)
 
 
 def device_name(device: str) -> str:
@@ -164,20 +230,21 @@ def device_name(device: str) -> str:
     return name
 
 
-def latency_record(workload: Workload, found: Found, settings: dict[str, object]) -> LatencyRecord:
-    """A run as a record: the median latency of a step, raw samples, the memory beside its prediction."""
-    parts: dict[str, float] = {}
-    if found.peak_bytes is not None:
-        flops = analytic(workload.spec, workload.resolution, workload.batch).macs * 2 * NETWORK_PASSES[workload.action]
-        predicted = predict_memory(workload).nbytes
-        parts = {"peak_bytes": found.peak_bytes, "predicted_bytes": predicted, "flops": flops}
-    if found.joules is not None:
-        parts["joules"] = found.joules
-    ways = families.named(workload.spec.family).implementations
-    resolved = f"; {ways.field}: {found.resolved}" if ways and found.resolved else ""
+def latency_record(
+    workload: Workload, found: Found, settings: dict[str, object], peak: Peak | None = None, budget: int | None = None
+) -> LatencyRecord:
+    """A run as a record: the median latency of a step, raw samples, the memory beside its prediction.
+
+    `peak` is the predicted one (by default it is predicted here), `budget` the bytes that the device has for it.
+    """
+    peak = peak or predict_memory(workload)
+    measured = {"peak_bytes": found.peak_bytes, "joules": found.joules, "elsewhere": found.elsewhere}
+    parts: dict[str, float] = {name: value for name, value in measured.items() if value is not None}
+    parts |= {"predicted_bytes": peak.nbytes, "flops": 2 * step_macs(workload), "rejected": len(found.rejected)}
+    parts |= {"budget_bytes": budget} if budget else {}
     return LatencyRecord(
         quantity="latency",
-        value=statistics.median(found.samples) if found.samples else None,
+        value=statistics.median(found.samples) if found.samples and found.verdict == "ok" else None,
         unit="s",
         method="CUDA events" if found.device.startswith("cuda") else "wall clock",
         verdict=found.verdict,
@@ -186,9 +253,22 @@ def latency_record(workload: Workload, found: Found, settings: dict[str, object]
         samples=found.samples,
         warmups=found.warmups,
         seed=0,
-        note=found.note or f"{found.device}{resolved}",
+        note=_note(workload, found, peak, budget),
         provenance=Provenance.here(str(settings["device"])),
     )
+
+
+def _note(workload: Workload, found: Found, peak: Peak, budget: int | None) -> str:
+    if found.verdict == "oom":
+        broken = peak.breaks(budget) if budget else None
+        return f"met: {found.note}; predicted: {broken or 'it fits'}"
+    if found.verdict != "ok":
+        return found.note
+    ways = families.named(workload.spec.family).implementations
+    resolved = f"{ways.field}: {found.resolved}" if ways and found.resolved else ""
+    beside = f"in rounds with {', '.join(found.beside)}" if found.beside else ""
+    ended = f"ended by {found.ended}" if found.ended else ""
+    return "; ".join(filter(None, (found.device, resolved, beside, ended)))
 
 
 def describe(device: str) -> str:
@@ -199,6 +279,17 @@ def describe(device: str) -> str:
     return f"cuda; driver, SM clock, memory clock, power limit: {state}"
 
 
+def memory_bytes(device: str) -> int | None:
+    """The memory that a device has, in bytes; None where nobody tells."""
+    if device == "cuda":
+        mebibytes = _nvidia_smi("memory.total").split(" ")[0]
+        return int(mebibytes) * 2**20 if mebibytes.isdigit() else None
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
 def _nvidia_smi(query: str) -> str:
     """What nvidia-smi says of the first GPU; nothing where there is none. It makes no CUDA context, as torch would."""
     if not shutil.which("nvidia-smi"):
@@ -206,27 +297,3 @@ def _nvidia_smi(query: str) -> str:
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", "--id=0"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     return answer.stdout.strip() if answer.returncode == 0 else ""
-
-
-def _main() -> None:
-    question = json.load(sys.stdin)
-    timing = Timing(**question["timing"])
-    if timing.memory_limit:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_DATA, (timing.memory_limit, timing.memory_limit))
-    sys.path += [entry for entry in question["path"] if entry not in sys.path]  # a family may be of a user's module
-    families.load(question["family"])
-    fields = question["workload"]
-    workload = Workload(**{**fields, "spec": ModelSpec(**fields["spec"])})
-    try:
-        found = time_here(workload, timing.device, timing.rounds, timing.warmup)
-    except (RuntimeError, MemoryError) as error:  # torch.cuda.OutOfMemoryError is a RuntimeError
-        line = (str(error).splitlines() or [""])[0]
-        oom = isinstance(error, MemoryError) or any(mark in str(error) for mark in OOM_MARKS)
-        found = Found("oom" if oom else "error", f"{type(error).__name__}: {line}")
-    print(json.dumps(asdict(found)))
-
-
-if __name__ == "__main__":
-    _main()

@@ -15,8 +15,6 @@ from models.denoiser import Denoiser
 CFG_SCALE = 1.5
 EMA_DECAY = 0.9999
 LEARNING_RATE = 1e-4
-NETWORK_PASSES = {"forward": 1, "sample": 2, "train": 3}
-"""Forward passes that a step amounts to, a sample: guidance evaluates two, a backward pass costs two."""
 
 Mark = Callable[[Tensor, str, str], None]
 

@@ -4,44 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from harness.core import store
-from harness.core.options import check, option
 from harness.core.records import LatencyRecord, Record, of_kind
 from harness.core.workload import Workload
-from harness.cost.analytic import equal_macs_depth, rivals
+from harness.cost.analytic import equal_macs_depth, rivals, step_macs
+from harness.cost.timing import Timing
 
 if TYPE_CHECKING:
     from harness.cost.memory import Peak
 
-DEVICES = ("cpu", "cuda")
 ANSWERS = ("ok", "oom")
 """Verdicts that settle a question; what failed is tried again."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Timing:
-    """How workloads are measured; the fields are flags of harness.bench.
-
-    `memory_limit` bounds the bytes of each process, on a CPU. Raises ValueError for a value out of its bounds.
-    """
-
-    device: str = option("cpu", "what is measured", choices=DEVICES)
-    rounds: int = option(10, "timed steps", least=1, most=1_000_000)
-    warmup: int = option(3, "steps before them", least=1, most=1_000_000)
-    timeout: float = option(600.0, "seconds for each workload", least=1, most=1e6, metavar="S")
-    memory_limit: int | None = None
-
-    def __post_init__(self) -> None:
-        check(self)
-        if self.memory_limit is not None and self.device != "cpu":
-            raise ValueError(f"a memory limit is of processes on a CPU, not on {self.device}")
+RESERVE_BYTES = 2**30
+"""Of a machine's memory, left to its operating system where no limit is given."""
 
 
 def predict_sweep(workloads: Iterable[Workload], path: Path | None = None) -> list[tuple[Workload, Peak]]:
@@ -60,27 +42,74 @@ def measure_latency(
 ) -> list[LatencyRecord]:
     """Time and memory of each workload, in a process of its own; an OOM and a failure are records, too.
 
-    With `path` each record is appended there as soon as it is made, and what that file already answers is not measured
-    again. The answers come in the order of the workloads; a KeyboardInterrupt ends the measuring, and those that there
-    are come back. Raises ValueError where there is no such device.
+    What is compared is timed in the same rounds, as far as the device's memory holds it at once. With `path` records
+    are appended there as soon as they are made, and what that file already answers is not measured again. The answers
+    come in the order of the workloads; a KeyboardInterrupt ends the measuring, and those that there are come back.
+    Raises ValueError where there is no such device.
     """
     from harness.cost import clock
+    from harness.cost.memory import predict_memory
 
     timing = timing or Timing()
     workloads = list(workloads)
-    settings = {"device": clock.device_name(timing.device), "rounds": timing.rounds, "warmup": timing.warmup}
+    settings = {"device": clock.device_name(timing.device), **timing.settings()}
+    budget = timing.memory_limit or clock.memory_bytes(timing.device)
+    if timing.device == "cpu" and budget and not timing.memory_limit:
+        budget -= RESERVE_BYTES
+        timing = dataclasses.replace(timing, memory_limit=budget)
     known: list[Record] = store.load(path) if path and path.exists() else []
     todo = [w for w in workloads if not answers(known, w, settings)]
+    bar = tqdm(total=len(todo), desc="measuring", unit="workload", disable=None)
     try:
-        for w in tqdm(todo, desc="measuring", unit="workload", disable=None):
-            found = clock.time_apart(w, timing)
-            known.append(clock.latency_record(w, found, settings))
-            if path:
-                store.append(path, known[-1:])
+        for group in comparable(todo):
+            predicted = {w: predict_memory(w) for w in group}
+            for together in held_at_once(predicted, budget, timing.device):
+                found = clock.time_together(together, timing)
+                made = [
+                    clock.latency_record(w, one, settings, predicted[w], budget)
+                    for w, one in zip(together, found, strict=True)
+                ]
+                known += made
+                if path:
+                    store.append(path, made)
+                bar.update(len(made))
     except KeyboardInterrupt:
         tqdm.write("stopped: what is measured is recorded, and the same command continues")
+    bar.close()
     latest = [(answers(known, w, settings) or answers(known, w, settings, "error"))[-1:] for w in workloads]
     return [record for several in latest for record in several]
+
+
+def comparable(workloads: Iterable[Workload]) -> list[list[Workload]]:
+    """Workloads in groups that differ in the network alone, the cheapest group first."""
+    groups: dict[tuple[object, ...], list[Workload]] = {}
+    for w in workloads:
+        same = (w.spec.width, w.spec.patch, w.spec.frames, w.resolution, w.batch, w.action, w.dtype, w.checkpointing)
+        groups.setdefault(same, []).append(w)
+    return sorted(groups.values(), key=lambda group: sum(map(step_macs, group)))
+
+
+def held_at_once(predicted: Mapping[Workload, Peak], budget: int | None, device: str) -> Iterator[list[Workload]]:
+    """A group in parts that a device's memory of `budget` bytes holds at once, in order.
+
+    A process on a CPU returns its activations after a step, so that one peak at a time stands beside what the others
+    keep; one on a GPU keeps its whole peak.
+    """
+    part: list[Workload] = []
+    for w in predicted:
+        if part and budget and _bytes_at_once([predicted[one] for one in [*part, w]], device) > budget:
+            yield part
+            part = []
+        part.append(w)
+    if part:
+        yield part
+
+
+def _bytes_at_once(peaks: Sequence[Peak], device: str) -> int:
+    if device != "cpu":
+        return sum(peak.nbytes for peak in peaks)
+    kept = [peak.parts["weights"] + peak.parts["optimizer and EMA"] for peak in peaks]
+    return sum(kept) + max(peak.nbytes - own for peak, own in zip(peaks, kept, strict=True))
 
 
 def answers(
