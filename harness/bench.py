@@ -29,7 +29,7 @@ from harness.report.sweep import compared_rows, measured_rows, predicted_rows
 CARDS = ("24GiB", "40GiB", "80GiB", "141GiB")
 OF_PREDICTING = ("--device-memory",)
 OF_MEASURING = ("--device", "--rounds", "--warmup", "--spread", "--seconds", "--timeout", "--cache", "--cuda-graph",
-                "--memory-limit", "--steps")  # fmt: skip
+                "--keep-all", "--memory-limit", "--steps")  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:

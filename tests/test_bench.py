@@ -22,7 +22,8 @@ from harness.cost.timing import Timing
 from harness.report.sweep import measured_rows
 from models import spec
 
-TINY = ["--model", "DiT-N/4", "DiM-N/4", "--res", "64", "--rounds", "3", "--warmup", "2"]
+SHARED = ["--keep-all", "--spread", "0"]  # tests share their machine, and count rounds
+TINY = ["--model", "DiT-N/4", "DiM-N/4", "--res", "64", "--rounds", "3", "--warmup", "2", *SHARED]
 
 
 def measured(capsys, path, *arguments: str) -> str:
@@ -61,7 +62,7 @@ def heed_interrupts() -> None:
 @pytest.mark.slow
 def test_clips_are_measured_by_the_clip(capsys, tmp_path):
     records = tmp_path / "bench.jsonl"
-    arguments = ["--model", "DiM-N/4-video", "--frames", "2", "--res", "64", "--rounds", "2", "--warmup", "1"]
+    arguments = ["--model", "DiM-N/4-video", "--frames", "2", "--res", "64", "--rounds", "2", "--warmup", "1", *SHARED]
     bench.main([*arguments, "--records", str(records), "--format", "csv"])
     header, row = capsys.readouterr().out.splitlines()[-2:]
     assert "clips/s" in header.split(",")
@@ -72,7 +73,8 @@ def test_clips_are_measured_by_the_clip(capsys, tmp_path):
 @pytest.mark.slow
 def test_a_sweep_stopped_in_the_middle_continues(tmp_path):
     path = tmp_path / "bench.jsonl"
-    command = [sys.executable, "-m", "harness.bench", *TINY, "--model", "DiT-N/4", "--records", str(path)]
+    command = [sys.executable, "-m", "harness.bench", *TINY, "--model", "DiT-N/4", "--res", "64", "128"]
+    command += ["--records", str(path)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
     )
@@ -83,10 +85,10 @@ def test_a_sweep_stopped_in_the_middle_continues(tmp_path):
     assert process.returncode == 0
     assert "the same command continues" in out
     kept = path.read_text()
-    assert len(kept.splitlines()) == 1
+    assert len(kept.splitlines()) == 2, "sdpa and naive at 64 pixels, which share their rounds"
     subprocess.run(command, check=True, capture_output=True)
     assert path.read_text().startswith(kept)
-    assert len(path.read_text().splitlines()) == 2  # sdpa and naive
+    assert len(path.read_text().splitlines()) == 4
 
 
 @pytest.mark.slow
@@ -94,15 +96,18 @@ def test_a_sweep_stopped_in_the_middle_continues(tmp_path):
 def test_out_of_memory_is_a_row_and_the_sweep_goes_on(capsys, tmp_path):
     path = tmp_path / "bench.jsonl"
     arguments = ["--model", "DiT-S/2", "DiT-N/8", "--res", "2048", "--attention", "naive", "--rounds", "1"]
-    bench.main([*arguments, "--warmup", "1", "--memory-limit", "2GiB", "--records", str(path)])
-    verdicts = {r["model"]: r["verdict"] for r in [record.row() for record in store.load(path)]}
-    assert verdicts == {"DiT-S/2": "oom", "DiT-N/8": "ok"}
+    bench.main([*arguments, "--warmup", "1", "--memory-limit", "2GiB", *SHARED, "--records", str(path)])
+    rows = {record.get("model"): record for record in store.load(path)}
+    assert {name: record.verdict for name, record in rows.items()} == {"DiT-S/2": "oom", "DiT-N/8": "ok"}
+    assert rows["DiT-S/2"].note == (  # the scores of six heads, 16384 tokens against 16384
+        "met: bmm in blocks.*.attn: 6.00 GiB; predicted: bmm in blocks.*.attn: 6x16384x16384 float32, 6.00 GiB"
+    )
     assert "oom" in capsys.readouterr().out
 
 
 def test_a_timeout_is_a_row_with_its_reason(monkeypatch):
-    unhurried = clock.subprocess.run
-    monkeypatch.setattr(clock.subprocess, "run", lambda *args, **how: unhurried(*args, **{**how, "timeout": 0.01}))
+    hurried = clock.threading.Timer
+    monkeypatch.setattr(clock.threading, "Timer", lambda seconds, act: hurried(0.01, act))
     found = clock.time_apart(Workload(spec=spec("DiT-N/4"), resolution=64), Timing(rounds=1, warmup=1, timeout=5))
     assert (found.verdict, found.note) == ("error", "no answer within 5 s")
 
@@ -153,7 +158,7 @@ def test_equal_macs_adds_the_depth_of_equal_cost(capsys, tmp_path):
 def test_the_gpu_preset_is_the_sweep_of_both_families_and_runs_at_a_tiny_size(capsys, tmp_path):
     parser = Parser()
     add_sweep_flags(parser)
-    parser.set_defaults(**bench.PRESETS["gpu-sweep"])
+    parser.set_defaults(**bench.PRESETS["gpu-sweep"][0])
     workloads = workloads_of(parser.parse_args([]), set())
     assert {w.spec.name for w in workloads} == {"DiT-XL/2", "DiM-XL/2", "DiM-XL/2-matched"}
     assert {(w.resolution, w.action, w.dtype) for w in workloads} == {
@@ -172,13 +177,18 @@ def records(path, median: float, device: str = "cpu: one", n: int = 30, model: s
     samples = list(median * np.random.default_rng(0).normal(1, 0.02, n))
     workload = Workload(spec=spec(model), resolution=64)
     found = clock.Found("ok", samples=samples)
-    store.append(path, [clock.latency_record(workload, found, {"device": device, "rounds": n, "warmup": 1})])
+    settings = {"device": device, **Timing(rounds=n, warmup=1).settings()}
+    store.append(path, [clock.latency_record(workload, found, settings)])
     return path
 
 
-@pytest.mark.parametrize(("factor", "change"), [(1.2, "slower"), (0.8, "faster"), (1.001, "within the noise")])
-def test_compare_tells_a_change_from_noise(tmp_path, factor, change):
-    a, b = records(tmp_path / "a", 1.0), records(tmp_path / "b", factor)
+@pytest.mark.parametrize(
+    ("factor", "n", "change"),
+    [(1.2, 30, "slower"), (0.8, 30, "faster"), (1.001, 200, "same"), (1.012, 10, "ambiguous"), (1.2, 5, "ambiguous")],
+)
+def test_compare_says_faster_slower_same_or_ambiguous(tmp_path, factor, n, change):
+    """Five samples decide nothing; ten that scatter by 2 % do not tell 1.2 %."""
+    a, b = records(tmp_path / "a", 1.0, n=n), records(tmp_path / "b", factor, n=n)
     assert [row["change"] for row in compare(store.load(a), store.load(b))] == [change]
 
 
@@ -222,6 +232,9 @@ def test_unlike_things_are_not_compared(tmp_path):
         (["--model", "DiT-N/4", "--equal-macs"], "no model here stands beside its counterpart"),
         (["--checkpointing"], "--checkpointing is of --action train"),
         (["--device", "cuda", "--memory-limit", "1GiB"], "a memory limit is of processes on a CPU"),
+        (["--cuda-graph"], "a CUDA graph is of --device cuda, not of cpu"),
+        (["--spread", "2"], "must be at most 1, not 2"),
+        (["--predict", "--cache", "cold"], "--cache changes nothing with --predict"),
         (["--compare", "a.jsonl", "b.jsonl"], "--records changes nothing with --compare"),
     ],
 )

@@ -1,5 +1,7 @@
 """Memory and latency as tables and figures: what was measured, what was predicted, and what nobody has measured."""
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -7,7 +9,7 @@ from harness import bench, plots, report, tables
 from harness.core.provenance import Provenance
 from harness.core.records import LatencyRecord, MemoryRecord
 from harness.core.workload import Workload, preset
-from harness.report.figures.latency import crossing
+from harness.report.crossing import crossing, crossing_block, crossings
 from harness.report.latency import latency_rows, shown_time
 from harness.report.memory import memory_rows
 from models import spec
@@ -117,6 +119,21 @@ def test_where_one_line_falls_below_another():
     assert crossing(one, [(50, 1.0)]) is None
 
 
+def test_the_measured_crossover_stands_beside_the_one_of_multiply_adds():
+    (one,) = [c for c in crossings(SWEEP) if c.rival_mixer == "sdpa attention"]
+    assert one.ratios == pytest.approx({256: 2.0, 1024: 0.8})
+    assert one.pixels == pytest.approx(256 * 4 ** (math.log(2) / math.log(2.5)))
+    low, high = one.interval
+    assert 0.9 * one.pixels < low < one.pixels < high < 1.1 * one.pixels, "samples scatter by 2 %"
+    assert one.equal_macs_pixels == pytest.approx(1022, abs=1)
+    slower, faster = SWEEP[:2], [latency("DiT-XL/2", 256, 0.020), latency("DiM-XL/2", 256, 0.010)]
+    assert [c.verdict for c in crossings(slower)] == ["slower up to 256 px"]
+    assert [c.verdict for c in crossings(faster)] == ["faster from 256 px on"]
+    (block,) = crossing_block(SWEEP, GPU)
+    assert block.rows[0][:6] == ["DiM-XL/2", "DiT-XL/2, sdpa attention", "forward", "bfloat16", "2.00", "0.80"]
+    assert crossing_block(SWEEP[:1], GPU) == []
+
+
 def texts(drawing) -> str:
     found = []
     for axes in drawing.axes:
@@ -179,6 +196,7 @@ def test_records_of_the_preset_at_a_tiny_size_flow_into_tables_and_figures(capsy
     records.mkdir()
     tiny = ["--preset", "gpu-sweep", "--device", "cpu", "--model", "DiT-N/4", "DiM-N/4", "--res", "64", "128"]
     tiny += ["--action", "forward", "--dtype", "float32", "--attention", "sdpa", "--rounds", "1", "--warmup", "1"]
+    tiny += ["--keep-all"]
     bench.main([*tiny, "--records", str(records / "bench.jsonl")])
     out = tmp_path / "out"
     tables.main(["--table", "memory", "latency", "--records", str(records), "--output", str(out)])

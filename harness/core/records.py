@@ -21,7 +21,7 @@ VERDICTS = ("ok", "oom", "unsupported", "estimated", "error")
 TASK = ("channels", "downsample", "num_classes")
 """Of what is generated; records of the usual task, ImageNet in latents of four channels, do not state them."""
 DEFAULTS: Mapping[str, Any] = {
-    "frames": 0, "joint_images": 0, "checkpointing": False, "cache": "warm", "cuda_graph": False,
+    "frames": 0, "joint_images": 0, "checkpointing": False, "cache": "warm", "cuda_graph": False, "keep_all": False,
 }  # fmt: skip
 """What a field is in records that do not state it."""
 
@@ -149,8 +149,13 @@ class LatencyRecord(RunRecord):
 
     KEY = (*RunRecord.KEY, "cache", "cuda_graph", "device")
     QUANTITIES: ClassVar = ("latency",)
-    PROTOCOL: ClassVar = ("rounds", "warmup", "spread", "seconds")
+    PROTOCOL: ClassVar = ("rounds", "warmup", "spread", "seconds", "keep_all")
     """How it was timed: records of two protocols do not replace each other, and are not compared."""
+
+    @classmethod
+    def protocol_of(cls, workload: Mapping[str, Any]) -> dict[str, Any]:
+        """How a workload is timed, by the names of PROTOCOL."""
+        return {name: workload.get(name, DEFAULTS.get(name)) for name in cls.PROTOCOL}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from harness.core.records import LatencyRecord
 from harness.core.workload import Workload
 from harness.cost.analytic import step_macs
 from harness.cost.memory import Peak, predict_memory
-from harness.cost.timing import Series, Timing
+from harness.cost.timing import LEAST_ROUNDS, Series, Timing
 from harness.cost.worker import Station
 from models import families
 
@@ -161,10 +161,10 @@ class Run:
 
     def _finish(self, joules: float | None) -> None:
         series = self.series
-        ok = bool(series.samples)
+        ok = len(series.samples) >= min(LEAST_ROUNDS, self.timing.rounds)
         self.found = Found(
             verdict="ok" if ok else "error",
-            note="" if ok else f"every sample was rejected: {series.rejected[-1]}",
+            note="" if ok else f"{len(series.rejected)} samples were rejected: {series.rejected[-1]}",
             warmups=series.warmups, samples=series.samples, rejected=series.rejected, ended=series.ended,
             peak_bytes=self.peak_bytes, joules=joules, elsewhere=max(self.elsewhere, default=None),
             device=describe(self.timing.device), resolved=self.resolved, beside=self.beside,

@@ -11,6 +11,11 @@ from harness.core.records import Key, LatencyRecord, Record, RunRecord, of_kind,
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.99
+SAME = 0.02
+"""Medians whose ratio is surely within it of 1 are the same, however surely they differ."""
+
+LEAST_SAMPLES = 6
+"""Fewer do not bound a median at 95 % (`timing.median_interval`), and decide nothing."""
 
 
 def ratio_interval(before: list[float], after: list[float], seed: int = 0) -> tuple[float, float, float]:
@@ -22,6 +27,20 @@ def ratio_interval(before: list[float], after: list[float], seed: int = 0) -> tu
     ]
     low, high = np.quantile(medians[1] / medians[0], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(np.median(after) / np.median(before)), float(low), float(high)
+
+
+def change_of(before: list[float], after: list[float]) -> str:
+    """What became of a latency: `faster`, `slower`, `same` or `ambiguous`.
+
+    The same: the whole interval of the ratio is within SAME of 1. Faster or slower: all of it is on one side of 1.
+    Ambiguous is all else, and what too few samples say.
+    """
+    if min(len(before), len(after)) < LEAST_SAMPLES:
+        return "ambiguous"
+    _, low, high = ratio_interval(before, after)
+    if low >= 1 - SAME and high <= 1 + SAME:
+        return "same"
+    return "slower" if low > 1 else "faster" if high < 1 else "ambiguous"
 
 
 def compare(before: Iterable[Record], after: Iterable[Record]) -> list[dict[str, Any]]:
@@ -37,20 +56,20 @@ def compare(before: Iterable[Record], after: Iterable[Record]) -> list[dict[str,
     for key in common:
         a, b = old[key], new[key]
         require_same(a, b)  # the same question, on another device
-        for setting in LatencyRecord.PROTOCOL:
-            one, other = a.get(setting), b.get(setting)
-            if one != other:
-                raise ValueError(f"not comparable: {setting} is {one!r} in one and {other!r} in the other")
+        theirs = b.protocol_of(b.workload)
+        for setting, one in a.protocol_of(a.workload).items():
+            if one != theirs[setting]:
+                raise ValueError(f"not comparable: {setting} is {one!r} in one and {theirs[setting]!r} in the other")
         row = dict(key[1:])
         if a.verdict != "ok" or b.verdict != "ok":
             rows.append(row | {"change": f"{a.verdict} -> {b.verdict}"})
             continue
         ratio, low, high = ratio_interval(a.samples, b.samples)
-        change = "slower" if low > 1 else "faster" if high < 1 else "within the noise"
         assert a.value is not None
         assert b.value is not None
         row |= {"before ms": 1e3 * a.value, "after ms": 1e3 * b.value, "ratio": ratio}
-        rows.append(row | {f"{CONFIDENCE:.0%} interval": f"{low:.3f} to {high:.3f}", "change": change})
+        row |= {f"{CONFIDENCE:.0%} interval": f"{low:.3f} to {high:.3f}"}
+        rows.append(row | {"change": change_of(a.samples, b.samples)})
     return rows
 
 

@@ -122,7 +122,7 @@ def answers(
         for record in of_kind(records, LatencyRecord)
         if record.verdict in (verdicts or ANSWERS)
         and record.answers(question)
-        and all(record.get(name) == question[name] for name in record.PROTOCOL)
+        and record.protocol_of(record.workload) == record.protocol_of(question)
     ]
 
 

@@ -31,6 +31,7 @@ class Timing:
     timeout: float = option(600.0, "seconds for one step", least=1, most=1e6, metavar="S")
     cache: str = option("warm", "state of the last-level cache before a sample", choices=CACHES)
     cuda_graph: bool = option(False, "replay the step as one CUDA graph")
+    keep_all: bool = option(False, "reject no sample, whatever the device did meanwhile")
     memory_limit: int | None = None
 
     def __post_init__(self) -> None:
@@ -43,7 +44,7 @@ class Timing:
     def settings(self) -> dict[str, object]:
         """What a record of a latency states of it."""
         stated: dict[str, object] = {"cache": self.cache} if self.cache != "warm" else {}
-        stated |= {"cuda_graph": True} if self.cuda_graph else {}
+        stated |= {name: True for name in ("cuda_graph", "keep_all") if getattr(self, name)}
         return {"rounds": self.rounds, "warmup": self.warmup, "spread": self.spread, "seconds": self.seconds, **stated}
 
 
@@ -63,7 +64,7 @@ class Series:
 
     def add(self, seconds: float, fault: str = "") -> None:
         """One more sample; one with a fault is counted and left out."""
-        if fault:
+        if fault and not self.timing.keep_all:
             self.rejected.append(fault)
         else:
             self.samples.append(seconds)

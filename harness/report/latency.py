@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from harness.core.records import LatencyRecord, Record
 from harness.core.workload import Workload
+from harness.report.crossing import crossing_block
 from harness.report.hardware import (
     MISSING,
     SWEEP_COMMAND,
     Fields,
     by_resolution,
     columns_of,
+    is_gpu,
     known_lines,
+    measured,
     missing_note,
     runs_on_devices,
 )
 from harness.report.layout import Table
+from models import spec
 
 NOTES = [
     "Latency: the median of a step of the batch, ± half the interquartile range of its raw samples; a forward pass, a "
-    "guided denoising step (sample) or a training step (train). Each run in a process of its own, after warm-up.",
-    "TFLOP/s: exact floating-point operations of the step (two a multiply-add) over its median.",
-    "OOM: out of memory. error: the run failed; the record has its text.",
+    "guided denoising step (sample) or a training step (train). Each run in a process of its own, after warm-up, in "
+    "rounds with what it is compared with. Rounds end when the median is known to 2 % (95 %, order statistics) or the "
+    "time for them is spent. A sample is rejected, and taken again, while others used the cores or a GPU throttled.",
+    "TFLOP/s, GFLOP/s: exact floating-point operations of the step (two a multiply-add) over its median.",
+    "OOM: out of memory; the data names the tensor, as met and as predicted. error: the record has its text.",
 ]
 
 
@@ -42,8 +49,10 @@ def _row(record: LatencyRecord | None) -> Fields:
     if record.verdict == "ok":
         low, median, high = quartiles(record.samples)
         parts, batch = record.parts, record.workload["batch"]
-        row |= {"ms": 1e3 * median, "iqr_ms": 1e3 * (high - low), "items_per_s": batch / median}
+        row |= {"ms": 1e3 * median, "iqr_ms": 1e3 * (high - low), **percentiles_ms(record.samples)}
+        row |= {"items_per_s": batch / median, "tokens_per_s": tokens_of(record.workload) / median}
         row |= {"tflop_per_s": parts["flops"] / median / 1e12, "n_samples": len(record.samples)}
+        row |= {"rejected": parts.get("rejected"), "others_share": parts.get("elsewhere")}
         row["joules_per_item"] = parts["joules"] / batch if "joules" in parts else None
     return row | {"note": record.note}
 
@@ -54,6 +63,19 @@ def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
 
     low, median, high = np.quantile(samples, [0.25, 0.5, 0.75])
     return float(low), float(median), float(high)
+
+
+def percentiles_ms(samples: Sequence[float]) -> Fields:
+    """The tails of raw samples in milliseconds, interpolated."""
+    import numpy as np
+
+    return {f"p{share}_ms": 1e3 * float(np.percentile(samples, share)) for share in (5, 95)}
+
+
+def tokens_of(workload: Mapping[str, Any]) -> int:
+    """Tokens of a batch: positions of all its images, or of all frames of its clips."""
+    known = spec(workload["model"].partition("(")[0])
+    return int(workload["batch"] * max(1, workload.get("frames", 0)) * known.tokens(workload["resolution"]))
 
 
 def latency_table(records: Sequence[Record], sweep: Iterable[Workload] | None = None) -> Table:
@@ -69,12 +91,14 @@ def latency_table(records: Sequence[Record], sweep: Iterable[Workload] | None = 
         here = [row for row in rows if row["device"] == device]
         blocks.append(by_resolution(known_lines((row, shown_time(row)) for row in here), f"Latency on {device}, ms"))
         if any(row["verdict"] == "ok" for row in here):
-            for column, caption in (
-                ("items_per_s", "Throughput on {}, images (or clips) a second"),
-                ("tflop_per_s", "TFLOP/s on {}"),
+            unit, scale = ("TFLOP/s", 1) if is_gpu(device) else ("GFLOP/s", 1e3)
+            for column, factor, caption in (
+                ("items_per_s", 1, f"Throughput on {device}, images (or clips) a second"),
+                ("tflop_per_s", scale, f"{unit} on {device}"),
             ):
-                cells = known_lines((row, figure_of(row, row.get(column))) for row in here)
-                blocks.append(by_resolution(cells, caption.format(device)))
+                cells = known_lines((row, figure_of(row, factor * row.get(column, 0))) for row in here)
+                blocks.append(by_resolution(cells, caption))
+            blocks += crossing_block(measured(records)[device], device)
     notes = NOTES + missing_note(rows, "verdict", SWEEP_COMMAND)
     return Table("latency", "Latency and throughput by resolution, measured", pd.DataFrame(rows), blocks, notes)
 

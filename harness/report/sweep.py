@@ -10,7 +10,7 @@ from harness.core import store
 from harness.core.records import LatencyRecord
 from harness.core.workload import Workload
 from harness.report.hardware import Fields, columns_of
-from harness.report.latency import quartiles
+from harness.report.latency import quartiles, tokens_of
 
 if TYPE_CHECKING:
     from harness.cost.memory import Peak
@@ -71,7 +71,8 @@ def _measured(record: LatencyRecord, steps: int) -> Fields:
     parts, batch = record.parts, record.workload["batch"]
     unit = "clip" if record.get("frames") else "image"
     quarter, median, three_quarters = quartiles(record.samples)
-    row |= {"ms": 1e3 * median, "IQR ms": 1e3 * (three_quarters - quarter), f"{unit}s/s": batch / median}
+    row |= {"ms": 1e3 * median, "IQR ms": 1e3 * (three_quarters - quarter), "samples": len(record.samples)}
+    row |= {f"{unit}s/s": batch / median, "tokens/s": tokens_of(record.workload) / median}
     if record.get("action") == "sample":
         row["full samples/s"] = batch / (steps * median)
     row |= {"TFLOP/s": parts["flops"] / median / 1e12, "peak GiB": parts["peak_bytes"] / GIB}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.core.records import Record
 from harness.cost import crossover
+from harness.report.crossing import crossing
 from harness.report.figures import style
 from harness.report.figures.cost import mark_crossovers
 from harness.report.hardware import SWEEP_COMMAND, Fields, is_gpu
@@ -86,15 +85,3 @@ def _mark_measured(axes: Axes, lines: dict[tuple[str, str], list[tuple[int, floa
             axes.annotate(
                 f"{where[0]:.0f} px", where, xytext=(6, -9), textcoords="offset points", color=colour, fontsize=7
             )
-
-
-def crossing(one: list[tuple[int, float]], other: list[tuple[int, float]]) -> tuple[float, float] | None:
-    """Where `one` falls to `other`, both interpolated between common resolutions on logarithmic axes; None: nowhere."""
-    a, b = dict(one), dict(other)
-    common = sorted(set(a) & set(b))
-    for left, right in itertools.pairwise(common):
-        before, after = (math.log(a[x] / b[x]) for x in (left, right))
-        if before > 0 >= after:
-            share = before / (before - after)
-            return left * (right / left) ** share, a[left] * (a[right] / a[left]) ** share
-    return None
