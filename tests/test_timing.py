@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from harness.core.workload import PRESETS, Workload, preset
 from harness.cost import clock
@@ -11,7 +12,7 @@ from harness.cost.conditions import CpuConditions, CpuTimes, GpuConditions
 from harness.cost.memory import Peak
 from harness.cost.sweep import comparable, held_at_once
 from harness.cost.timing import Series, Timing, median_interval, relative_spread
-from harness.cost.worker import refused_bytes
+from harness.cost.worker import Station, refused_bytes
 from models import spec
 
 
@@ -218,3 +219,43 @@ def test_the_cpu_preset_has_every_size_at_every_resolution_of_the_paper():
 )
 def test_what_could_not_be_had_is_read_from_what_torch_says(message, gib):
     assert refused_bytes(message) == f"{gib} GiB"
+
+
+def test_a_cold_sample_comes_after_the_last_level_cache_was_written_over():
+    station = Station(workload("DiT-N/4"), "cpu", cache="cold")
+    order = []
+    flush, station.timed = station.flush, lambda step: order.append("step") or 0.5
+    station.flush = lambda: order.append("flush") or flush()
+    assert station.sample()["seconds"] == 0.5
+    assert order == ["flush", "step"]
+
+
+@pytest.mark.parametrize(("last_seconds", "steps"), [(0.09, 2), (0.11, 1)])
+def test_a_short_step_runs_once_untimed_before_a_warm_sample(last_seconds, steps):
+    station = Station(workload("DiT-N/4"), "cpu")
+    calls = []
+    station.last_seconds, station.step = last_seconds, lambda: calls.append(1)
+    station.sample()
+    assert len(calls) == steps
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("how", [{"cuda_graph": True}, {"cache": "cold"}, {}], ids=str)
+def test_a_gpu_answers_in_every_state_of_its_cache_and_as_a_graph(how):
+    station = Station(workload("DiT-S/2", 256, batch=8, dtype="bfloat16"), "cuda", **how)
+    watched = station.watched()
+    station.warm()
+    samples = [station.sample() for _ in range(5)]
+    assert all(0 < one["seconds"] < 10 for one in samples)
+    assert watched["peak_bytes"] > 4 * 32e6, "more than the weights of DiT-S/2 in float32"
+    assert (station.joules()["joules"] or 1) > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_that_runs_out_of_memory_names_the_operator_and_the_bytes():
+    """Naive attention over 65536 tokens: 6 heads x 65536 x 65536 scores in float32 are 96 GiB."""
+    found = clock.time_apart(workload("DiT-S/2", 4096, implementation="naive"), Timing(device="cuda", rounds=2))
+    assert found.verdict == "oom"
+    assert found.note == "bmm in blocks.*.attn: 96.00 GiB"
