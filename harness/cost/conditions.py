@@ -12,11 +12,8 @@ from typing import Protocol
 LEAST_CLOCK = 0.75
 """Of the default clock; nvbench discards a sample below it."""
 
-MOST_WAITING = 0.02
-"""Of the time of a sample, for which threads of this process were ready to run and no core was free."""
-
-MOST_ELSEWHERE = 0.10
-"""Of all cores, used by other processes or taken by the hypervisor."""
+MOST_ELSEWHERE = 0.05
+"""Of all cores' time during a sample, used by other processes or taken by the hypervisor."""
 
 TICK = 0.01
 """Seconds: the resolution of the kernel's own counters; a share below a few ticks says nothing."""
@@ -34,12 +31,11 @@ class Conditions(Protocol):
 
 @dataclass(frozen=True)
 class CpuTimes:
-    """Counters of a machine, in seconds: the clock, all cores' busy time, and this process's running and waiting."""
+    """Counters of a machine, in seconds: the clock, the busy time of all cores, and this process's own."""
 
     wall: float
     busy: float
     own: float
-    waiting: float
 
 
 class CpuConditions:
@@ -58,8 +54,6 @@ class CpuConditions:
         wall = after.wall - before.wall
         others = max(0.0, (after.busy - before.busy) - (after.own - before.own))
         self.elsewhere.append(others / (wall * self.cores))
-        if after.waiting - before.waiting > MOST_WAITING * wall + TICK:
-            return "the step waited for a core"
         if others > MOST_ELSEWHERE * wall * self.cores + 3 * TICK:
             return "other processes used the cores"
         return ""
@@ -71,18 +65,9 @@ def cpu_times() -> CpuTimes:
         ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
         user, nice, system, _idle, _iowait, irq, softirq, steal = ticks
         busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-        waiting = sum(_waiting(task) for task in Path("/proc/self/task").iterdir())
     except (OSError, ValueError, IndexError):
-        return CpuTimes(time.perf_counter(), 0.0, 0.0, 0.0)
-    return CpuTimes(time.perf_counter(), busy, time.process_time(), waiting)
-
-
-def _waiting(task: Path) -> float:
-    """Seconds that a thread was ready to run and did not."""
-    try:
-        return int((task / "schedstat").read_text().split()[1]) / 1e9
-    except OSError:  # it ended meanwhile
-        return 0.0
+        return CpuTimes(time.perf_counter(), 0.0, 0.0)
+    return CpuTimes(time.perf_counter(), busy, time.process_time())
 
 
 class GpuConditions:

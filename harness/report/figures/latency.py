@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,12 @@ from harness.cost import crossover
 from harness.report.crossing import crossing
 from harness.report.figures import style
 from harness.report.figures.cost import mark_crossovers
-from harness.report.hardware import SWEEP_COMMAND, Fields, is_gpu
+from harness.report.hardware import SWEEP_COMMAND, Fields
 from harness.report.latency import figure_of, latency_rows
 from models import catalogue, counterpart, spec
 from models.families import named
+
+PANELS_ACROSS = 3
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,48 +24,62 @@ if TYPE_CHECKING:
 
 
 def latency_figure(records: Sequence[Record]) -> Figure:
-    """Latency of a forward pass against resolution, a panel a device, with the measured crossover and the analytic one.
+    """Time of a forward pass against resolution, a panel a device and size, with both crossovers.
 
-    Where no GPU was measured the first panel says so. Raises ValueError where nothing was.
+    A panel has the dtype and batch most measured on its device. Raises ValueError where nothing was measured.
     """
     rows = [row for row in latency_rows(records, []) if row["action"] == "forward" and not row["frames"]]
-    panels = list(dict.fromkeys(row["device"] for row in rows if row["verdict"] == "ok"))
+    panels = _panels(rows)
     if not panels:
         raise ValueError(f"the latency figure needs measured forward passes: {SWEEP_COMMAND}")
-    drawing, grid = style.sheet(style.COLUMN * len(panels), 2.8, 1, len(panels), squeeze=False)
-    for axes, device in zip(grid[0], panels, strict=True):
-        _panel(axes, [row for row in rows if row["device"] == device])
-        axes.set(xlabel="resolution (pixels a side)", ylabel="latency of a forward pass (ms)")
-        axes.set_title(device, fontsize=7)
-    if not any(map(is_gpu, panels)):
-        grid[0][0].set_title(f"{panels[0]}\nno GPU has been measured: {SWEEP_COMMAND}", fontsize=6)
+    across = min(PANELS_ACROSS, len(panels))
+    down = math.ceil(len(panels) / across)
+    width = style.COLUMN if across == 1 else style.PAGE
+    drawing, grid = style.sheet(width, 2.9 * down, down, across, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    for axes, ((device, kind, size), chosen) in zip(grid.flat, panels.items(), strict=False):
+        _panel(axes, chosen)
+        axes.set_title(f"{size} on {device}\n{kind[0]}, batch {kind[1]}", fontsize=7)
+        axes.set_xlabel("resolution (pixels a side)")
+        axes.set_ylabel("time of a forward pass (s)")
     return drawing
 
 
+def _panels(rows: list[Fields]) -> dict[tuple[str, tuple[str, int], str], list[Fields]]:
+    """Rows by device, kind and size with its patch; panels in which nothing was answered are left out."""
+    found: dict[tuple[str, tuple[str, int], str], list[Fields]] = {}
+    for device in dict.fromkeys(row["device"] for row in rows if row["verdict"] == "ok"):
+        here = [row for row in rows if row["device"] == device]
+        kinds = [(row["dtype"], row["batch"]) for row in here if row["verdict"] == "ok"]
+        kind = max(kinds, key=kinds.count)
+        for row in here:
+            if (row["dtype"], row["batch"]) == kind:
+                size = row["model"].partition("(")[0].split("-")[1]
+                found.setdefault((device, kind, size), []).append(row)
+    return {key: some for key, some in found.items() if any(row["verdict"] == "ok" for row in some)}
+
+
 def _panel(axes: Axes, rows: list[Fields]) -> None:
-    """Lines of one device, in the dtype and batch most measured there; what ran out of memory is named."""
-    kinds = [(row["dtype"], row["batch"]) for row in rows if row["verdict"] == "ok"]
-    kind = max(kinds, key=kinds.count)
+    """Lines of one device and size; what ran out of memory is named."""
     lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
     failed: list[str] = []
-    chosen = [row for row in rows if (row["dtype"], row["batch"]) == kind]
-    for row in chosen:
+    for row in rows:
         if row["verdict"] == "ok":
-            lines.setdefault((row["model"], row["mixer"]), []).append((row["resolution"], row["ms"]))
+            lines.setdefault((row["model"], row["mixer"]), []).append((row["resolution"], row["ms"] / 1e3))
         else:
             what = ", ".join(filter(None, (row["model"], row["mixer"])))
             failed.append(f"{what} at {row['resolution']} px: {figure_of(row, None)}")
-    looks = style.looks(model for model, _ in lines)
     for (model, mixer), points in lines.items():
-        look = looks[model] | (style.NAIVE if mixer.startswith("naive") else {})
+        look = style.look_of(model) | (style.NAIVE if mixer.startswith("naive") else {})
         axes.plot(*zip(*sorted(points), strict=True), **look, label=", ".join(filter(None, (model, mixer))))
-    resolutions = sorted({row["resolution"] for row in chosen})
+    resolutions = sorted({row["resolution"] for row in rows})
     mark_crossovers(axes, _crossovers(model for model, _ in lines), resolutions[0], resolutions[-1])
     _mark_measured(axes, lines)
     style.resolution_axis(axes, resolutions)
-    style.plain_log(axes, "y")
-    title = f"{kind[0]}, batch {kind[1]}; dashed: equal multiply-adds; ring: equal time"
-    style.legend(axes, "\n".join([title, *failed]), 6)
+    style.plain_log(axes, "y", (1, 3))
+    title = "\n".join(["dashed: equal multiply-adds; ring: equal time", *failed])
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), title=title, title_fontsize=6)
 
 
 def _crossovers(models: Iterable[str]) -> dict[str, float]:
