@@ -143,14 +143,27 @@ def texts(drawing) -> str:
     return "\n".join(found)
 
 
-def test_the_latency_figure_marks_the_measured_crossover_or_says_that_no_gpu_was_measured():
+def test_the_latency_figure_marks_the_measured_crossover_and_names_what_ran_out_of_memory():
     text = texts(report.figure("latency", SWEEP))
     where, _ = crossing([(256, 0.020), (1024, 0.080)], [(256, 0.010), (1024, 0.100)])
     assert f"{where:.0f} px" in text
     assert "naive attention at 1024 px: OOM" in text
-    text = texts(report.figure("latency", [latency("DiT-N/2", 64, 0.1, device="cpu: slow")]))
-    assert "no GPU has been measured" in text
-    assert "cpu: slow" in text
+    assert texts(report.figure("latency", [latency("DiT-N/2", 64, 0.1, device="cpu: slow")])).startswith(
+        "N/2 on cpu: slow\nbfloat16, batch 1"
+    )
+
+
+def test_the_crossover_figure_has_measured_ratios_solid_and_those_of_multiply_adds_dashed():
+    (axes,) = report.figure("crossover", SWEEP).axes
+    measured, macs, one, interval = axes.lines
+    assert list(measured.get_ydata()) == pytest.approx([2.0, 0.8])
+    assert list(macs.get_ydata()) == pytest.approx([1.533, 0.998], abs=0.002)
+    assert (measured.get_linestyle(), macs.get_linestyle()) == ("-", "--")
+    assert list(one.get_ydata()) == [1, 1]
+    low, high = interval.get_xdata()
+    assert low < high
+    with pytest.raises(ValueError, match="needs forward passes of both families"):
+        report.figure("crossover", SWEEP[:2])
 
 
 def test_the_memory_figure_has_lines_predicted_and_rings_measured():
@@ -165,13 +178,14 @@ def test_the_memory_figure_has_lines_predicted_and_rings_measured():
 
 def test_sizes_and_families_are_told_apart_in_the_figures_of_memory_and_latency():
     models = ("DiT-B/4", "DiT-XL/2", "DiM-B/4", "DiM-XL/2", "DiM-XL/2-matched")
-    for name, records in (
-        ("memory", [prediction(model, r, r / 100) for model in models for r in (256, 512)]),
-        ("latency", [latency(model, r, r / 100) for model in models for r in (256, 512)]),
-    ):
-        lines = [line for line in report.figure(name, records).axes[0].lines if line.get_label()[0] != "_"]
-        assert [line.get_label().split(",")[0] for line in lines] == list(models)
-        assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(models)
+    records = [prediction(model, r, r / 100) for model in models for r in (256, 512)]
+    lines = [line for line in report.figure("memory", records).axes[0].lines if line.get_label()[0] != "_"]
+    assert [line.get_label().split(",")[0] for line in lines] == list(models)
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(models)
+    panels = report.figure("latency", [latency(model, r, r / 100) for model in models for r in (256, 512)]).axes
+    assert [axes.get_title().split(" ")[0] for axes in panels] == ["B/4", "XL/2"]
+    for axes, n in zip(panels, (2, 3), strict=True):
+        assert len({(line.get_color(), line.get_marker()) for line in axes.lines if line.get_label()[0] != "_"}) == n
 
 
 def test_no_panel_is_drawn_empty():
@@ -187,7 +201,7 @@ def test_no_panel_is_drawn_empty():
     with pytest.raises(ValueError, match=r"needs measured forward passes: python -m harness\.bench --preset gpu-sweep"):
         report.figure("latency", nothing)
     two = [*SWEEP, latency("DiT-N/2", 64, 0, "error", device="cpu: slow")]
-    assert [axes.get_title() for axes in report.figure("latency", two).axes] == [GPU]
+    assert [axes.get_title() for axes in report.figure("latency", two).axes] == [f"XL/2 on {GPU}\nbfloat16, batch 1"]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from harness.core.records import CostRecord, Record
 from harness.report.figures import style
 from harness.report.figures.contact_sheets import SAMPLES, contact_figure
 from harness.report.figures.cost import cost_figure, count_figure
+from harness.report.figures.crossover import crossover_figure
 from harness.report.figures.latency import latency_figure
 from harness.report.figures.memory import memory_figure
 from harness.report.figures.quality import gmacs_figure, guidance_figure, params_figure, patch_figure, training_figure
@@ -45,6 +46,7 @@ FIGURES: dict[str, FigureSpec] = {
     "cost": FigureSpec(of_records=cost_figure, count=count_figure),
     "memory": FigureSpec(of_records=memory_figure),
     "latency": FigureSpec(of_records=latency_figure),
+    "crossover": FigureSpec(of_records=crossover_figure),
 }
 
 

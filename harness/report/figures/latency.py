@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,6 @@ from harness.report.hardware import SWEEP_COMMAND, Fields
 from harness.report.latency import figure_of, latency_rows
 from models import catalogue, counterpart, spec
 from models.families import named
-
-PANELS_ACROSS = 3
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,13 +29,8 @@ def latency_figure(records: Sequence[Record]) -> Figure:
     panels = _panels(rows)
     if not panels:
         raise ValueError(f"the latency figure needs measured forward passes: {SWEEP_COMMAND}")
-    across = min(PANELS_ACROSS, len(panels))
-    down = math.ceil(len(panels) / across)
-    width = style.COLUMN if across == 1 else style.PAGE
-    drawing, grid = style.sheet(width, 2.9 * down, down, across, squeeze=False)
-    for axes in grid.flat[len(panels) :]:
-        axes.remove()
-    for axes, ((device, kind, size), chosen) in zip(grid.flat, panels.items(), strict=False):
+    drawing, grid = style.panels(len(panels), 2.9)
+    for axes, ((device, kind, size), chosen) in zip(grid, panels.items(), strict=True):
         _panel(axes, chosen)
         axes.set_title(f"{size} on {device}\n{kind[0]}, batch {kind[1]}", fontsize=7)
         axes.set_xlabel("resolution (pixels a side)")

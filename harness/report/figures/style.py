@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 COLUMN, PAGE = 3.4, 7.0
 """Widths in inches: of a column and of a page of two."""
+
+ACROSS = 3
+"""Panels that stand beside each other on a page."""
 
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK, GREY = (
     "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#000000", "#666666",
@@ -100,6 +104,16 @@ def sheet(width: float, height: float, rows: int = 1, columns: int = 1, **option
 
     drawing = Figure(figsize=(width, height), layout="constrained")
     return drawing, drawing.subplots(rows, columns, **options)
+
+
+def panels(n: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of `n` panels, three across a page, each row `height` inches high."""
+    across = min(ACROSS, n)
+    down = math.ceil(n / across)
+    drawing, grid = sheet(COLUMN if across == 1 else PAGE, height * down, down, across, squeeze=False, **options)
+    for axes in grid.flat[n:]:
+        axes.remove()
+    return drawing, list(grid.flat[:n])
 
 
 def resolution_axis(axes: Axes, resolutions: list[int]) -> None:
