@@ -25,7 +25,7 @@ def crossover_figure(records: Sequence[Record]) -> Figure:
 
     Raises ValueError where no model was measured beside its counterpart at two resolutions.
     """
-    panels = {}
+    panels: dict[tuple[str, str, str], list[Crossing]] = {}
     for device, found in measured(records).items():
         for one in crossings(found):
             if one.action == "forward" and len(one.ratios) > 1 and not one.rival_mixer.startswith(REFERENCE):
