@@ -26,8 +26,8 @@ def crossover_figure(records: Sequence[Record]) -> Figure:
     Raises ValueError where no model was measured beside its counterpart at two resolutions.
     """
     panels: dict[tuple[str, str, str], list[Crossing]] = {}
-    for device, found in measured(records).items():
-        for one in crossings(found):
+    for device, runs in measured(records).items():
+        for one in crossings(runs):
             if one.action == "forward" and len(one.ratios) > 1 and not one.rival_mixer.startswith(REFERENCE):
                 panels.setdefault((device, one.rival, one.dtype), []).append(one)
     if not panels:
