@@ -1,0 +1,107 @@
+"""The tables inside README.md and docs/: made from the records, between two comments, and never typed.
+
+<!-- made: crossovers -->
+| size, patch 2 | ...
+<!-- end -->
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from harness.core.paper import printed
+from harness.core.records import Record
+from harness.cost import crossover
+from harness.report.cost import costs
+from harness.report.crossing import Crossing, crossings
+from harness.report.hardware import measured
+from models import counterpart, spec
+from models.families import FAMILIES
+
+MADE = re.compile(r"(<!-- made: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+SIZES = ("S", "B", "L", "XL")
+
+
+def documents(root: Path) -> list[Path]:
+    """README and the pages of docs/ under a folder."""
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+
+
+def filled(text: str, records: Sequence[Record]) -> str:
+    """A document with all its tables made anew. Raises ValueError for a name that no table has."""
+
+    def made(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in PARTS:
+            raise ValueError(f"unknown part {name!r} of a document; choose from {', '.join(PARTS)}")
+        return f"{match[1]}{PARTS[name](records)}\n{match['end']}"
+
+    return MADE.sub(made, text)
+
+
+def _grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def published_gflops(records: Sequence[Record]) -> str:
+    """Table 4 as printed, under thop's rule, and exact, with a DiM's ratio to its DiT of both."""
+    counted = {(row["model"], row.get("resolution")): row for row in costs(records) if "paper_gmacs" in row}
+    shown = {(cell["model"], int(cell["resolution"])): cell["gflops"] for cell in printed(4)}
+    rows = []
+    for (model, pixels), gflops in shown.items():
+        row, rival, ratios = counted[model, pixels], counterpart(spec(model)), ["", ""]
+        if rival:
+            beside, theirs = counted[rival.name, pixels], shown[rival.name, pixels]
+            exact = row["exact_gmacs"] / beside["exact_gmacs"]
+            number = theirs.replace(".", "").isdigit()
+            ratios = [f"**{exact:.3f}**", f"{float(gflops) / float(theirs):.3f}" if number else f"({theirs})"]
+        rows.append([model, str(pixels), gflops, f"{row['paper_gmacs']:.2f}", f"{row['exact_gmacs']:.2f}", *ratios])
+    header = ["model", "resolution", 'published "Gflops"', "thop, batch of 3 (GMAC)", "exact, one image (GMAC)"]
+    return _grid([*header, "exact, DiM / DiT", "published, DiM / DiT"], rows)
+
+
+def crossovers(records: Sequence[Record]) -> str:
+    """The resolutions from which on a model costs less than its counterpart, by size, at patch 2."""
+    lines = {}
+    for family in (family for family in FAMILIES if family.counterpart):
+        for variant, words in (("", "the published depths"), ("-matched", "equal parameters")):
+            models = [spec(f"{family.name}-{size}/2{variant}") for size in SIZES]
+            found = [crossover(model, rival) for model in models if (rival := counterpart(model))]
+            line = f"{family.name} costs less than {family.counterpart} above (px), {words}"
+            lines[line] = [f"{pixels:.0f}" if pixels else "never" for pixels in found]
+    return _grid(["size, patch 2", *SIZES], [[line, *cells] for line, cells in lines.items()])
+
+
+def measured_crossovers(records: Sequence[Record]) -> str:
+    """Measured times of a forward pass over the counterpart's, where they are equal, and where multiply-adds are."""
+    found = [
+        (device, one)
+        for device, runs in measured(records).items()
+        for one in crossings(runs)
+        if one.action == "forward" and not one.rival_mixer.startswith("naive")
+    ]
+    resolutions = sorted({pixels for _, one in found for pixels in one.ratios})
+    header = ["model", "over", *(f"{pixels} px" for pixels in resolutions)]
+    header += ["equal time at (px)", "equal multiply-adds at (px)"]
+    devices = dict.fromkeys(device for device, _ in found)
+    return "\n\n".join(
+        f"Forward pass, batch 1, on {device}:\n\n"
+        + _grid(header, [_crossing_cells(one, resolutions) for where, one in found if where == device])
+        for device in devices
+    )
+
+
+def _crossing_cells(one: Crossing, resolutions: Sequence[int]) -> list[str]:
+    ratios = [f"{one.ratios[pixels]:.2f}" if pixels in one.ratios else "" for pixels in resolutions]
+    equal = f"{one.equal_macs_pixels:.0f}" if one.equal_macs_pixels else "never"
+    return [one.model, one.rival, *ratios, one.verdict, equal]
+
+
+PARTS: dict[str, Callable[[Sequence[Record]], str]] = {
+    "published-gflops": published_gflops,
+    "crossovers": crossovers,
+    "measured-crossovers": measured_crossovers,
+}

@@ -1,0 +1,51 @@
+"""README and docs/: their tables follow from the records, their links lead somewhere, their commands are commands."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from harness.core import store
+from harness.core.paths import CHECKOUT
+from harness.report.documents import documents, filled
+
+PAGES = documents(CHECKOUT)
+COMMANDS = sorted(
+    {
+        line.split("#")[0].strip()
+        for page in PAGES
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith("python -m harness.")
+    }
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_tables_of_a_document_are_what_the_records_say(page):
+    records = store.load(CHECKOUT / "results" / "measurements")
+    assert filled(page.read_text(), records) == page.read_text(), "python -m harness.report --documents makes them anew"
+
+
+def test_a_part_that_no_document_can_have_is_refused_by_name():
+    with pytest.raises(ValueError, match="unknown part 'nonsense' of a document; choose from published-gflops"):
+        filled("<!-- made: nonsense -->\n<!-- end -->", [])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_document_leads_to_a_file(page):
+    for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_of_a_documented_command_exists(command):
+    """Each is parsed with one flag too many, which is refused after all others were understood."""
+    words = shlex.split(command.split("&&")[0].split(">")[0])
+    command_line = [sys.executable, *words[1:], "--no-such-flag"]
+    done = subprocess.run(command_line, capture_output=True, text=True, cwd=CHECKOUT, check=False)
+    assert done.returncode == 2
+    assert "unknown flag --no-such-flag" in done.stderr, done.stderr
