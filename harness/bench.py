@@ -4,9 +4,11 @@
     python -m harness.bench --preset cpu-sweep
     python -m harness.bench --preset gpu-sweep
     python -m harness.bench --compare before.jsonl after.jsonl
+    python -m harness.bench --floor --card H100 L4 --action forward train --dtype bfloat16
 
 A prediction runs the real model on fake tensors. A measurement runs each workload in a process of its own; an OOM is a
-row, a failure is a row, and the same command continues where it was stopped.
+row, a failure is a row, and the same command continues where it was stopped. A floor is the least time that a card's
+data sheet leaves; it runs nothing but, for a CPU of unknown rates, what measures them.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ from harness.core import paths
 from harness.core.command import Parser, only_with, positive, run, size, writable
 from harness.core.options import add_options, from_arguments
 from harness.core.workload import PRESETS
-from harness.cost.flags import add_sweep_flags, workloads_of
+from harness.cost.flags import add_floor_flags, add_sweep_flags, check_floor_flags, workloads_of
 from harness.cost.sweep import measure_latency, predict_sweep
 from harness.cost.timing import Timing
+from harness.report.floors import floors_text
 from harness.report.sweep import compared_rows, measured_rows, predicted_rows
 
 CARDS = ("24GiB", "40GiB", "80GiB", "141GiB")
@@ -47,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     add_options(measurement, Timing)
     measurement.add_argument("--memory-limit", type=size, metavar="SIZE", help="of each process, on a CPU")
     measurement.add_argument("--steps", type=positive, default=250, help="of a full sample (default: %(default)s)")
+    add_floor_flags(parser)
     preset = parser.parse_known_args(argv)[0].preset
     parts = [_with_defaults(parser, part, argv) for part in (PRESETS[preset] if preset else [{}])]
     return run(parser, lambda: print(_text(parts, parser.given(argv))))
@@ -64,6 +68,9 @@ def _text(parts: Sequence[argparse.Namespace], given: set[str]) -> str:
     if args.compare:
         only_with("--compare", given - {"--compare", "--format"}, not_with=True)
         return report.render(compared_rows(*args.compare), args.format)
+    check_floor_flags(args, given, {*OF_MEASURING, *OF_PREDICTING, "--predict"})
+    if args.floor:
+        return floors_text(workloads_of(args, given), args.card, args.format, args.records)
     only_with("--predict", given & set(OF_MEASURING if args.predict else OF_PREDICTING), not_with=args.predict)
     if not any("sample" in part.action for part in parts):
         only_with("--action sample", given & {"--steps"})

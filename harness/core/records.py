@@ -159,6 +159,14 @@ class LatencyRecord(RunRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RateRecord(Record):
+    """The best rate of one resource of a device, a second, or the size of its caches; the rates measured are raw."""
+
+    KEY = ("device", "of")
+    QUANTITIES: ClassVar = ("peak_rate",)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoreRecord(Record):
     """A metric of samples. Its key is its protocol: what the weights, the samples and the score follow from."""
 
@@ -176,7 +184,7 @@ class ScoreRecord(Record):
 
 
 KINDS: dict[str, type[Record]] = {
-    quantity: kind for kind in (CostRecord, MemoryRecord, LatencyRecord) for quantity in kind.QUANTITIES
+    quantity: kind for kind in (CostRecord, MemoryRecord, LatencyRecord, RateRecord) for quantity in kind.QUANTITIES
 }
 """Which kind a quantity is of; every other quantity is a score."""
 

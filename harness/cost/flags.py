@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from harness.core.command import add_model_flags, sweep
+from harness.core import cards
+from harness.core.command import add_model_flags, only_with, sweep
 from harness.core.workload import CHOICES, PRESETS, Workload, runs
 from harness.cost.sweep import with_equal_macs
 from models.families import FAMILIES, implementations, named
@@ -25,6 +26,24 @@ def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--equal-macs", action="store_true", help="add models of their counterpart's multiply-adds")
     parser.add_argument("--preset", choices=list(PRESETS), help="defaults for the flags not given")
+
+
+def add_floor_flags(parser: argparse.ArgumentParser) -> None:
+    """Floors instead of runs, and of which cards."""
+    known = list(cards.figures())
+    group = parser.add_argument_group("floors")
+    group.add_argument("--floor", action="store_true", help="the least time of a step on a card, however it is run")
+    group.add_argument("--card", nargs="+", choices=(*known, cards.CPU), default=known, metavar="NAME",
+                       help=f"of {', '.join(known)}; {cards.CPU}: this machine (default: all the others)")  # fmt: skip
+
+
+def check_floor_flags(args: argparse.Namespace, given: set[str], of_runs: set[str]) -> None:
+    """Raises ValueError for a flag that changes nothing: one of runs with `--floor`, or one of floors without it."""
+    if not args.floor:
+        return only_with("--floor", given & {"--card"})
+    how = {"--checkpointing", "--preset", *(f"--{field}" for field in implementations())}
+    only_with("--floor", given & (how | of_runs), not_with=True)
+    return only_with("--card cpu", given & {"--records"} if cards.CPU not in args.card else ())
 
 
 def workloads_of(args: argparse.Namespace, given: set[str]) -> list[Workload]:

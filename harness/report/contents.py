@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from harness.core import paper, store
 from harness.core.records import Record, ScoreRecord
 from harness.report.cost import cost_table
+from harness.report.floors import floors_table
 from harness.report.latency import latency_table
 from harness.report.layout import Table
 from harness.report.memory import memory_table
@@ -14,7 +15,11 @@ from harness.report.quality import quality_table
 from harness.suites import Suite
 from harness.suites import suite as suite_by_name
 
-HARDWARE: dict[str, Callable[[Sequence[Record]], Table]] = {"memory": memory_table, "latency": latency_table}
+HARDWARE: dict[str, Callable[[Sequence[Record]], Table]] = {
+    "memory": memory_table,
+    "latency": latency_table,
+    "floors": floors_table,
+}
 TABLES = (*map(str, paper.TABLES), *HARDWARE)
 """The paper's by number, each of which has quality, cost, or both; and those of hardware."""
 

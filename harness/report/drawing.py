@@ -12,6 +12,7 @@ from harness.report.figures import style
 from harness.report.figures.contact_sheets import SAMPLES, contact_figure
 from harness.report.figures.cost import cost_figure, count_figure
 from harness.report.figures.crossover import crossover_figure
+from harness.report.figures.floors import floors_figure
 from harness.report.figures.latency import latency_figure
 from harness.report.figures.memory import memory_figure
 from harness.report.figures.quality import gmacs_figure, guidance_figure, params_figure, patch_figure, training_figure
@@ -47,6 +48,7 @@ FIGURES: dict[str, FigureSpec] = {
     "memory": FigureSpec(of_records=memory_figure),
     "latency": FigureSpec(of_records=latency_figure),
     "crossover": FigureSpec(of_records=crossover_figure),
+    "floors": FigureSpec(of_records=floors_figure),
 }
 
 
