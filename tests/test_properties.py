@@ -18,7 +18,7 @@ from harness.core.command import Parser
 from harness.core.files import read_json
 from harness.core.options import add_options, check, from_arguments, option
 from harness.core.provenance import Provenance
-from harness.core.records import CostRecord, LatencyRecord, MemoryRecord, ScoreRecord, frozen, latest
+from harness.core.records import CostRecord, LatencyRecord, MemoryRecord, RateRecord, ScoreRecord, frozen, latest
 from harness.cost.inputs import parse_shapes
 from harness.data.npz import Npz
 from harness.metrics.recipes import parse
@@ -40,7 +40,8 @@ QUESTIONS = st.dictionaries(
 @st.composite
 def records(draw):
     quantity, kind = draw(st.sampled_from([
-        ("cost", CostRecord), ("peak_memory", MemoryRecord), ("latency", LatencyRecord), ("fd", ScoreRecord),
+        ("cost", CostRecord), ("peak_memory", MemoryRecord), ("latency", LatencyRecord), ("peak_rate", RateRecord),
+        ("fd", ScoreRecord),
     ]))  # fmt: skip
     return kind(
         quantity=quantity, value=draw(st.none() | NUMBERS), unit=draw(st.text()), method=draw(st.text()),

@@ -40,18 +40,18 @@ CPU = "cpu"
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """The rates of a device, each a second.
+    """The rates of a device.
 
-    `flops`: floating-point operations of dense matrix products (two a multiply-add), by arithmetic. `fp32_macs`:
-    multiply-adds of its FP32 units. `exponentials`: 2^x, and functions of its kind. `nbytes`: from or to its memory.
+    `flop_per_s`: of dense matrix products (two a multiply-add), by arithmetic. `fp32_macs_per_s`: multiply-adds of its
+    FP32 units. `exponentials_per_s`: 2^x, and functions of its kind. `bytes_per_s`: from or to its memory.
     `on_chip_bytes`: the size of all memory nearer than that.
     """
 
     name: str
-    flops: Mapping[str, float]
-    fp32_macs: float
-    exponentials: float
-    nbytes: float
+    flop_per_s: Mapping[str, float]
+    fp32_macs_per_s: float
+    exponentials_per_s: float
+    bytes_per_s: float
     on_chip_bytes: int
 
 
@@ -68,10 +68,10 @@ def card(name: str) -> Card:
     per_sm = sheet["sm_l1"] + sheet["sm_registers"]
     return Card(
         name=name,
-        flops={arithmetic: 1e12 * sheet[arithmetic] for arithmetic in ARITHMETICS},
-        fp32_macs=macs,
-        exponentials=macs * sheet["exp2_per_clock"] / sheet["fp32_per_clock"],
-        nbytes=1e9 * sheet["bandwidth"],
+        flop_per_s={arithmetic: 1e12 * sheet[arithmetic] for arithmetic in ARITHMETICS},
+        fp32_macs_per_s=macs,
+        exponentials_per_s=macs * sheet["exp2_per_clock"] / sheet["fp32_per_clock"],
+        bytes_per_s=1e9 * sheet["bandwidth"],
         on_chip_bytes=int(1024 * (sheet["l2"] + sheet["sms"] * per_sm)),
     )
 
@@ -90,10 +90,10 @@ def measured_card(records: Iterable[Record], device: str) -> Card | None:
         return None
     return Card(
         name=CPU,
-        flops={"float32": best["float32"], "bfloat16": max(best["float32"], best.get("bfloat16", 0))},
-        fp32_macs=best["float32"] / 2,
-        exponentials=best["exponentials"],
-        nbytes=best["memory"],
+        flop_per_s={"float32": best["float32"], "bfloat16": max(best["float32"], best.get("bfloat16", 0))},
+        fp32_macs_per_s=best["float32"] / 2,
+        exponentials_per_s=best["exponentials"],
+        bytes_per_s=best["memory"],
         on_chip_bytes=int(best["on-chip memory"]),
     )
 
@@ -106,7 +106,7 @@ def peak_flops(device_name: str, arithmetic: str) -> float | None:
     if arithmetic not in ARITHMETICS:
         raise ValueError(f"unknown arithmetic {arithmetic!r}; choose from {', '.join(ARITHMETICS)}")
     name = {**DEVICES, **SAME_PEAKS}.get(device_name)
-    return card(name).flops[arithmetic] if name else None
+    return card(name).flop_per_s[arithmetic] if name else None
 
 
 @cache

@@ -92,14 +92,14 @@ def floor(workload: Workload, card: Card, arithmetic: str) -> Floor:
     if arithmetic not in OF_DTYPE[workload.dtype]:
         choices = ", ".join(OF_DTYPE[workload.dtype])
         raise ValueError(f"{workload.dtype} is not computed in {arithmetic!r}; choose from {choices}")
-    if arithmetic not in card.flops:
-        raise ValueError(f"{card.name} has no {arithmetic}; choose from {', '.join(card.flops)}")
+    if arithmetic not in card.flop_per_s:
+        raise ValueError(f"{card.name} has no {arithmetic}; choose from {', '.join(card.flop_per_s)}")
     need = demand(workload, VALUE_BYTES[arithmetic])
     seconds = (
-        2 * need.matrix_macs / card.flops[arithmetic],
-        need.vector_macs / card.fp32_macs,
-        need.exponentials / card.exponentials,
-        need.nbytes(card.on_chip_bytes) / card.nbytes,
+        2 * need.matrix_macs / card.flop_per_s[arithmetic],
+        need.vector_macs / card.fp32_macs_per_s,
+        need.exponentials / card.exponentials_per_s,
+        need.nbytes(card.on_chip_bytes) / card.bytes_per_s,
     )
     return Floor(dict(zip(RESOURCES, seconds, strict=True)))
 
@@ -165,16 +165,17 @@ def traffic(
 
     Training: the forward pass reads the weights; the update reads and writes them, both moments of AdamW and the
     average, 32 bytes a parameter, and the backward pass can share that reading. Gradients need not leave the chip. The
-    inputs of all blocks wait for the backward pass, as with checkpointing; what else is kept, could be computed anew.
+    inputs of a sample's blocks wait for its backward pass, as with checkpointing; what else is kept could be computed
+    anew.
     """
     side, frames = resolution // spec.downsample, max(1, spec.frames)
-    used = params - (spec.num_classes + 1 - batch) * spec.width
+    used = params - max(0, spec.num_classes + 1 - batch) * spec.width
     latents = batch * frames * side**2 * (spec.channels + spec.out_channels) * value_bytes
     residual = frames * spec.tokens(resolution) * spec.width * value_bytes
     mixings = spec.depth // 2 if spec.frames and spec.arrangement == "alternating" else spec.depth
     if action == "train":
         update = 2 * 4 * STATE_BYTES * used
-        return (STATE_BYTES * used + latents, 1), (update, 1), (batch * mixings * residual, 2)
+        return (STATE_BYTES * used + latents, 1), (update, 1), (mixings * residual, 2 * batch)
     samples = 2 * batch if action == "sample" else batch
     return (value_bytes * used + latents, 1), (residual, 2 * mixings * samples)
 
@@ -184,8 +185,8 @@ class Crossover:
     """Resolutions in pixels at which the faster of two models changes on a card, of those that both can have.
 
     Where every unit runs at its peak, a model is `slower_to` a resolution and `faster_from` another however much of
-    either step overlaps. Its floor is the lower one from `lower_from` on: there, and only there, it can be faster than
-    the other can be. What lies between the first two depends on the overlap, which floors do not tell. None: nowhere.
+    either step overlaps. Its floor is the lower one from `lower_from` on: at its floor it is faster than the other can
+    be. What lies between the first two depends on the overlap, which floors do not tell. None: nowhere.
     """
 
     slower_to: int | None

@@ -16,7 +16,7 @@ from harness.core.records import LatencyRecord, RateRecord, Record
 from harness.core.workload import CHOICES, Workload
 from harness.cost.analytic import rivals
 from harness.cost.floors import OF_DTYPE, Crossover, Floor, crossover, floor
-from harness.report.hardware import Fields, measured
+from harness.report.hardware import Fields, columns_of, measured
 from harness.report.latency import quartiles
 from harness.report.layout import Block, Table
 from models import ModelSpec, spec
@@ -33,9 +33,9 @@ NOTES = [
     "the cards' figures and their sources: `results/published/cards.csv`.",
     "H100, H200 and A100 are the SXM boards, A100 with 80 GB. tf32: float32 tensors on tensor cores; float32: on FP32 "
     "units, as torch does unless it is permitted tf32.",
-    "Where DiM can be faster, its floor is below that of DiT; elsewhere it cannot be faster than the best DiT. Where "
-    "it is faster, it is so even if nothing of its step overlaps and everything of DiT's, each unit at its peak. "
-    "Between the two the overlap decides, which floors do not tell.",
+    "From the first resolution of a pair on, DiM's floor is below DiT's: at its floor it is faster than the best DiT. "
+    "From the second on it is faster even if nothing of its step overlaps and everything of DiT's, each unit at its "
+    "peak. Between the two the overlap decides, which floors do not tell.",
 ]
 
 
@@ -72,7 +72,7 @@ def lines(workloads: Iterable[Workload], cards: Iterable[Card]) -> list[Line]:
         Line(w, one, arithmetic, floor(w, one, arithmetic))
         for one, w in itertools.product(cards, workloads)
         for arithmetic in OF_DTYPE[w.dtype]
-        if arithmetic in one.flops
+        if arithmetic in one.flop_per_s
     ]
 
 
@@ -154,7 +154,13 @@ def floors_table(records: Sequence[Record]) -> Table:
     above = measured_fields(records)
     blocks = [_floors(found, action) for action in ACTIONS] + [_crossovers(crossed)] + _measured(above)
     frame = pd.DataFrame([*data, *above])
-    return Table("floors", "Floors: the least time of a step, by card", frame, blocks, NOTES + _unknown(records))
+    return Table(
+        "floors",
+        "Floors: the least time of a step, by card",
+        frame,
+        blocks,
+        [*NOTES, *below(above), *_unknown(records)],
+    )
 
 
 def _floors(found: Iterable[Line], action: str) -> Block:
@@ -184,12 +190,18 @@ def _crossovers(crossed: dict[tuple[str, str, str, str], Crossover]) -> Block:
     return Block(header, list(rows.values()), caption, groups)
 
 
+def card_of(device: str, records: Sequence[Record]) -> Card | None:
+    """The card behind a device's name, of a CPU by its recorded rates; None where neither is known."""
+    if device in DEVICES:
+        return card(DEVICES[device])
+    return measured_card(records, device) if device.startswith(CPU) else None
+
+
 def measured_fields(records: Sequence[Record]) -> list[Fields]:
     """Measured steps on devices whose card is known, each beside its floor: the median, the best, and their ratio."""
     rows = []
     for device, answers in measured(records).items():
-        known = measured_card(records, device) if device.startswith(CPU) else None
-        known = card(DEVICES[device]) if device in DEVICES else known
+        known = card_of(device, records)
         for record in answers if known else []:
             workload = workload_of(record)
             if record.verdict != "ok" or workload is None:
@@ -197,9 +209,23 @@ def measured_fields(records: Sequence[Record]) -> list[Fields]:
             assert known
             line = Line(workload, known, workload.dtype, floor(workload, known, workload.dtype))
             median = 1e3 * quartiles(record.samples)[1]
-            beside = {"device": device, "measured_ms": median, "fastest_ms": 1e3 * min(record.samples)}
-            rows.append({**line.fields(), **beside, "measured_over_floor": median / (1e3 * line.floor.value)})
+            beside = {"device": device, "mixer": columns_of(record.workload)["mixer"], "measured_ms": median}
+            beside |= {
+                "fastest_ms": 1e3 * min(record.samples),
+                "measured_over_floor": median / (1e3 * line.floor.value),
+            }
+            rows.append({**line.fields(), **beside})
     return rows
+
+
+def below(rows: Iterable[Fields]) -> list[str]:
+    """Which measured steps were faster than their floor, in a sentence each: then a rate or a count is wrong."""
+    return [
+        f"{row['model']} at {row['resolution']} px on {row['device']} ({row['action']}, {row['arithmetic']}) took "
+        f"{row['fastest_ms']:.4g} ms, below its floor of {row['floor_ms']:.4g} ms: a rate or a count is wrong."
+        for row in rows
+        if row["fastest_ms"] < row["floor_ms"]
+    ]
 
 
 def _measured(rows: Sequence[Fields]) -> list[Block]:
@@ -207,28 +233,20 @@ def _measured(rows: Sequence[Fields]) -> list[Block]:
     header = ["model", "px", "batch", "run", "measured ms", "floor ms", "ratio", "binds"]
     blocks = []
     for device in dict.fromkeys(row["device"] for row in rows):
-        cells = [
-            [
-                row["model"], str(row["resolution"]), str(row["batch"]), f"{row['action']}, {row['arithmetic']}",
-                shown(row["measured_ms"]), shown(row["floor_ms"]), f"{row['measured_over_floor']:.2f}", row["binds"],
-            ]
-            for row in rows
-            if row["device"] == device
-        ]  # fmt: skip
-        blocks.append(Block(header, cells, f"Measured on {device}, above the floor"))
+        cells = []
+        for row in (row for row in rows if row["device"] == device):
+            run = ", ".join(filter(None, (row["action"], row["arithmetic"], row["mixer"])))
+            times = [shown(row["measured_ms"]), shown(row["floor_ms"]), f"{row['measured_over_floor']:.3g}"]
+            cells.append([row["model"], str(row["resolution"]), str(row["batch"]), run, *times, row["binds"]])
+        blocks.append(Block(header, cells, f"Measured on {device}, beside the floor"))
     return blocks
 
 
 def _unknown(records: Sequence[Record]) -> list[str]:
-    """Which measured devices have no rates, in a sentence."""
-    lacking = [
-        device
-        for device in measured(records)
-        if device not in DEVICES and not (device.startswith(CPU) and measured_card(records, device))
-    ]
-    return (
-        [f"Measured, but without a known peak: {'; '.join(lacking)}. `{COMMAND}` measures a CPU's."] if lacking else []
-    )
+    """Which measured devices have no rates, in a sentence; none where none has."""
+    lacking = [device for device in measured(records) if card_of(device, records) is None]
+    known = f"`{COMMAND}` measures those of a CPU."
+    return [f"Measured, but of unknown rates: {'; '.join(lacking)}. {known}"] if lacking else []
 
 
 def workload_of(record: LatencyRecord) -> Workload | None:
