@@ -7,8 +7,7 @@
     python -m harness.bench --floor --card H100 L4 --action forward train --dtype bfloat16
 
 A prediction runs the real model on fake tensors. A measurement runs each workload in a process of its own; an OOM is a
-row, a failure is a row, and the same command continues where it was stopped. A floor is the least time that a card's
-data sheet leaves; it runs nothing but, for a CPU of unknown rates, what measures them.
+row, a failure is a row, and the same command continues where it was stopped. A floor needs a card's data sheet alone.
 """
 
 from __future__ import annotations
@@ -20,37 +19,25 @@ from pathlib import Path
 
 from harness import report
 from harness.core import paths
-from harness.core.command import Parser, only_with, positive, run, size, writable
-from harness.core.options import add_options, from_arguments
+from harness.core.command import Parser, only_with, run, writable
+from harness.core.options import from_arguments
 from harness.core.workload import PRESETS
-from harness.cost.flags import add_floor_flags, add_sweep_flags, check_floor_flags, workloads_of
+from harness.cost import flags
 from harness.cost.sweep import measure_latency, predict_sweep
 from harness.cost.timing import Timing
 from harness.report.floors import floors_text
 from harness.report.sweep import compared_rows, measured_rows, predicted_rows
 
-CARDS = ("24GiB", "40GiB", "80GiB", "141GiB")
-OF_PREDICTING = ("--device-memory",)
-OF_MEASURING = ("--device", "--rounds", "--warmup", "--spread", "--seconds", "--timeout", "--cache", "--cuda-graph",
-                "--keep-all", "--memory-limit", "--steps")  # fmt: skip
-
 
 def main(argv: list[str] | None = None) -> int:
     """Predict, measure or compare."""
     parser = Parser(prog="harness.bench", description=__doc__)
-    add_sweep_flags(parser)
+    flags.add_sweep_flags(parser)
     parser.add_argument("--format", choices=report.FORMATS, default="table")
     parser.add_argument("--records", type=writable, metavar="FILE", help=f"default: in {paths.measurements()}")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="what changed from records A to B")
-    prediction = parser.add_argument_group("prediction")
-    prediction.add_argument("--predict", action="store_true", help="predict peak memory; run nothing")
-    prediction.add_argument("--device-memory", nargs="+", type=size, default=[size(card) for card in CARDS],
-                            metavar="SIZE", help=f"of cards (default: {' '.join(CARDS)})")  # fmt: skip
-    measurement = parser.add_argument_group("measurement")
-    add_options(measurement, Timing)
-    measurement.add_argument("--memory-limit", type=size, metavar="SIZE", help="of each process, on a CPU")
-    measurement.add_argument("--steps", type=positive, default=250, help="of a full sample (default: %(default)s)")
-    add_floor_flags(parser)
+    flags.add_run_flags(parser)
+    flags.add_floor_flags(parser)
     preset = parser.parse_known_args(argv)[0].preset
     parts = [_with_defaults(parser, part, argv) for part in (PRESETS[preset] if preset else [{}])]
     return run(parser, lambda: print(_text(parts, parser.given(argv))))
@@ -68,13 +55,12 @@ def _text(parts: Sequence[argparse.Namespace], given: set[str]) -> str:
     if args.compare:
         only_with("--compare", given - {"--compare", "--format"}, not_with=True)
         return report.render(compared_rows(*args.compare), args.format)
-    check_floor_flags(args, given, {*OF_MEASURING, *OF_PREDICTING, "--predict"})
+    flags.check_mode_flags(args, given)
     if args.floor:
-        return floors_text(workloads_of(args, given), args.card, args.format, args.records)
-    only_with("--predict", given & set(OF_MEASURING if args.predict else OF_PREDICTING), not_with=args.predict)
+        return floors_text(flags.workloads_of(args, given), args.card, args.format, args.records)
     if not any("sample" in part.action for part in parts):
         only_with("--action sample", given & {"--steps"})
-    workloads = list(dict.fromkeys(w for part in parts for w in workloads_of(part, given)))
+    workloads = list(dict.fromkeys(w for part in parts for w in flags.workloads_of(part, given)))
     if args.predict:
         peaks = predict_sweep(workloads, args.records or paths.measurements() / "memory.jsonl")
         return report.render(predicted_rows(peaks, args.device_memory, args.format), args.format)

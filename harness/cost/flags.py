@@ -1,17 +1,23 @@
-"""The flags that choose a sweep of workloads: models, resolutions, and the ways of running them."""
+"""The flags of harness.bench: those that choose a sweep of workloads, and what is to be found out of it."""
 
 from __future__ import annotations
 
 import argparse
 
 from harness.core import cards
-from harness.core.command import add_model_flags, only_with, sweep
+from harness.core.command import add_model_flags, only_with, positive, size, sweep
+from harness.core.options import add_options
 from harness.core.workload import CHOICES, PRESETS, Workload, runs
 from harness.cost.sweep import with_equal_macs
+from harness.cost.timing import Timing
 from models.families import FAMILIES, implementations, named
 
 MODELS = ["DiT-XL/2", "DiM-XL/2"]
 RESOLUTIONS = [256, 512, 1024, 2048]
+MEMORIES = ("24GiB", "40GiB", "80GiB", "141GiB")
+OF_PREDICTING = ("--device-memory",)
+OF_MEASURING = ("--device", "--rounds", "--warmup", "--spread", "--seconds", "--timeout", "--cache", "--cuda-graph",
+                "--keep-all", "--memory-limit", "--steps")  # fmt: skip
 
 
 def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +34,18 @@ def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=list(PRESETS), help="defaults for the flags not given")
 
 
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """How memory is predicted, and how a step is timed."""
+    prediction = parser.add_argument_group("prediction")
+    prediction.add_argument("--predict", action="store_true", help="predict peak memory; run nothing")
+    prediction.add_argument("--device-memory", nargs="+", type=size, default=[size(memory) for memory in MEMORIES],
+                            metavar="SIZE", help=f"of cards (default: {' '.join(MEMORIES)})")  # fmt: skip
+    measurement = parser.add_argument_group("measurement")
+    add_options(measurement, Timing)
+    measurement.add_argument("--memory-limit", type=size, metavar="SIZE", help="of each process, on a CPU")
+    measurement.add_argument("--steps", type=positive, default=250, help="of a full sample (default: %(default)s)")
+
+
 def add_floor_flags(parser: argparse.ArgumentParser) -> None:
     """Floors instead of runs, and of which cards."""
     known = list(cards.figures())
@@ -37,13 +55,16 @@ def add_floor_flags(parser: argparse.ArgumentParser) -> None:
                        help=f"of {', '.join(known)}; {cards.CPU}: this machine (default: all the others)")  # fmt: skip
 
 
-def check_floor_flags(args: argparse.Namespace, given: set[str], of_runs: set[str]) -> None:
-    """Raises ValueError for a flag that changes nothing: one of runs with `--floor`, or one of floors without it."""
-    if not args.floor:
-        return only_with("--floor", given & {"--card"})
-    how = {"--checkpointing", "--preset", *(f"--{field}" for field in implementations())}
-    only_with("--floor", given & (how | of_runs), not_with=True)
-    return only_with("--card cpu", given & {"--records"} if cards.CPU not in args.card else ())
+def check_mode_flags(args: argparse.Namespace, given: set[str]) -> None:
+    """Raises ValueError for a flag that changes nothing: one of runs with `--floor`, one of floors without it, one of
+    measuring with `--predict`, one of predicting without it."""
+    if args.floor:
+        how = {"--predict", "--checkpointing", "--preset", *(f"--{field}" for field in implementations())}
+        only_with("--floor", given & {*how, *OF_PREDICTING, *OF_MEASURING}, not_with=True)
+        only_with("--card cpu", given & {"--records"} if cards.CPU not in args.card else ())
+    else:
+        only_with("--floor", given & {"--card"})
+        only_with("--predict", given & set(OF_MEASURING if args.predict else OF_PREDICTING), not_with=args.predict)
 
 
 def workloads_of(args: argparse.Namespace, given: set[str]) -> list[Workload]:
