@@ -240,3 +240,10 @@ def test_a_figure_without_records_is_an_error_by_name_and_a_note_otherwise(capsy
     plots.main(arguments)
     assert "not drawn: the memory figure needs predictions" in capsys.readouterr().out
     assert not list(tmp_path.glob("*.svg"))
+
+
+def test_utilisation_is_of_the_peak_in_the_data_sheet_and_none_without_one():
+    """4 TFLOP in 20 ms are 200 TFLOP/s, of an H100's 989.4 in bfloat16."""
+    (row,) = latency_rows([latency("DiM-XL/2", 256, 0.020, device="NVIDIA H100 80GB HBM3")], [])
+    assert row["mfu"] == pytest.approx(200 / 989.4, rel=1e-3)
+    assert latency_rows(SWEEP[:1], [])[0]["mfu"] is None

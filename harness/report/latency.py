@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from harness.core.cards import peak_flops
 from harness.core.records import LatencyRecord, Record
 from harness.core.workload import Workload
 from harness.report.crossing import crossing_block
@@ -52,6 +53,7 @@ def _row(record: LatencyRecord | None) -> Fields:
         row |= {"ms": 1e3 * median, "iqr_ms": 1e3 * (high - low), **percentiles_ms(record.samples)}
         row |= {"items_per_s": batch / median, "tokens_per_s": tokens_of(record.workload) / median}
         row |= {"tflop_per_s": parts["flops"] / median / 1e12, "n_samples": len(record.samples)}
+        row["mfu"] = utilisation(record)
         row |= {"rejected": parts.get("rejected"), "others_share": parts.get("elsewhere")}
         row["joules_per_item"] = parts["joules"] / batch if "joules" in parts else None
     return row | {"note": record.note}
@@ -70,6 +72,16 @@ def percentiles_ms(samples: Sequence[float]) -> Fields:
     import numpy as np
 
     return {f"p{share}_ms": 1e3 * float(np.percentile(samples, share)) for share in (5, 95)}
+
+
+def utilisation(record: LatencyRecord) -> float | None:
+    """MFU: the exact operations of a step over what the device could do meanwhile; None without its data sheet.
+
+    (PaLM, arXiv 2204.02311, appendix B.) float32 is of the FP32 units, which is what torch uses unless permitted more.
+    """
+    assert record.value is not None
+    peak = peak_flops(record.workload["device"], record.workload["dtype"])
+    return record.parts["flops"] / record.value / peak if peak else None
 
 
 def tokens_of(workload: Mapping[str, Any]) -> int:

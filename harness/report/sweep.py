@@ -10,7 +10,7 @@ from harness.core import store
 from harness.core.records import LatencyRecord
 from harness.core.workload import Workload
 from harness.report.hardware import Fields, columns_of
-from harness.report.latency import quartiles, tokens_of
+from harness.report.latency import quartiles, tokens_of, utilisation
 
 if TYPE_CHECKING:
     from harness.cost.memory import Peak
@@ -77,4 +77,5 @@ def _measured(record: LatencyRecord, steps: int) -> Fields:
         row["full samples/s"] = batch / (steps * median)
     row |= {"TFLOP/s": parts["flops"] / median / 1e12, "peak GiB": parts["peak_bytes"] / GIB}
     row["predicted GiB"] = parts["predicted_bytes"] / GIB
+    row |= {"MFU": mfu} if (mfu := utilisation(record)) else {}
     return row | ({f"J/{unit}": parts["joules"] / batch} if "joules" in parts else {})
