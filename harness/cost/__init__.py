@@ -63,14 +63,15 @@ def count(model: nn.Module, *inputs: Tensor) -> Cost:
     return traced(model, *inputs)
 
 
-def predict_memory(workload: Workload) -> Peak:
+def predict_memory(workload: Workload, device: str = "cuda") -> Peak:
     """The peak of memory of one workload, predicted by following every allocation of the real model on fake tensors.
 
-    `nbytes`, `parts` by category, and `breaks(budget)`: the tensor that does not fit. Nothing is computed.
+    `nbytes`, `parts` by category, and `breaks(budget)`: the tensor that does not fit. Nothing is computed, and a device
+    of that type ("cuda", "cpu") need not be there.
     """
     from harness.cost.memory import predict_memory as predicted
 
-    return predicted(workload)
+    return predicted(workload, device)
 
 
 def build(name: str, meta: bool = True) -> nn.Module:

@@ -237,7 +237,7 @@ def latency_record(
 
     `peak` is the predicted one (by default it is predicted here), `budget` the bytes that the device has for it.
     """
-    peak = peak or predict_memory(workload)
+    peak = peak or predict_memory(workload, "cuda" if found.device.startswith("cuda") else "cpu")
     measured = {"peak_bytes": found.peak_bytes, "joules": found.joules, "elsewhere": found.elsewhere}
     parts: dict[str, float] = {name: value for name, value in measured.items() if value is not None}
     parts |= {"predicted_bytes": peak.nbytes, "flops": 2 * step_macs(workload), "rejected": len(found.rejected)}

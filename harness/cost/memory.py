@@ -1,8 +1,8 @@
 """Peak memory of a workload, predicted by running the real model on fake tensors and following every allocation.
 
 A fake tensor has a shape, a dtype and a lifetime but no data, so the model, autograd and the optimizer allocate and
-free as they do in earnest, for any size, on any machine. What a kernel takes inside itself is not seen, except for the
-naive scan, which says what it takes; nor are the allocator's rounding, cuBLAS workspaces and the CUDA context.
+free as they do in earnest, for any size, on any machine. What a scan takes inside itself its backend says; what other
+kernels take is not seen, nor are the allocator's rounding, cuBLAS workspaces and the CUDA context.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.checkpoint import set_checkpoint_early_stop
 
 from harness.core.provenance import Provenance
@@ -28,10 +30,16 @@ from harness.core.records import MemoryRecord
 from harness.core.workload import Workload
 from harness.cost.step import configure, step_of
 from models import create_model
-from models.scan.custom_op import scans_of
-from models.scan.portable import naive
+from models.scan.backends import planned_on
+from models.scan.custom_op import workspace_of
 
 CATEGORIES = ("weights", "optimizer and EMA", "gradients", "activations")
+
+CUDA_FLOAT32 = frozenset(
+    "exp expm1 log log2 log1p pow reciprocal rsqrt softplus layer_norm rms_norm group_norm logsumexp softmax "
+    "log_softmax cumsum cumprod sum prod norm".split()
+)
+"""Operators that networks use and that CUDA's autocast runs in float32 (ATen/autocast_mode.h); that of CPUs does not."""
 
 
 @dataclass
@@ -71,13 +79,16 @@ class Peak:
         return next((a for total, a in zip(self.climb, self.log, strict=True) if total > budget), None)
 
 
-def predict_memory(workload: Workload) -> Peak:
+def predict_memory(workload: Workload, device: str = "cuda") -> Peak:
     """The peak of one workload: a forward pass, a guided denoising step (`sample`), or a training step (`train`).
 
-    A training step is a later one: AdamW's moments and the EMA are there when its forward pass begins.
+    A training step is a later one: AdamW's moments and the EMA are there when its forward pass begins. `device` is
+    "cuda" or "cpu", which this machine need not have: another backend of a scan, and another autocast.
+    Raises ValueError where the workload names an implementation that does not run on such a device.
     """
     # Recomputation that stops early does so by an exception, whose traceback would keep tensors alive.
-    with FakeTensorMode(allow_non_fake_inputs=True), set_checkpoint_early_stop(False):
+    fake, whole = FakeTensorMode(allow_non_fake_inputs=True), set_checkpoint_early_stop(False)
+    with fake, whole, planned_on(device), _Autocast(device):
         model = create_model(workload.spec, workload.resolution)
         configure(model, workload)
         allocations = _Allocations(model)
@@ -149,8 +160,8 @@ class _Allocations(TorchDispatchMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func._overloadpacket.__name__
-        workspace = [self._enter(4 * math.prod(s), f"{name} {what}", s, "float32") for what, s in inside(name, args)]
-        for entry in workspace:
+        inside = workspace_of(name, args) if func.namespace == "dim" else []
+        for entry in [self._enter(f"{name}: {buffer.name}", buffer.shape, buffer.dtype) for buffer in inside]:
             self._free_entry(entry)
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
@@ -162,17 +173,23 @@ class _Allocations(TorchDispatchMode):
         storage = tensor.untyped_storage()
         known = self.alive.get(storage._cdata)
         if known is None:
-            entry = self._enter(storage.nbytes(), op, tuple(tensor.shape), str(tensor.dtype)[6:], category)
+            entry = self._enter(op, tuple(tensor.shape), tensor.dtype, category, storage.nbytes())
             self.alive[storage._cdata] = entry
             weakref.finalize(storage, self._free, storage._cdata)
         elif category != "activations":
             known.category = category
 
     def _enter(
-        self, nbytes: int, op: str, shape: tuple[int, ...], dtype: str, category: str = "activations"
+        self,
+        op: str,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        category: str = "activations",
+        nbytes: int | None = None,
     ) -> Allocation:
         where = re.sub(r"\b\d+\b", "*", self.path[-1]) if self.path else ""
-        entry = Allocation(nbytes, op, where, shape, dtype, len(self.log), category)
+        nbytes = dtype.itemsize * math.prod(shape) if nbytes is None else nbytes
+        entry = Allocation(nbytes, op, where, shape, str(dtype)[6:], len(self.log), category)
         self.total += nbytes
         self.log.append(entry)
         self.climb.append(self.total)
@@ -195,10 +212,17 @@ class _Allocations(TorchDispatchMode):
         return Peak(nbytes, parts, largest, self.climb, self.log)
 
 
-def inside(name: str, args: tuple[Any, ...]) -> list[tuple[str, tuple[int, ...]]]:
-    """float32 tensors that an operator takes for as long as it runs: those of the naive scan, of (B, L, E, S)."""
-    if name not in naive.WORKSPACE or "naive" not in args or args[-1] is True:  # with states kept, they are a result
-        return []
-    (scan,) = scans_of(name, args)  # one direction a call
-    states = [(what, scan.sizes) for what in naive.WORKSPACE[name]]
-    return [*states, ("sequences", (naive.SEQUENCES, *scan.u.shape))]
+class _Autocast(TorchFunctionMode):
+    """Autocast as on a device, of fake tensors of a CPU, where fewer operators leave bfloat16 than on CUDA."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.float32 = CUDA_FLOAT32 if device == "cuda" else frozenset()
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func.__name__ in self.float32 and torch.is_autocast_enabled("cpu"):
+            args, kwargs = tree_map_only(Tensor, lambda t: t.float() if t.is_floating_point() else t, (args, kwargs))
+        return func(*args, **kwargs)

@@ -62,7 +62,7 @@ def measure_latency(
     bar = tqdm(total=len(todo), desc="measuring", unit="workload", disable=None)
     try:
         for group in comparable(todo):
-            predicted = {w: predict_memory(w) for w in group}
+            predicted = {w: predict_memory(w, timing.device) for w in group}
             for together in held_at_once(predicted, budget, timing.device):
                 found = clock.time_together(together, timing)
                 made = [

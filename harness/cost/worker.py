@@ -72,7 +72,7 @@ class Station:
             with self.watch.of(self.model):
                 seconds.append(self.timed(self.step))
 
-        peak = _cuda_peak(step) if self.device == "cuda" else sum(self.kept.values()) + _cpu_peak(step)
+        peak = _cuda_peak(step) if self.device == "cuda" else sum(self.kept.values()) + cpu_peak(step)
         self.last_seconds = seconds[0]
         return {"seconds": seconds[0], "peak_bytes": peak}
 
@@ -184,7 +184,7 @@ def _cuda_peak(step: Callable[[], Any]) -> int:
     return torch.cuda.max_memory_allocated()
 
 
-def _cpu_peak(step: Callable[[], Any]) -> int:
+def cpu_peak(step: Callable[[], Any]) -> int:
     """The most that a step holds, beyond what was there, in torch's CPU allocator."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from models.scan import mamba_ssm
 from models.scan.cpu import backend as cpu
-from models.scan.operands import Gradients, ScanOperands
+from models.scan.operands import Buffer, Gradients, ScanOperands
 from models.scan.portable import chunked, naive, reference
 from models.scan.triton import launch
 
@@ -32,6 +34,12 @@ class Backend(Protocol):
 
     def backward(self, scan: ScanOperands, states: Tensor, dout: Tensor) -> Gradients:
         """Gradients of the eight tensor operands."""
+
+    def workspace(self, scans: Sequence[ScanOperands], backward: bool, keep_states: bool) -> list[Buffer]:
+        """What a call has allocated when it has the most, its results among it if they are there by then.
+
+        `scans` are one or, of a fused backend, two. Small things, as copies of parameters, may be left out.
+        """
 
 
 class FusedBackend(Backend, Protocol):
@@ -58,6 +66,22 @@ FUSED: dict[str, FusedBackend] = {"triton": launch}
 """Those that run both directions in one launch."""
 
 
+_planned: ContextVar[str] = ContextVar("planned", default="")
+
+
+@contextmanager
+def planned_on(device: str) -> Iterator[None]:
+    """Resolve backends as on devices of this type, whether this machine has one or not: of fake tensors, nothing runs.
+
+    Fake tensors of a CPU stand for those of any device: torch's autograd knows CUDA only where there is some.
+    """
+    token = _planned.set(device)
+    try:
+        yield
+    finally:
+        _planned.reset(token)
+
+
 def available() -> dict[str, str]:
     """For every backend "" if it runs on this machine, otherwise the reason in one line."""
     return {name: backend.missing() for name, backend in BACKENDS.items()}
@@ -69,7 +93,7 @@ def resolve(backend: str, device: torch.device | str, dtype: torch.dtype) -> str
     "auto" is the first of the table that runs. On meta tensors nothing runs, and the answer is "meta".
     Raises ValueError for an unknown name and for one that cannot run, naming the choices.
     """
-    device = torch.device(device)
+    device = torch.device(_planned.get() or device)
     choices = ", ".join(["auto", *BACKENDS])
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"unknown scan backend {backend!r}; choose from {choices}")
@@ -83,4 +107,5 @@ def resolve(backend: str, device: torch.device | str, dtype: torch.dtype) -> str
 
 
 def _reason(name: str, device: torch.device, dtype: torch.dtype) -> str:
-    return BACKENDS[name].unsupported(device, dtype) or BACKENDS[name].missing()
+    unsupported = BACKENDS[name].unsupported(device, dtype)
+    return unsupported or ("" if _planned.get() else BACKENDS[name].missing())

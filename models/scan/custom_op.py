@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from models.scan.backends import BACKENDS, FUSED, FusedBackend, resolve
-from models.scan.operands import ScanOperands
+from models.scan.operands import Buffer, ScanOperands
 from models.scan.portable import reference
 
 FORWARD_MACS = 3 + 1
@@ -137,6 +137,14 @@ def scans_of(name: str, arguments: Sequence[Any]) -> list[ScanOperands]:
     if second[0] is not None:
         scans.append(ScanOperands._make([*second[:Z], first[Z], *second[Z:], softplus, not reverse]))
     return scans
+
+
+def workspace_of(name: str, arguments: Sequence[Any]) -> list[Buffer]:
+    """What a call of this operator has allocated when it has the most: `Backend.workspace` of the backend it runs on."""
+    scans, backward = scans_of(name, arguments), name != "selective_scan"
+    backend, keep_states = (arguments[-1], True) if backward else arguments[-2:]
+    module = BACKENDS[resolve(backend, scans[0].u.device, scans[0].u.dtype)]
+    return module.workspace(scans, backward, keep_states)
 
 
 @torch.library.custom_op("dim::selective_scan", mutates_args=(), schema=FORWARD)

@@ -4,12 +4,13 @@ Only the package's public function is called. It keeps its states to itself, so 
 it has no reverse mode, so operands and result are flipped in time.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from models.scan.operands import Gradients, ScanOperands
+from models.scan.operands import Buffer, Gradients, ScanOperands
 
 MAX_STATES = 256  # the CUDA kernel's limit
 
@@ -60,6 +61,24 @@ def backward(scan: ScanOperands, states: Tensor, dout: Tensor) -> Gradients:
     return tuple(None if operand is None else _from_mamba(next(gradients), scan) for operand in operands)
 
 
+def workspace(scans: Sequence[ScanOperands], backward: bool, keep_states: bool) -> list[Buffer]:
+    """See `Backend.workspace`: transposed copies of the sequences, and the package's own tensors.
+
+    Read from the package's source (selective_scan.cpp): out and, with a gate, out times it; the state after every 2048
+    tokens. In the backward the gradients beside them, then their transposes.
+    """
+    (scan,) = scans
+    batch, length, channels, states = scan.sizes
+    dtype = _common_dtype(scan)
+    copies = scan.gradient_sequences(dtype)
+    results = [Buffer(name, tuple(scan.u.shape), dtype) for name in ("out", "gated out")[: 1 + (scan.z is not None)]]
+    chunks = Buffer("states", (batch, channels, -(-length // 2048), 2 * states), torch.float32)
+    held = [*(copy._replace(name=f"transpose of {copy.name[1:]}") for copy in copies), *results, chunks]
+    if backward:
+        return [*held, Buffer("transpose of dout", tuple(scan.u.shape), dtype), *copies]
+    return [*held, Buffer("result", tuple(scan.u.shape), scan.u.dtype)]
+
+
 def _run(scan: ScanOperands, operands: list[Tensor | None]) -> Tensor:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
@@ -73,8 +92,7 @@ def _run(scan: ScanOperands, operands: list[Tensor | None]) -> Tensor:
 
 def _to_mamba(scan: ScanOperands) -> list[Tensor | None]:
     """Sequences as (B, E, L) or (B, N, L) in one dtype, the widest of theirs; A, D and delta_bias in float32."""
-    dtypes = {tensor.dtype for tensor in scan.tensors if tensor is not None and tensor.dim() == 3}
-    dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
+    dtype = _common_dtype(scan)
 
     def to_mamba(tensor: Tensor | None) -> Tensor | None:
         if tensor is None:
@@ -82,6 +100,12 @@ def _to_mamba(scan: ScanOperands) -> list[Tensor | None]:
         return _sequence(tensor, scan, dtype) if tensor.dim() == 3 else tensor.float().contiguous()
 
     return [to_mamba(tensor) for tensor in scan.tensors]
+
+
+def _common_dtype(scan: ScanOperands) -> torch.dtype:
+    """That of the sequences, float32 where they differ."""
+    dtypes = {tensor.dtype for tensor in scan.tensors if tensor is not None and tensor.dim() == 3}
+    return dtypes.pop() if len(dtypes) == 1 else torch.float32
 
 
 def _sequence(tensor: Tensor, scan: ScanOperands, dtype: torch.dtype) -> Tensor:

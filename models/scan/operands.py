@@ -15,6 +15,14 @@ Gradients = tuple[Tensor | None, ...]
 """Gradients of the eight tensor operands, in their order; None for an operand that is absent."""
 
 
+class Buffer(NamedTuple):
+    """A tensor that a call allocates."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
 class ScanOperands(NamedTuple):
     """The operands of `selective_scan`, in its argument order."""
 
@@ -76,6 +84,22 @@ class ScanOperands(NamedTuple):
         present = {name: tensor for name, tensor in zip(self._fields, self.tensors, strict=False) if tensor is not None}
         changed: dict[str, Any] = {name: tensor.to(self.state_dtype) for name, tensor in present.items()}
         return self._replace(**changed)
+
+    def cast_copies(self, backward: bool) -> list[Buffer]:
+        """What `cast` allocates of tensors, and a cast of dout for the backward."""
+        present = {name: tensor for name, tensor in zip(self._fields, self.tensors, strict=False) if tensor is not None}
+        present |= {"dout": self.u} if backward else {}
+        dtype = self.state_dtype
+        return [Buffer(f"cast of {name}", tuple(t.shape), dtype) for name, t in present.items() if t.dtype != dtype]
+
+    def sequences(self, count: int) -> Buffer:
+        """So many tensors of (B, L, E), in the dtype of the state."""
+        return Buffer("sequences", (count, *self.u.shape), self.state_dtype)
+
+    def gradient_sequences(self, dtype: torch.dtype | None = None) -> list[Buffer]:
+        """Gradients of the operands that are sequences, in their own dtypes unless one is given."""
+        found = {"u": self.u, "delta": self.delta, "B": self.B, "C": self.C, "z": self.z}
+        return [Buffer(f"d{name}", tuple(t.shape), dtype or t.dtype) for name, t in found.items() if t is not None]
 
     def tokens(self, span: slice) -> ScanOperands:
         """The same scan over some of the tokens."""

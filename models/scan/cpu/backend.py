@@ -1,5 +1,6 @@
 """The scan on CPUs, in float32: packs the operands for the compiled kernels, and runs these on torch's threads."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.scan.cpu import threads
-from models.scan.operands import Gradients, ScanOperands
+from models.scan.operands import Buffer, Gradients, ScanOperands
 
 BLOCK = 128  # channels in a work item, unless that makes fewer items than threads
 CELLS_PER_THREAD = 1 << 16  # tokens x channels x states that are worth waking a thread for (some 20 microseconds)
@@ -72,34 +73,75 @@ def backward(scan: ScanOperands, states: Tensor, dout: Tensor) -> Gradients:
     )
 
 
-class _Job:
-    """One call's operands, padded to whole vectors, and what the threads are given of them (`kernels.JOB`)."""
+def workspace(scans: Sequence[ScanOperands], backward: bool, keep_states: bool) -> list[Buffer]:
+    """See `Backend.workspace`: copies of what is not float32 or not in whole vectors, the kernel's output, results."""
+    from models.scan.cpu import kernels
+
+    (scan,) = scans
+    plan = _Plan(scan)
+    sequence, row = (plan.batch, plan.length, plan.channels), (plan.batch, plan.length, plan.states)
+    given = {"u": scan.u, "delta": scan.delta, "z": scan.z} | ({"dout": scan.u} if backward else {})
+    shapes = {f"copy of {name}": sequence for name, t in given.items() if t is not None and not plan.taken_as_it_is(t)}
+    shapes |= {
+        f"copy of {name}": row
+        for name, t in (("B", scan.B), ("C", scan.C))
+        if t.shape[2] != plan.states or t.dtype != torch.float32 or not t.is_contiguous()
+    }
+    scratch = kernels.scratch_bytes(plan.strips, plan.states, backward)
+    shapes["scratch"] = (plan.threads, scratch // 4)
+    if backward:
+        gradients = ("du", "ddelta", "dz")[: 2 + (scan.z is not None)]
+        shapes |= dict.fromkeys(gradients, sequence)
+        shapes |= {name: (plan.blocks + 1, *row) for name in ("dB", "dC")}  # a part of each block, and their sum
+        shapes["dA"] = (plan.batch, plan.channels, plan.states)
+    else:
+        shapes |= {"kernel's out": sequence} | ({"kept states": states_shape(scan)} if keep_states else {})
+    buffers = [Buffer(name, shape, torch.float32) for name, shape in shapes.items()]
+    if not backward and not (scan.u.dtype == torch.float32 and scan.u.shape[2] == plan.channels):
+        buffers.append(Buffer("out", tuple(scan.u.shape), scan.u.dtype))
+    return buffers
+
+
+class _Plan:
+    """How a call's work is divided: the operands padded to whole vectors, work items, threads."""
 
     def __init__(self, scan: ScanOperands) -> None:
-        from models.scan.cpu import kernels
-        from models.scan.cpu.lanes import LANES, LOG2_E
+        from models.scan.cpu.lanes import LANES
         from models.scan.cpu.tiles import GROUP
 
-        self.kernels = kernels
         self.batch, self.length, channels, states = scan.sizes
         self.channels = -(-channels // LANES) * LANES
         self.states = -(-states // GROUP) * GROUP
         cells = self.batch * self.length * self.channels * self.states
         self.threads = min(torch.get_num_threads(), max(1, cells // CELLS_PER_THREAD))
-        total_strips = self.channels // LANES
-        self.strips = min(BLOCK // LANES, total_strips)
-        while self.strips > 1 and self.batch * -(-total_strips // self.strips) < self.threads:
+        self.total_strips = self.channels // LANES
+        self.strips = min(BLOCK // LANES, self.total_strips)
+        while self.strips > 1 and self.batch * -(-self.total_strips // self.strips) < self.threads:
             self.strips = -(-self.strips // 2)
-        self.blocks = -(-total_strips // self.strips)
+        self.blocks = -(-self.total_strips // self.strips)
 
+    def taken_as_it_is(self, tensor: Tensor) -> bool:
+        """Whether the kernel reads a (B, L, E) operand where it lies."""
+        return tensor.dtype == torch.float32 and tensor.shape[2] == self.channels and tensor.stride(2) == 1
+
+
+class _Job(_Plan):
+    """One call's operands, padded to whole vectors, and what the threads are given of them (`kernels.JOB`)."""
+
+    def __init__(self, scan: ScanOperands) -> None:
+        from models.scan.cpu import kernels
+        from models.scan.cpu.lanes import LANES, LOG2_E
+
+        super().__init__(scan)
+        self.kernels = kernels
         self.alive: list[Tensor] = []  # the tensors that the job points to must outlive the run
         self.fields = dict.fromkeys(kernels.JOB.names or (), 0)
         self.fields.update(items=self.batch * self.blocks, batch=self.batch, blocks=self.blocks)
-        self.fields.update(strips=self.strips, total_strips=total_strips, length=self.length, states=self.states)
+        self.fields.update(strips=self.strips, total_strips=self.total_strips, length=self.length, states=self.states)
         self.fields.update(reverse=scan.reverse, softplus=scan.delta_softplus, gated=scan.z is not None)
 
         A = self._pad(scan.A.float() * LOG2_E, self.channels, self.states)
-        self.A = self.packed("A", A.view(total_strips, LANES, self.states).transpose(1, 2).contiguous())
+        self.A = self.packed("A", A.view(self.total_strips, LANES, self.states).transpose(1, 2).contiguous())
         self.packed("B", self._pad(scan.B, self.batch, self.length, self.states))
         self.packed("C", self._pad(scan.C, self.batch, self.length, self.states))
         for name, tensor in (("D", scan.D), ("delta_bias", scan.delta_bias)):
@@ -122,7 +164,7 @@ class _Job:
             tensor = torch.empty(self.batch, self.length, self.channels)
         else:
             tensor = given.float()
-            if tensor.shape[2] != self.channels or tensor.stride(2) != 1:
+            if not self.taken_as_it_is(tensor):
                 tensor = self._pad(tensor, self.batch, self.length, self.channels)
         self._point(name, tensor)
         batch_pitch, row_pitch, _ = (tensor.element_size() * stride for stride in tensor.stride())

@@ -6,10 +6,12 @@ inter-chunk states are kept, and the others recomputed in the backward: memory i
 divided by each other, as in a scan by cumulative sums: strong decay underflows to zero here, not to NaN.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from models.scan.operands import Gradients, ScanOperands
+from models.scan.operands import Buffer, Gradients, ScanOperands
 
 
 def missing() -> str:
@@ -60,6 +62,21 @@ def backward(scan: ScanOperands, states: Tensor, dout: Tensor) -> Gradients:
             else:
                 whole += gradient
     return tuple(total)
+
+
+def workspace(scans: Sequence[ScanOperands], backward: bool, keep_states: bool) -> list[Buffer]:
+    """See `Backend.workspace`: the buffers of one chunk, what is computed of its sequences, and the results."""
+    (scan,) = scans
+    batch, length, channels, states = scan.sizes
+    chunk = min(_chunk_length(length, keep_states), length)
+    part = scan.tokens(slice(0, chunk))
+    steps = {"decay": chunk, "states": chunk + 1, "carried states": 1} | ({"adjoint": chunk + 1} if backward else {})
+    buffers = [Buffer(name, (n, batch, states, channels), scan.state_dtype) for name, n in steps.items()]
+    buffers += [*part.cast_copies(backward), part.sequences(19 if backward else 4)]
+    if backward:
+        return [*buffers, *scan.gradient_sequences()]
+    kept = [Buffer("kept states", states_shape(scan), scan.state_dtype)] if keep_states else []
+    return [*buffers, *kept, Buffer("out", tuple(scan.u.shape), scan.u.dtype)]
 
 
 def _empty_gradient(operand: Tensor, scan: ScanOperands) -> Tensor:

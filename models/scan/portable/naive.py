@@ -5,21 +5,12 @@ What mamba_ssm's own reference does, and what a model without a fused kernel pay
 """
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from models.scan.operands import Gradients, ScanOperands
-
-WORKSPACE = {
-    "selective_scan": ("decays", "states"),
-    "selective_scan_backward": ("decay gradients", "state gradients", "products with A"),
-}
-"""The tensors of (B, L, E, N) that an operator allocates beside those kept for the backward."""
-
-SEQUENCES = 5
-"""Tensors of (B, L, E) that it holds beside them."""
-
+from models.scan.operands import Buffer, Gradients, ScanOperands
 
 def missing() -> str:
     """Nothing: it runs on every machine."""
@@ -70,6 +61,14 @@ def backward(scan: ScanOperands, states: Tensor, dout: Tensor) -> Gradients:
     ddt = (dexponent * cast.A).sum(-1)
     dA = torch.einsum("blen,ble->en", dexponent, cast.step_size())
     return cast.gradients(dout, y, dx, ddt, dA, dB, dC)
+
+
+def workspace(scans: Sequence[ScanOperands], backward: bool, keep_states: bool) -> list[Buffer]:
+    """See `Backend.workspace`: tensors of (B, L, E, N), and a few of (B, L, E) beside them."""
+    (scan,) = scans
+    names = ("decay gradients", "state gradients", "products with A") if backward else ("decays", "states")
+    states = [Buffer(name, scan.sizes, scan.state_dtype) for name in names]
+    return [*states, *scan.cast_copies(backward), scan.sequences(4 if backward else 5)]
 
 
 def _steps(scan: ScanOperands) -> list[tuple[int, int]]:

@@ -1,9 +1,11 @@
 """The sequential scan: one token after another, in plain tensor arithmetic. Slow, and the truth for all backends."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from models.scan.operands import Gradients, ScanOperands
+from models.scan.operands import Buffer, Gradients, ScanOperands
 
 CHUNK = 16  # tokens between kept states: for 16 states, these take as much memory as u, not sixteen times as much
 
@@ -66,6 +68,15 @@ def backward(scan: ScanOperands, states: Tensor, dout: Tensor) -> Gradients:
             dA += (carry * before * dt[:, t, :, None]).sum(0)
             ddt[:, t] = (carry * before * cast.A).sum(-1)
     return cast.gradients(dout, y, dx, ddt, dA, dB, dC)
+
+
+def workspace(scans: Sequence[ScanOperands], backward: bool, keep_states: bool) -> list[Buffer]:
+    """See `Backend.workspace`: some tensors of (B, L, E), and the states that are kept or recomputed."""
+    (scan,) = scans
+    batch, _, channels, states = scan.sizes
+    recomputed, kept = (CHUNK + 1, batch, channels, states), states_shape(scan) if keep_states else (0,)
+    held = Buffer("states", recomputed if backward else kept, scan.state_dtype)
+    return [held, *scan.cast_copies(backward), scan.sequences(14 if backward else 5)]
 
 
 def _times(scan: ScanOperands) -> list[int]:

@@ -19,7 +19,7 @@ from math import isqrt
 import torch
 from torch import Tensor
 
-from models.scan.operands import Gradients, ScanOperands
+from models.scan.operands import Buffer, Gradients, ScanOperands
 
 CHUNK = 16  # tokens between kept states: for 16 states, they take as much memory as u in float32
 FORWARD_WIDTH = 64  # channels in a program, one to a thread
@@ -125,6 +125,29 @@ def backward_both(scans: Sequence[ScanOperands], states: Tensor, dout: Tensor) -
     return buffers.u, buffers.delta, dA, dB, dC, buffers.D.sum(-2), dz, buffers.bias.sum(-2)
 
 
+def workspace(scans: Sequence[ScanOperands], backward: bool, keep_states: bool) -> list[Buffer]:
+    """See `Backend.workspace`. Results of each direction, their sum, and what programs write a part of each."""
+    batch, length, channels, states = scans[0].sizes
+    scan, directions = scans[0], len(scans)
+    blocks = -(-channels // _width(channels, BACKWARD_WIDTH if backward else FORWARD_WIDTH))
+    segments, _ = _segments(scan.u.device, directions, batch, length, channels)
+    row, sequence = (batch, length, states), (directions, batch, length, channels)
+    carries = (directions, batch, segments if segments > 1 else 0, states + 1, channels)
+    held = [Buffer("carries", carries, torch.float32)]
+    if not backward:
+        held += [Buffer("out of a direction", sequence, scan.u.dtype)]
+        held += [Buffer("out", sequence[1:], scan.u.dtype)] * (directions > 1)
+        kept = (directions, *states_shape(scan)) if keep_states else (0,)
+        return [*held, Buffer("kept states", kept, torch.float32)]
+    z = scan.u if scan.z is None else scan.z
+    held += [Buffer(f"d{name}", sequence, t.dtype) for name, t in (("u", scan.u), ("delta", scan.delta))]
+    held += [Buffer("dz of a direction", sequence, z.dtype)] * (scan.z is not None)
+    held += [Buffer("dz", sequence[1:], z.dtype)] * (scan.z is not None and directions > 1)
+    held += [Buffer(name, (directions, blocks + 1, *row), torch.float32) for name in ("dB", "dC")]
+    held += [Buffer("dA", (directions, batch * segments, channels, states), torch.float32)]
+    return [*held, Buffer("states", (directions, batch, segments, CHUNK, states, channels), torch.float32)]
+
+
 class _Launch:
     """One launch's operands, with tokens an equal pitch apart and their channels or states next to each other, and how
     the work is divided: a program takes a block of channels, for a segment of time."""
@@ -151,9 +174,9 @@ class _Launch:
         self.pitches = Pitches(**pitches, z=0 if self.z is None else self.z.stride(1), dout=0)
 
         batch, length, channels, states = self.sizes
-        width = min(max_width, 1 << (channels - 1).bit_length())
+        width = _width(channels, max_width)
         self.blocks = -(-channels // width)
-        self.segments, chunks_per_segment = self._segments()
+        self.segments, chunks_per_segment = _segments(self.u.device, self.directions, batch, length, channels)
         self.grid = (self.blocks * self.segments * batch, self.directions)
         self.numbers = (batch, length, channels, self.segments, chunks_per_segment)
         constants = {"STATES": states, "CHUNK": CHUNK, "WIDTH": width}
@@ -178,16 +201,20 @@ class _Launch:
         """Makes the device of the operands the current one, on which kernels are launched."""
         return torch.cuda.device(self.u.device) if self.u.is_cuda else nullcontext()
 
-    def _segments(self) -> tuple[int, int]:
-        """How many segments time is cut into, and their chunks: as many as fill the device, but no more than a segment
-        has tokens, since each starts by combining the carries of all before it."""
-        batch, length, channels, _ = self.sizes
-        chunks = -(-length // CHUNK)
-        processors = _processors(self.u.device) if self.u.is_cuda else 1
-        warps = self.directions * batch * -(-channels // 32)
-        wanted = min(-(-processors * WARPS_PER_PROCESSOR // warps), chunks, isqrt(length))
-        chunks_per_segment = -(-chunks // wanted)
-        return -(-chunks // chunks_per_segment), chunks_per_segment
+
+def _width(channels: int, most: int) -> int:
+    """Channels in a program."""
+    return min(most, 1 << (channels - 1).bit_length())
+
+
+def _segments(device: torch.device, directions: int, batch: int, length: int, channels: int) -> tuple[int, int]:
+    """How many segments time is cut into, and their chunks: as many as fill the device, but no more than a segment
+    has tokens, since each starts by combining the carries of all before it."""
+    chunks = -(-length // CHUNK)
+    warps = directions * batch * -(-channels // 32)
+    wanted = min(-(-_processors(device) * WARPS_PER_PROCESSOR // warps), chunks, isqrt(length))
+    chunks_per_segment = -(-chunks // wanted)
+    return -(-chunks // chunks_per_segment), chunks_per_segment
 
 
 def _rows(tensors: list[Tensor]) -> list[Tensor]:
@@ -201,4 +228,7 @@ def _rows(tensors: list[Tensor]) -> list[Tensor]:
 
 @cache
 def _processors(device: torch.device) -> int:
+    """Multiprocessors of a device; where kernels are interpreted, one; of a planned device (fake tensors), an H100's."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return 1 if INTERPRETED else 132
     return torch.cuda.get_device_properties(device).multi_processor_count
