@@ -34,7 +34,7 @@ class TrainConfig:
 
     model: str = option(help="DiM-T/2, DiT-XL/2, DiM-B/4-video, ...", metavar="NAME")
     depth: int = option(0, "blocks, instead of the catalogue's", least=0, most=10_000)
-    data: str = option(help="[moving-]digits, a tree of images or videos, a latent cache", metavar="WHERE")
+    data: str = option(help="a data set by name, a tree of images or videos, a latent cache", metavar="WHERE")
     vae: str = option("identity", "identity, or the autoencoder's directory or hub name", metavar="WHERE")
     resolution: int = option(help="pixels a side", least=1, metavar="PX")
     num_classes: int = option(help="classes of the data", least=1)
@@ -139,6 +139,18 @@ PRESETS: Mapping[str, TrainConfig] = {
         steps=2000,
         batch=64,
         learning_rate=1e-3,
+        ema_decay=0.995,
+        sampling_steps=50,
+    ),
+    "fashion-mnist": TrainConfig(
+        model="DiM-N/4-matched",
+        data="fashion-mnist",
+        resolution=32,
+        num_classes=10,
+        flip=False,
+        steps=2000,
+        batch=32,
+        learning_rate=3e-3,
         ema_decay=0.995,
         sampling_steps=50,
     ),

@@ -102,7 +102,7 @@ def _scoring(record: ScoreRecord) -> dict[str, Any]:
 def words(values: Values, seeds: Iterable[int]) -> str:
     """A protocol as a line: features, samples, reference, sampling, training, seeds."""
 
-    from harness.data import EMBEDDED
+    from harness.data import NAMED
 
     def one(name: str) -> Any:
         several = values.get(name, [None])
@@ -125,7 +125,7 @@ def words(values: Values, seeds: Iterable[int]) -> str:
     if one("sampling.steps"):
         scale = one("sampling.cfg_scale")
         guidance = "guidance as in the rows" if scale is None else f"guidance {scale}"
-        guided = 1 if one("training.dataset") in EMBEDDED else one("sampling.cfg_channels")  # embedded data has no more
+        guided = 1 if one("training.dataset") in NAMED else one("sampling.cfg_channels")  # data by name have no more
         channels = "1 channel" if guided == 1 else f"{guided} channels"
         parts.append(f"{one('sampling.steps')} {one('sampling.sampler')} steps, {guidance} on {channels}")
         parts.append(f"{one('sampling.weights')} weights, {one('sampling.precision')}")

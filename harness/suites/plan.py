@@ -99,7 +99,7 @@ class Plan:
 
     def train(self, run: Run) -> Command:
         data = ["--data", self.data[run.preset]] if run.preset in self.data else []
-        fitting = [] if run.embedded else fitted(run, self.processes, self.card_gib)[0]
+        fitting = [] if run.small else fitted(run, self.processes, self.card_gib)[0]
         return ["-m", "harness.train", *run.flags(), *data, *fitting, "--out", str(self.directory(run))]
 
     def score(self, scores: list[Score]) -> Command:
@@ -116,7 +116,7 @@ class Plan:
         where = ["--ckpt", str(self.checkpoint(score.run, score.step)), "--out", str(self.sheet(score))]
         how = ["--cfg-scale", str(score.cfg_scale), "--steps", str(score.sampling_steps), "--classes", "balanced"]
         how += ["--seed", str(score.run.seed), "--num-samples", str(SHOWN)]
-        return ["-m", "harness.sample", *where, *how, *(["--npz"] if score.run.embedded else [])]
+        return ["-m", "harness.sample", *where, *how, *(["--npz"] if score.run.small else [])]
 
     def report(self) -> list[Command]:
         """Tables and figures from all records of `results`; those of suites that are no table's own lie in a folder."""

@@ -41,7 +41,7 @@ class Score:
         The smallest models repeat themselves, and a comparison that left out its worst would flatter their family.
         """
         sampling = ["--cfg-scale", str(self.cfg_scale), "--steps", str(self.sampling_steps)]
-        copies = ["--max-duplicates", "1"] if self.run.embedded else []
+        copies = ["--max-duplicates", "1"] if self.run.small else []
         return ["--metric", *self.metrics, *sampling, "--seed", str(self.run.seed), *copies]
 
     @property
