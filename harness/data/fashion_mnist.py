@@ -1,6 +1,6 @@
-"""Fashion-MNIST (Xiao et al., arXiv 1708.07747): 70,000 photographs of clothes, ten classes, from files on this machine.
+"""Fashion-MNIST (Xiao et al., arXiv 1708.07747): 70,000 photographs of clothes in ten classes, from files found here.
 
-The four IDX files are looked for in PLACES, or in a folder that is given; each is verified by the sha256 of its content,
+The four IDX files are looked for in PLACES, or in a folder that is given. The sha256 of its content verifies each,
 so that a file is the same one however it is packed. Letters: N images, B batch, R pixels a side.
 """
 
@@ -100,7 +100,7 @@ FILES: dict[str, tuple[IdxFile, IdxFile]] = {
 
 ADVICE = (
     "get Fashion-MNIST by `apt-get install dataset-fashion-mnist`, by torchvision.datasets.FashionMNIST(ROOT, "
-    "download=True), or as four .gz files from github.com/zalandoresearch/fashion-mnist, and name their folder by --data"
+    "download=True), or as four .gz files from github.com/zalandoresearch/fashion-mnist; --data names their folder"
 )
 
 
