@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness.core import paper
 from harness.core.paper import QUALITY_TABLES
 from harness.core.records import Record, ScoreRecord
+from harness.metrics.features import SPACES
 from harness.report import protocol
 from harness.report.cells import COLUMNS, MISSING, NAMES, NOT_MADE, Cell, measured_columns
 from harness.report.claims import welch
@@ -56,7 +57,8 @@ def quality_table(number: int, suite: Suite, records: Iterable[Record], own: Ite
     columns = measured_columns(table, suite)
     measured = lines_of(table, suite, records)
     labelled = [(line.label, record) for line in measured for record in line.records]
-    shared = protocol.requested(table, suite) | protocol.common(table, labelled)
+    free = {f"training.{choice.setting}" for choice in suite.choices}
+    shared = protocol.requested(table, suite) | protocol.common(table, labelled, free)
     fit, left_out = fitting(table, own, columns, shared)
     lines = measured + included_lines(table, fit, columns, measured)
     if any(line.records for line in lines):
@@ -102,8 +104,11 @@ def _three_digits(value: float) -> str:
 
 def _measured(lines: Sequence[Line]) -> str:
     """What heads the measured columns: their features, where those are not the paper's metrics' own."""
-    spaces = sorted({line.space for line in lines if line.space})
-    return ", ".join(f"@{space}" for space in spaces) or "measured"
+    return ", ".join(f"@{space}" for space in _spaces(lines)) or "measured"
+
+
+def _spaces(lines: Sequence[Line]) -> list[str]:
+    return sorted({space for line in lines for space in line.spaces})
 
 
 def _frame(lines: Iterable[Line], columns: list[str]) -> pd.DataFrame:
@@ -165,7 +170,10 @@ def _notes(lines: Sequence[Line]) -> list[str]:
         notes.append("unsupported: these features have no counterpart of that metric.")
     if any(cell.mark == "estimated" for cell in cells):
         notes.append("≈: estimated, not measured.")
-    spaces = ", ".join(sorted({f"@{line.space}" for line in lines if line.space}))
+    of_data = [space for space in _spaces(lines) if SPACES[space].data]
+    notes += [f"@{space}: measured on that network's features, not Inception's; on a scale of its own, not to be read "
+              "beside the printed columns." for space in _spaces(lines) if space not in of_data]  # fmt: skip
+    spaces = ", ".join(f"@{space}" for space in of_data)
     if spaces:
         notes.append(f"{spaces}: measured on the features of a small network trained on that data, not Inception's "
                      "or I3D's; on a scale of its own, not to be read beside the printed columns.")  # fmt: skip
