@@ -45,7 +45,7 @@ def _write(args: argparse.Namespace) -> None:
     suite = suites.suite(args.suite, records) if args.suite else None
     names = args.table or tables_of(suite)
     for flag, given in (("--suite", args.suite), ("--include", args.include)):
-        if given and not quality_numbers(names, suite):
+        if given and not (quality_numbers(names, suite) or report.TUNING in names):
             raise ValueError(f"{flag} is of tables of quality, and none is among {', '.join(names)}")
     numbers = cost_numbers(names)
     if numbers:

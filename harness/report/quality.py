@@ -12,9 +12,12 @@ from harness.metrics.features import SPACES
 from harness.report import protocol
 from harness.report.cells import COLUMNS, MISSING, NAMES, NOT_MADE, Cell, measured_columns
 from harness.report.claims import welch
+from harness.report.comparison import sentences, spread
 from harness.report.layout import Block, Bold, Table
 from harness.report.lines import Line, lines_of, measured_name, rival
 from harness.report.own_scores import fitting, included_lines
+from harness.report.tuning import chosen, floor
+from harness.report.variance import components
 from harness.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ def quality_table(number: int, suite: Suite, records: Iterable[Record], own: Ite
         raise ValueError(f"table {number} has no quality; choose from {', '.join(map(str, QUALITY_TABLES))}")
     table = paper.TABLES[number]
     columns = measured_columns(table, suite)
+    records = list(records)
     measured = lines_of(table, suite, records)
     labelled = [(line.label, record) for line in measured for record in line.records]
     free = {f"training.{choice.setting}" for choice in suite.choices}
@@ -65,15 +69,20 @@ def quality_table(number: int, suite: Suite, records: Iterable[Record], own: Ite
         stated = protocol.words(shared, (seed for line in lines for seed in line.seeds))
     else:
         stated = f"Nothing is measured yet; `python -m harness.reproduce --suite {suite.name}` does it."
+    claim = verdict(table, suite.name, lines)
+    notes = _notes(lines)
+    if suite.choices:
+        notes += filter(None, (spread(lines, table.quality[0]), floor(suite, records), *chosen(suite, records)))
+        claim += sentences(lines, table.quality, "step" in table.varies)
     return Table(
         name=table.part,
         title=f"{table.quality_title}, printed and measured",
         data=_frame(lines, columns),
         blocks=[_block(lines, list(table.quality), columns)],
-        notes=_notes(lines),
+        notes=notes,
         left_out=left_out,
         protocol=f"Suite `{suite.name}`: {suite.title}. {stated}",
-        claim=verdict(table, suite.name, lines),
+        claim=claim,
     )
 
 
@@ -125,6 +134,9 @@ def _data(line: Line, columns: list[str]) -> dict[str, Any]:
         cell = line.cells.get(column, Cell(mark="" if line.label == NOT_MADE else MISSING))
         spread_of = {0: "", 1: "samples of one seed"}.get(len(cell.values), "seeds")
         row |= {f"{column}_printed": line.printed.get(column, ""), column: cell.mean, f"{column}_spread": cell.spread}
+        split = components(cell.draws)
+        if split:
+            row |= {f"{column}_training_sd": split.training_sd, f"{column}_sampling_sd": split.sampling_sd}
         row |= {f"{column}_spread_of": spread_of, f"{column}_seeds": len(cell.values), f"{column}_mark": cell.mark}
     return row
 

@@ -139,6 +139,7 @@ class Plan:
         where = ["--suite", self.suite.name, "--records", str(self.results / "measurements")]
         below = "" if self.suite.name in paper.SUITES else self.suite.name
         tables = [str(n) for n in paper.QUALITY_TABLES if paper.TABLES[n].part in self.suite.parts]
+        tables += ["tuning"] if self.suite.choices else []
         samples = ["--samples", str(self.results / "samples")]
         return [
             ["-m", "harness.tables", "--table", *tables, *where, "--output", str(self.results / "tables" / below)],
