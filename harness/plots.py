@@ -47,7 +47,7 @@ def _draw(args: argparse.Namespace) -> None:
     store.append(paths.measurements() / "flops.jsonl", counts, repeat=False)
     draw = report.figure if args.figure else report.drawn
     for name in names:
-        drawing = draw(name, [*records, *counts], suites.suite(args.suite or "digits"), args.samples)
+        drawing = draw(name, [*records, *counts], suites.suite(args.suite or "digits", records), args.samples)
         if isinstance(drawing, str):
             print(drawing)
         else:

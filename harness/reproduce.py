@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _reproduce(options: Options, args: argparse.Namespace) -> int:
     where = {"runs": args.runs, "results": args.results, "data": dict(args.data), "references": dict(args.ref)}
     plan = suites.Plan(suite=suites.suite(options.suite), parts=options.only, processes=options.nproc_per_node,
-                       card_gib=options.card_gib, **where)  # fmt: skip
+                       card_gib=options.card_gib, **where).renewed()  # fmt: skip
     if options.plan:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, as there is nothing else to be done
         for line in plan.script(options.device_flops or DEVICE_FLOPS):

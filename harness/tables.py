@@ -40,16 +40,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def _write(args: argparse.Namespace) -> None:
     """Make all tables before the first is written."""
-    suite = suites.suite(args.suite) if args.suite else None
+    recorded = from_arguments(report.Recorded, args)
+    records = recorded.load()
+    suite = suites.suite(args.suite, records) if args.suite else None
     names = args.table or tables_of(suite)
     for flag, given in (("--suite", args.suite), ("--include", args.include)):
-        if given and not quality_numbers(names, suite):
+        if given and not (quality_numbers(names, suite) or report.TUNING in names):
             raise ValueError(f"{flag} is of tables of quality, and none is among {', '.join(names)}")
     numbers = cost_numbers(names)
     if numbers:
         require_writable(paths.measurements())
-    recorded = from_arguments(report.Recorded, args)
-    records, own = recorded.load(), recorded.included(args.include)
+    own = recorded.included(args.include)
     counts = report.count_tables(numbers)
     store.append(paths.measurements() / "flops.jsonl", counts, repeat=False)
     for table in report.tables(names, [*records, *counts], suite, own):

@@ -52,7 +52,7 @@ class VideoDataset(Collection, Protocol):
 
 
 class ImagesByName(Protocol):
-    """A class of images that needs no download."""
+    """A class of images that go by a name. One with `parts` takes the name of a part for its reference."""
 
     def __call__(self, resolution: int) -> Dataset: ...
 
@@ -62,7 +62,7 @@ class ImagesByName(Protocol):
 
 
 class ClipsByName(Protocol):
-    """A class of clips that needs no download."""
+    """A class of clips that go by a name."""
 
     def __call__(self, resolution: int, frames: int, stride: int) -> VideoDataset: ...
 

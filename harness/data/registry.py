@@ -1,7 +1,7 @@
 """Data sets by name, and by the kind of folder: what `--data`, a preset and a metric's name may call for.
 
-A new data set that needs no download is a file with a class as harness.data.datasets describes it, and its name in one
-of the two lists here. Imports no torch, and what reads a folder only when there is one to read.
+A new data set that goes by a name is a file with a class as harness.data.datasets describes it, and its name in one of
+the two lists here. Imports no torch, and what reads a folder only when there is one to read.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.data import fashion_mnist
 from harness.data.digits import Digits
+from harness.data.fashion_mnist import FashionMNIST
 from harness.data.moving_digits import MovingDigits
 
 if TYPE_CHECKING:
     from harness.data.datasets import ClipsByName, Dataset, ImagesByName, VideoDataset
 
-IMAGES: Mapping[str, ImagesByName] = {data.name: data for data in (Digits,)}
+IMAGES: Mapping[str, ImagesByName] = {data.name: data for data in (Digits, FashionMNIST)}
 CLIPS: Mapping[str, ClipsByName] = {data.name: data for data in (MovingDigits,)}
 
 INDEX = "index.json"
@@ -24,7 +26,7 @@ INDEX = "index.json"
 
 
 def open_dataset(name: str, resolution: int, skip_corrupt: bool = False, verify: bool = True) -> Dataset:
-    """A data set of images by name, the directory of a latent cache, or the root of an image tree.
+    """A data set of images by name, the files of one, the directory of a latent cache, or the root of an image tree.
 
     `verify` checks a cache's hashes, which reads it whole: once is enough for all processes. Raises ValueError for
     what is none of these, for a data set of clips, and as the data set does.
@@ -37,6 +39,10 @@ def open_dataset(name: str, resolution: int, skip_corrupt: bool = False, verify:
     path = Path(name).expanduser()
     if not path.is_dir():
         raise ValueError(f"no data at {name!r}: give {', '.join(map(repr, IMAGES))}, an image tree, or a latent cache")
+    files = fashion_mnist.below(path)
+    if files is not None:
+        _require_files(name, skip_corrupt)
+        return FashionMNIST(resolution, where=files)
     if not (path / INDEX).is_file():
         from harness.data.images import ImageFolder
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.core.files import sha256
-from harness.data import EMBEDDED
+from harness.data import NAMED, fashion_mnist, is_named
+from harness.data.fashion_mnist import FashionMNIST
 from harness.data.images import EXTENSIONS, centre_crop, open_rgb
 from harness.data.npz import Npz
 from harness.data.registry import CLIPS, IMAGES
@@ -147,10 +148,14 @@ def open_images(text: str, resolution: int | None = None, frames: int | None = N
     Raises ValueError for what is missing, empty, or not images.
     """
     if not text:
-        raise ValueError(f"no images at '': give an .npz, a folder, or a data set ({', '.join(EMBEDDED)})")
-    if text in EMBEDDED:
-        return _embedded(text, resolution, frames)
+        raise ValueError(f"no images at '': give an .npz, a folder, or a data set ({', '.join(NAMED)})")
+    if is_named(text):
+        return _by_name(text, resolution, frames)
     path = Path(text).expanduser()
+    folder, _, part = text.rpartition(":") if not path.exists() else (text, "", "")
+    files = fashion_mnist.below(Path(folder).expanduser()) if folder else None
+    if files is not None:
+        return _array(text, FashionMNIST.reference(resolution, part or FashionMNIST.parts[-1], files))
     if path.is_dir():
         pictures = (p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p != path / CONTACT_SHEET)
         files = tuple(sorted(str(p.relative_to(path)) for p in pictures))
@@ -158,7 +163,7 @@ def open_images(text: str, resolution: int | None = None, frames: int | None = N
             raise ValueError(f"{path} has no images ({', '.join(EXTENSIONS)})")
         return FolderSource(text, path, files, resolution)
     if path.suffix != ".npz":
-        raise ValueError(f"no images at {text!r}: give an .npz, a folder, or a data set ({', '.join(EMBEDDED)})")
+        raise ValueError(f"no images at {text!r}: give an .npz, a folder, or a data set ({', '.join(NAMED)})")
     source = open_npz(text, "images")
     if len(source.array) and source.array[:1000].max() <= 1:
         warnings.warn(f"{path}: no pixel exceeds 1; were images of range 0 to 1 cast to uint8?", stacklevel=2)
@@ -174,7 +179,20 @@ def open_npz(text: str, items: str) -> ArraySource:
     return ArraySource(text, array, {"kind": "npz", "sha256": file.digest("arr_0")}, labels)
 
 
-def _embedded(name: str, resolution: int | None, frames: int | None) -> ArraySource:
-    """A data set by name, as what samples are compared with; its labels do not belong to samples."""
-    items = IMAGES[name].reference(resolution) if name in IMAGES else CLIPS[name].reference(resolution, frames)
+def _by_name(text: str, resolution: int | None, frames: int | None) -> ArraySource:
+    """A data set by name, or a part of one, as what samples are compared with."""
+    name, _, part = text.partition(":")
+    if name in CLIPS and not part:
+        return _array(text, CLIPS[name].reference(resolution, frames))
+    if not part:
+        return _array(text, IMAGES[name].reference(resolution))
+    parts = getattr(IMAGES.get(name), "parts", ())
+    if part not in parts:
+        choices = f"; choose from {', '.join(parts)}" if parts else ": it is one whole"
+        raise ValueError(f"{name} has no part {part!r}{choices}")
+    return _array(text, FashionMNIST.reference(resolution, part))
+
+
+def _array(name: str, items: NDArray[np.uint8]) -> ArraySource:
+    """A reference; its labels do not belong to samples."""
     return ArraySource(name, items, {"kind": name, "sha256": hashlib.sha256(items.tobytes()).hexdigest()})

@@ -1,8 +1,9 @@
 """Checkpoints: written whole or not at all, verified before they are used, the last good one never touched.
 
 `step-0001000.pt` are kept two at a time, `milestone-0001000.pt` for good. Each holds plain tensors and containers:
-`format`, `config`, `step`, `model`, `ema`, `optimizer` and `losses`; random state needs none, being a function of seed
-and step (harness.core.seeds). The last line of the file is the digest of its content (harness.diffusion.integrity).
+`format`, `config`, `step`, `model`, `ema`, `optimizer`, `losses` and `spent` (seconds); random state needs none, being
+a function of seed and step (harness.core.seeds). The last line of the file is the digest of its content
+(harness.diffusion.integrity).
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def fit(
     set_precision(config.precision)
     directory, log = run / "checkpoints", LossLog(run / "losses.jsonl")
     learner = new_learner(model, config)
-    step = restore(learner, directory, record, log, ranks)
+    step, spent = restore(learner, directory, record, log, ranks)
     if ranks.first:
         run.mkdir(parents=True, exist_ok=True)
         write_json(run / "config.json", record)
@@ -84,7 +84,7 @@ def fit(
     stopped = False
     batches = prefetch(make, ((s, rows) for s in range(step, config.steps) for rows in parts), execution.workers)
     bar = tqdm(total=config.steps, initial=step, unit="step", disable=not ranks.first, desc=config.model)
-    speed = Throughput(ranks, config.batch, config.precision, flops_per_item)
+    speed = Throughput(ranks, config.batch, config.precision, flops_per_item, before=spent)
     speed.start(step)
     with bar, closing(batches):
         while step < config.steps and not stopped:
@@ -106,15 +106,19 @@ def fit(
                 bar.update(len(seen))
             if due:
                 if ranks.first:
-                    state = {"config": record, "step": step, **learner.state(), **log.saved()}
+                    state = {"config": record, "step": step, **learner.state(), **log.saved(), "spent": speed.spent}
                     checkpoint.save(directory, state, milestone)
                 speed.start(step)
     distributed.barrier()
     return step
 
 
-def restore(learner: Learner, directory: Path, record: dict[str, Any], log: LossLog, ranks: Ranks) -> int:
-    """Continue from the newest sound checkpoint, which the first process finds for all; returns the steps it has done.
+def restore(
+    learner: Learner, directory: Path, record: dict[str, Any], log: LossLog, ranks: Ranks
+) -> tuple[int, dict[str, float]]:
+    """Continue from the newest sound checkpoint, which the first process finds for all.
+
+    Returns the steps it has done, and the seconds that they took, where it states them.
 
     Raises ValueError when it is of another run, and when there are checkpoints of which none is sound.
     """
@@ -128,7 +132,7 @@ def restore(learner: Learner, directory: Path, record: dict[str, Any], log: Loss
         step = state["step"]
     if ranks.first:
         log.restore(step, state.get("losses") if state else None)
-    return step
+    return step, dict(state.get("spent") or {}) if state else {}
 
 
 def check_finite(losses: Sequence[Sequence[float]], first: int, config: TrainConfig, directory: Path) -> None:

@@ -18,6 +18,8 @@ import torch
 from harness.core.distributed import Ranks
 
 TERA = 1e12
+SPENT = ("seconds", "cpu_seconds")
+"""What the steps of a run took, which checkpoints keep: on the clock, and of all threads of the first process."""
 PEAK_TFLOP_PER_S: Mapping[str, Mapping[str, float]] = {
     "H100 PCIe": {"fp32": 51, "tf32": 378, "bf16": 756},
     "H100 NVL": {"fp32": 60, "tf32": 417, "bf16": 835},
@@ -60,7 +62,8 @@ class Lap:
 class Throughput:
     """A stopwatch for steps of `batch` items: `start`, then `lap(step)` at the end of some steps.
 
-    `flops_per_item` is the exact cost of one item's part in a step; without it there is no FLOP/s.
+    `flops_per_item` is the exact cost of one item's part in a step; without it there is no FLOP/s. `spent` sums the
+    laps, with what `before` holds of them: `seconds` on the clock, and `cpu_seconds` of all threads of this process.
     """
 
     def __init__(
@@ -70,21 +73,26 @@ class Throughput:
         precision: str,
         flops_per_item: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        before: Mapping[str, float] | None = None,
     ) -> None:
         self.ranks, self.batch, self.flops_per_item, self.clock = ranks, batch, flops_per_item, clock
         name = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "CPU"
         peak = peak_flop_per_s(name, precision)
         self.peak = peak * ranks.world if peak else None
+        self.spent = {name: float((before or {}).get(name, 0)) for name in SPENT}
 
     def start(self, step: int) -> None:
         """From here: what came before, such as a checkpoint, is not counted."""
-        self.step, self.began = step, self.clock()
+        self.step, self.began, self.worked = step, self.clock(), time.process_time()
 
     def lap(self, step: int) -> Lap:
         """The steps since the last `start` or `lap`; the accelerator must have done them."""
         now, steps = self.clock(), step - self.step
         seconds = now - self.began
         self.step, self.began = step, now
+        worked, self.worked = time.process_time() - self.worked, time.process_time()
+        self.spent["seconds"] += seconds
+        self.spent["cpu_seconds"] += worked
         items_per_s = steps * self.batch / seconds
         rate = items_per_s * self.flops_per_item if self.flops_per_item else None
         mfu = rate / self.peak if rate and self.peak else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ NOT_OF_THE_WEIGHTS = ("spec", "classes", "images", "videos", "data", "vae", "ste
 class Trained:
     """A denoiser, its decoder, and where both come from, for the record.
 
-    `training` is what its weights follow from (empty for a bare state dict).
+    `training` is what its weights follow from, `spent` the seconds that their training took (both empty for a bare
+    state dict).
     """
 
     model: Denoiser
@@ -36,6 +37,7 @@ class Trained:
     origin: dict[str, Any]
     training: dict[str, Any]
     sampling_steps: int
+    spent: dict[str, float] = field(default_factory=dict)
 
     def resolve(self, config: SampleConfig) -> SampleConfig:
         """`config` with nothing left open. Raises ValueError for a class that the model does not have."""
@@ -90,4 +92,5 @@ def load_trained(where: Path, device: torch.device, weights: WeightsConfig | Non
         raise ValueError(f"{where} needs {model.spec.downsample} pixels a latent position, --vae {chosen} has another")
     origin["autoencoder"] = autoencoder.name
     model = model.to(device).eval().requires_grad_(False)
-    return Trained(model, autoencoder, classes, origin, training, sampling_steps)
+    spent = {} if weights.model is not None else dict(state.get("spent") or {})
+    return Trained(model, autoencoder, classes, origin, training, sampling_steps, spent)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.core.distributed import Ranks
 from harness.core.records import ScoreRecord
-from harness.data import EMBEDDED
+from harness.data import is_named
 from harness.data.clips import ArrayClips, open_clips
 from harness.data.sources import ArraySource, Source, open_images
 from harness.metrics import checks, recipes, references
@@ -89,7 +89,7 @@ class Evaluation:
         """Images, or clips in their whole length."""
         if not isinstance(what, str):
             return what
-        if not wanted[0].of_clips or what in EMBEDDED:
+        if not wanted[0].of_clips or is_named(what):
             return open_images(what)
         return open_clips(what, None, recipes.needed(wanted, self.settings.repeats))
 
@@ -186,7 +186,7 @@ class Evaluation:
             yield span, found
 
     def _reference(self, group: Sequence[Recipe], source: Source) -> Reference | None:
-        """What recipes of one space are compared with; an embedded data set comes in the samples' own size."""
+        """What recipes of one space are compared with; a data set by name comes in the samples' own size."""
         space, compared = group[0].space, [recipe for recipe in group if recipe.needs_reference]
         if not compared:
             return None
@@ -195,7 +195,7 @@ class Evaluation:
         resolution = self.extraction.ref_resolution
         if resolution is not None and str(what).endswith(".npz"):
             raise ValueError(f"--ref-resolution crops and resizes folders and data sets; {what} is taken as it is")
-        if resolution is None and isinstance(what, str) and what in EMBEDDED:
+        if resolution is None and isinstance(what, str) and is_named(what):
             resolution = source.shape[-3]
         frames = source.shape[0] if len(source.shape) == 4 else None
         key = (space, resolution, frames)

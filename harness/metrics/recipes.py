@@ -8,6 +8,8 @@ adm50k                              fid, sfid, is and pr of one pass
 cleanfid50k                         FID after clean-fid's resize
 fd1k@digits is1k@digits ...         on the features of a small network trained on the embedded digits
 accuracy500@digits                  how often a classifier sees the class that the samples were drawn for
+fd10k@efficientnet-lite0 sfd10k@... on the features of a network trained on ImageNet, from a package; also pr, kid
+is10k@fashion-mnist accuracy10k@... by a small classifier trained on Fashion-MNIST
 fvd2048_16f                         2,048 clips of 16 frames, on I3D; fvd2048_128f_subsample8f takes every 8th
 fvd1k@moving-digits pr1k@...        on the features of a small network trained on the embedded moving digits
 accuracy1k@moving-digits            the same classifier's view of every frame
@@ -26,7 +28,8 @@ from harness.metrics.features import SPACES, Space
 BUNDLES = {"adm": ("fid", "sfid", "is", "pr")}
 EXAMPLES = (
     "fid50k sfid50k is50k pr50k adm50k kid50k cleanfid50k fvd2048_16f fd1k@digits is1k@digits pr1k@digits "
-    "accuracy1k@digits fvd1k@moving-digits motion1k@moving-digits accuracy1k@moving-digits"
+    "accuracy1k@digits fd10k@efficientnet-lite0 is10k@fashion-mnist fvd1k@moving-digits motion1k@moving-digits "
+    "accuracy1k@moving-digits"
 )
 
 _NAME = re.compile(r"([a-z]+?)(\d+)(k?)(?:_(\d+)f)?(?:_subsample(\d+)f)?(?:@([\w-]+))?", re.ASCII)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.core.distributed import Ranks
 from harness.core.files import sha256, write_atomically, write_json
-from harness.data import EMBEDDED
+from harness.data import is_named
 from harness.data.clips import open_clips
 from harness.data.npz import Npz
 from harness.data.sources import Source, open_images
@@ -88,7 +88,7 @@ def open_reference(
     of_clips = recipes[0].of_clips
     if not isinstance(what, str):
         source = what
-    elif of_clips and what not in EMBEDDED:
+    elif of_clips and not is_named(what):
         source = open_clips(what, frames, resolution=resolution)
     elif Path(what).suffix == ".npz":
         return of_npz(what, recipes, extractor, root, here)

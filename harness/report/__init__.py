@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.core.paper import COST_TABLES, QUALITY_TABLES
     from harness.core.store import load
     from harness.cost.published import agrees, published, published_costs
-    from harness.report.contents import TABLES, tables
+    from harness.report.contents import TABLES, TUNING, tables
     from harness.report.cost import cost_table, costs, count_tables, table, table_notes
     from harness.report.drawing import FIGURES, count_figures, drawn, figure
     from harness.report.figures.contact_sheets import SAMPLES
@@ -39,6 +39,7 @@ __all__ = [
     "QUALITY_TABLES",
     "SAMPLES",
     "TABLES",
+    "TUNING",
     "Block",
     "Bold",
     "Recorded",
@@ -69,7 +70,7 @@ _HOMES = {
     "harness.core.paper": "COST_TABLES QUALITY_TABLES",
     "harness.core.store": "load",
     "harness.cost.published": "agrees published published_costs",
-    "harness.report.contents": "TABLES tables",
+    "harness.report.contents": "TABLES TUNING tables",
     "harness.report.cost": "cost_table costs count_tables table table_notes",
     "harness.report.drawing": "FIGURES count_figures drawn figure",
     "harness.report.figures.contact_sheets": "SAMPLES",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLUMNS = {  # of the tables -> (measured quantities that stand for it, the better direction)
     "fid": (("fid", "fd"), -1),
-    "sfid": (("sfid",), -1),
+    "sfid": (("sfid", "sfd"), -1),
     "is": (("inception_score",), 1),
     "precision": (("precision",), 1),
     "recall": (("recall",), 1),
@@ -31,7 +31,7 @@ GIVES = {  # distance in a recipe's name -> the quantities that it gives
     "pr": ("precision", "recall"),
     "motion": ("moving",),
 }
-NAMES = {"fid": "FID", "fd": "FD", "sfid": "sFID", "is": "IS", "inception_score": "IS", "fvd": "FVD"}
+NAMES = {"fid": "FID", "fd": "FD", "sfid": "sFID", "sfd": "sFD", "is": "IS", "inception_score": "IS", "fvd": "FVD"}
 MARKS = {"oom": "OOM", "unsupported": "unsupported", "error": "error", "estimated": "estimated"}
 MISSING, NOT_MADE = "missing", "–"
 
@@ -41,12 +41,16 @@ Evaluations = Mapping[tuple[str, int], Sequence[ScoreRecord]]
 
 @dataclass(frozen=True)
 class Cell:
-    """Values, one a seed. `error` is of one run's samples (bootstrap), where there is a single seed."""
+    """Values, one a training seed: the mean of its draws, which are in `draws`.
+
+    `error` is of one run's samples (bootstrap), where there is a single seed.
+    """
 
     values: tuple[float, ...] = ()
     error: float | None = None
     mark: str = ""
     quantity: str = ""
+    draws: tuple[tuple[float, ...], ...] = ()
 
     @property
     def mean(self) -> float | None:
@@ -102,7 +106,7 @@ def evaluations(records: Iterable[Record]) -> Evaluations:
 
 
 def cell_of_row(row: Row, column: str, known: Evaluations) -> tuple[Cell, list[ScoreRecord]]:
-    """A row's cell of one column, and the records it is made of: the latest answer of each seed's score."""
+    """A row's cell of one column, and the records it is made of: the latest answer of each score."""
     given: set[str] = set().union(*(offered(score.metrics) for score in row.scores))
     quantity = next((name for name in COLUMNS[column][0] if name in given), "")
     if not quantity:
@@ -118,6 +122,12 @@ def cell_of_row(row: Row, column: str, known: Evaluations) -> tuple[Cell, list[S
 
 
 def cell_of(used: Sequence[ScoreRecord], quantity: str, mark: str = "") -> Cell:
-    """A cell from one record a seed."""
+    """A cell from one record a seed, or several of a training seed that differ in the draw of samples."""
     error = used[0].parts.get("standard_error") if len(used) == 1 else None
-    return Cell(tuple(float(record.value) for record in used if record.value is not None), error, mark, quantity)
+    grouped: dict[object, list[float]] = {}
+    for place, record in enumerate(used):
+        if record.value is not None:
+            seed = (record.get("training") or {}).get("seed", f"record {place}")
+            grouped.setdefault(seed, []).append(float(record.value))
+    draws = tuple(map(tuple, grouped.values()))
+    return Cell(tuple(statistics.fmean(values) for values in draws), error, mark, quantity, draws)

@@ -12,6 +12,7 @@ from harness.report.latency import latency_table
 from harness.report.layout import Table
 from harness.report.memory import memory_table
 from harness.report.quality import quality_table
+from harness.report.tuning import tuning_table
 from harness.suites import Suite
 from harness.suites import suite as suite_by_name
 
@@ -20,12 +21,15 @@ HARDWARE: dict[str, Callable[[Sequence[Record]], Table]] = {
     "latency": latency_table,
     "floors": floors_table,
 }
-TABLES = (*map(str, paper.TABLES), *HARDWARE)
-"""The paper's by number, each of which has quality, cost, or both; and those of hardware."""
+TUNING = "tuning"
+TABLES = (*map(str, paper.TABLES), *HARDWARE, TUNING)
+"""The paper's by number, each of which has quality, cost, or both; those of hardware; and what a suite has chosen."""
+USUAL = tuple(name for name in TABLES if name != TUNING)
+"""Those of the suites that stand in the tables where none is named."""
 
 
 def tables(
-    names: Iterable[str] = TABLES,
+    names: Iterable[str] = USUAL,
     records: Sequence[Record] | None = None,
     suite: Suite | None = None,
     own: Sequence[ScoreRecord] = (),
@@ -44,6 +48,8 @@ def tables(
         quality_table(number, suite or suite_by_name(paper.TABLES[number].suite), records, own)
         for number in quality_numbers(chosen, suite)
     ]
+    if TUNING in chosen:
+        made.append(tuning_table(suite or suite_by_name("fashion", records), records))
     made += [make(records) for name, make in HARDWARE.items() if name in chosen]
     return made + [cost_table(number, records) for number in cost_numbers(chosen)]
 
@@ -65,4 +71,5 @@ def cost_numbers(names: Iterable[str]) -> list[int]:
 def tables_of(suite: Suite | None) -> list[str]:
     """The names of the tables that can be made where a suite is given: all, but those that it has no rows of."""
     lacking = [n for n in paper.QUALITY_TABLES if suite and paper.TABLES[n].part not in suite.parts]
-    return [name for name in TABLES if name not in map(str, lacking)]
+    names = TABLES if suite and suite.choices else USUAL
+    return [name for name in names if name not in map(str, lacking)]

@@ -13,6 +13,7 @@ from harness.report.figures.contact_sheets import SAMPLES, contact_figure
 from harness.report.figures.cost import cost_figure, count_figure
 from harness.report.figures.crossover import crossover_figure
 from harness.report.figures.floors import floors_figure
+from harness.report.figures.frontier import frontier_figure
 from harness.report.figures.latency import latency_figure
 from harness.report.figures.memory import memory_figure
 from harness.report.figures.quality import gmacs_figure, guidance_figure, params_figure, patch_figure, training_figure
@@ -44,6 +45,7 @@ FIGURES: dict[str, FigureSpec] = {
     "quality-vs-params": FigureSpec(params_figure),
     "guidance": FigureSpec(guidance_figure),
     "patch-size": FigureSpec(patch_figure),
+    "frontier": FigureSpec(frontier_figure),
     "cost": FigureSpec(of_records=cost_figure, count=count_figure),
     "memory": FigureSpec(of_records=memory_figure),
     "latency": FigureSpec(of_records=latency_figure),

@@ -29,7 +29,7 @@ class Line:
     cells: dict[str, Cell] = field(default_factory=dict)
     records: tuple[ScoreRecord, ...] = ()
     seeds: tuple[int, ...] = ()
-    space: str = ""  # the features, where a recipe's name says them: digits of fd1k@digits
+    spaces: tuple[str, ...] = ()  # the features, where recipes' names say them: digits of fd1k@digits
     params_m: float | None = None  # exact, in millions
     gmacs: float | None = None  # exact, of a forward pass
 
@@ -63,7 +63,7 @@ def lines_of(table: TableSpec, suite: Suite, records: Iterable[Record]) -> list[
         lines.append(
             Line(
                 label=row.label, printed=cells_printed, printed_label=label, family=row.family, variant=row.variant,
-                contest=row.contest, space=space_of(row), cells={column: cell for column, (cell, _) in found.items()},
+                contest=row.contest, spaces=spaces_of(row), cells={column: cell for column, (cell, _) in found.items()},
                 records=used, seeds=_seeds(used), params_m=cost.params / 1e6, gmacs=cost.gmacs,
             )
         )  # fmt: skip
@@ -71,9 +71,10 @@ def lines_of(table: TableSpec, suite: Suite, records: Iterable[Record]) -> list[
     return others + lines if table.others_first else lines + others
 
 
-def space_of(row: Row) -> str:
+def spaces_of(row: Row) -> tuple[str, ...]:
     """The features that a row's metrics name behind @."""
-    return next((name.partition("@")[2] for score in row.scores for name in score.metrics if "@" in name), "")
+    named = (name.partition("@")[2] for score in row.scores for name in score.metrics if "@" in name)
+    return tuple(dict.fromkeys(named))
 
 
 def _printed(table: TableSpec, row: Mapping[str, str]) -> tuple[dict[str, str], str]:

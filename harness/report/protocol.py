@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from harness.core.paper import TableSpec
@@ -30,13 +30,18 @@ def fields(record: ScoreRecord) -> dict[str, Any]:
         del flat["reference"], flat["reference_sha256"]
     flat |= {f"{name} of {record.quantity}": frozen(record.get(name)) for name in OF_QUANTITY}
     flat["step"] = record.get("step")
-    for group in ("training", "sampling", "extractor"):
+    for group in ("training", "sampling"):
         flat |= {f"{group}.{name}": frozen(value) for name, value in (record.get(group) or {}).items()}
+    _, at, space = str(record.get("metric")).partition("@")
+    features = f" of {space}" if at else ""
+    flat |= {f"extractor.{name}{features}": frozen(value) for name, value in (record.get("extractor") or {}).items()}
     return {name: value for name, value in flat.items() if name not in FREE}
 
 
-def common(table: TableSpec, records: Iterable[tuple[str, ScoreRecord]]) -> Values:
-    """The protocol of labelled records.
+def common(
+    table: TableSpec, records: Iterable[tuple[str, ScoreRecord]], free: Collection[str] = frozenset()
+) -> Values:
+    """The protocol of labelled records; fields that are `free` are each record's own.
 
     Raises ValueError naming the field, two rows and their values where they differ in anything that rows do not vary.
     """
@@ -44,6 +49,8 @@ def common(table: TableSpec, records: Iterable[tuple[str, ScoreRecord]]) -> Valu
     first: dict[str, str] = {}
     for label, record in records:
         for name, value in fields(record).items():
+            if name in free:
+                continue
             known = values.setdefault(name, [value])
             where = first.setdefault(name, label)
             if value in known:
@@ -102,7 +109,7 @@ def _scoring(record: ScoreRecord) -> dict[str, Any]:
 def words(values: Values, seeds: Iterable[int]) -> str:
     """A protocol as a line: features, samples, reference, sampling, training, seeds."""
 
-    from harness.data import EMBEDDED
+    from harness.data import NAMED
 
     def one(name: str) -> Any:
         several = values.get(name, [None])
@@ -112,9 +119,12 @@ def words(values: Values, seeds: Iterable[int]) -> str:
     if one("resolution"):
         clips = f", {one('training.frames')} frames a clip" if one("training.frames") else ""
         parts.append(f"{one('resolution')} pixels a side{clips}")
-    if one("extractor.network"):
-        published = "" if one("extractor.published_weights") else ", not published"
-        parts.append(f"{one('extractor.network')} (weights {str(one('extractor.weights_sha256'))[:8]}{published})")
+    for name in values:
+        if name.startswith("extractor.network"):
+            features = name.removeprefix("extractor.network")
+            published = "" if one(f"extractor.published_weights{features}") else ", not published"
+            digest = str(one(f"extractor.weights_sha256{features}"))[:8]
+            parts.append(f"{one(name)} (weights {digest}{published})")
     metrics = {name.partition(" of ")[2]: one(name) for name in values if name.startswith("metric of ")}
     samples = {metric: one(f"n_samples of {quantity}") for quantity, metric in metrics.items()}
     parts.append(", ".join(f"{metric}: {count:,} samples" for metric, count in samples.items() if count))
@@ -125,15 +135,19 @@ def words(values: Values, seeds: Iterable[int]) -> str:
     if one("sampling.steps"):
         scale = one("sampling.cfg_scale")
         guidance = "guidance as in the rows" if scale is None else f"guidance {scale}"
-        guided = 1 if one("training.dataset") in EMBEDDED else one("sampling.cfg_channels")  # embedded data has no more
+        guided = 1 if one("training.dataset") in NAMED else one("sampling.cfg_channels")  # data by name have no more
         channels = "1 channel" if guided == 1 else f"{guided} channels"
         parts.append(f"{one('sampling.steps')} {one('sampling.sampler')} steps, {guidance} on {channels}")
         parts.append(f"{one('sampling.weights')} weights, {one('sampling.precision')}")
     if one("training.batch"):
         step = one("step")
         steps = "steps as in the rows" if step is None else f"{step:,} steps"
-        parts.append(f"trained for {steps} at batch {one('training.batch')}, rate {one('training.learning_rate')}")
-        parts.append(f"EMA {one('training.ema_decay')}")
+        trained = f"trained for {steps} at batch {one('training.batch')}"
+        if "training.learning_rate" in values:
+            parts.append(f"{trained}, rate {one('training.learning_rate')}")
+            parts.append(f"EMA {one('training.ema_decay')}")
+        else:
+            parts.append(f"{trained}, rate and EMA as chosen for each family")
     known = sorted(set(seeds))
     parts.append(f"training seeds {', '.join(map(str, known))}" if known else "")
     return "; ".join(part for part in parts if part) + "."

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 from harness.core import paper
 from harness.core.paper import QUALITY_TABLES
 from harness.core.records import Record, ScoreRecord
+from harness.metrics.features import SPACES
 from harness.report import protocol
 from harness.report.cells import COLUMNS, MISSING, NAMES, NOT_MADE, Cell, measured_columns
 from harness.report.claims import welch
+from harness.report.comparison import sentences, spread
 from harness.report.layout import Block, Bold, Table
 from harness.report.lines import Line, lines_of, measured_name, rival
 from harness.report.own_scores import fitting, included_lines
+from harness.report.tuning import chosen, floor
+from harness.report.variance import components
 from harness.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -54,24 +58,31 @@ def quality_table(number: int, suite: Suite, records: Iterable[Record], own: Ite
         raise ValueError(f"table {number} has no quality; choose from {', '.join(map(str, QUALITY_TABLES))}")
     table = paper.TABLES[number]
     columns = measured_columns(table, suite)
+    records = list(records)
     measured = lines_of(table, suite, records)
     labelled = [(line.label, record) for line in measured for record in line.records]
-    shared = protocol.requested(table, suite) | protocol.common(table, labelled)
+    free = {f"training.{choice.setting}" for choice in suite.choices}
+    shared = protocol.requested(table, suite) | protocol.common(table, labelled, free)
     fit, left_out = fitting(table, own, columns, shared)
     lines = measured + included_lines(table, fit, columns, measured)
     if any(line.records for line in lines):
         stated = protocol.words(shared, (seed for line in lines for seed in line.seeds))
     else:
         stated = f"Nothing is measured yet; `python -m harness.reproduce --suite {suite.name}` does it."
+    claim = verdict(table, suite.name, lines)
+    notes = _notes(lines)
+    if suite.choices:
+        notes += filter(None, (spread(lines, table.quality[0]), floor(suite, records), *chosen(suite, records)))
+        claim += sentences(lines, table.quality, "step" in table.varies)
     return Table(
         name=table.part,
         title=f"{table.quality_title}, printed and measured",
         data=_frame(lines, columns),
         blocks=[_block(lines, list(table.quality), columns)],
-        notes=_notes(lines),
+        notes=notes,
         left_out=left_out,
         protocol=f"Suite `{suite.name}`: {suite.title}. {stated}",
-        claim=verdict(table, suite.name, lines),
+        claim=claim,
     )
 
 
@@ -102,8 +113,11 @@ def _three_digits(value: float) -> str:
 
 def _measured(lines: Sequence[Line]) -> str:
     """What heads the measured columns: their features, where those are not the paper's metrics' own."""
-    spaces = sorted({line.space for line in lines if line.space})
-    return ", ".join(f"@{space}" for space in spaces) or "measured"
+    return ", ".join(f"@{space}" for space in _spaces(lines)) or "measured"
+
+
+def _spaces(lines: Sequence[Line]) -> list[str]:
+    return sorted({space for line in lines for space in line.spaces})
 
 
 def _frame(lines: Iterable[Line], columns: list[str]) -> pd.DataFrame:
@@ -120,6 +134,9 @@ def _data(line: Line, columns: list[str]) -> dict[str, Any]:
         cell = line.cells.get(column, Cell(mark="" if line.label == NOT_MADE else MISSING))
         spread_of = {0: "", 1: "samples of one seed"}.get(len(cell.values), "seeds")
         row |= {f"{column}_printed": line.printed.get(column, ""), column: cell.mean, f"{column}_spread": cell.spread}
+        split = components(cell.draws)
+        if split:
+            row |= {f"{column}_training_sd": split.training_sd, f"{column}_sampling_sd": split.sampling_sd}
         row |= {f"{column}_spread_of": spread_of, f"{column}_seeds": len(cell.values), f"{column}_mark": cell.mark}
     return row
 
@@ -165,7 +182,10 @@ def _notes(lines: Sequence[Line]) -> list[str]:
         notes.append("unsupported: these features have no counterpart of that metric.")
     if any(cell.mark == "estimated" for cell in cells):
         notes.append("≈: estimated, not measured.")
-    spaces = ", ".join(sorted({f"@{line.space}" for line in lines if line.space}))
+    of_data = [space for space in _spaces(lines) if SPACES[space].data]
+    notes += [f"@{space}: measured on that network's features, not Inception's; on a scale of its own, not to be read "
+              "beside the printed columns." for space in _spaces(lines) if space not in of_data]  # fmt: skip
+    spaces = ", ".join(f"@{space}" for space in of_data)
     if spaces:
         notes.append(f"{spaces}: measured on the features of a small network trained on that data, not Inception's "
                      "or I3D's; on a scale of its own, not to be read beside the printed columns.")  # fmt: skip

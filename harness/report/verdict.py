@@ -1,4 +1,7 @@
-"""Whether the paper's claim of a table holds in what was measured: the last lines under it."""
+"""The last lines under a table: whether the paper's claim holds in what was measured, and which model is better.
+
+One rule decides between two models, wherever they are compared (`decide`).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.core.paper import BASELINE, CHALLENGER, TableSpec
 from harness.report.cells import COLUMNS, NAMES
-from harness.report.claims import METHOD, Claim, sentence, tally
+from harness.report.claims import LEVEL, METHOD, Claim, sentence, tally
 from harness.report.lines import Line, counterpart_of, measured_name, rival
 
 PAIR = f"{CHALLENGER} and {BASELINE}"
@@ -20,6 +23,26 @@ KINDS = {
     TREND: f"{CHALLENGER}, step by step",
     OF_COUNTERPART: f"{BASELINE}, step by step, which the paper does not print here",
 }
+
+
+SMALLEST = 0.013
+"""A difference, over the rival's mean, up to which nothing is concluded however many seeds agree: of FID's order in
+"The FID Lottery" (arXiv 2606.20536)."""
+RULE = (
+    "a model is better or worse than its rival where Welch's t-test over training seeds, each the mean of its draws, "
+    f"gives p < {LEVEL:g} after Holm's correction over the comparisons of that metric in the table, and the difference "
+    f"exceeds {SMALLEST:.1%} of the rival's mean; else the comparison is inconclusive"
+)
+
+
+def decide(difference: float, rival: float, p: float, direction: int) -> str:
+    """`better`, `worse` or `inconclusive`, by RULE.
+
+    `difference` is of the means, a model's minus its `rival`'s; `p` is adjusted; `direction` is 1 where more is better.
+    """
+    if p >= LEVEL or abs(difference) <= SMALLEST * abs(rival):
+        return "inconclusive"
+    return "better" if difference * direction > 0 else "worse"
 
 
 def verdict(table: TableSpec, suite: str, lines: Sequence[Line]) -> list[str]:

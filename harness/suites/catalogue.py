@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
-from harness.suites.rows import Row, Suite
-from harness.suites.scales import Scale, image_rows, video_rows
+from harness.core import paths, store
+from harness.core.paper import TABLES
+from harness.core.records import Record
+from harness.suites.rows import Floor, Row, Suite
+from harness.suites.scales import GUIDANCE, Scale, chosen, image_rows, video_rows
+from harness.suites.tuning import Tuning
 
+FASHION_METRICS = (
+    "fd2k@efficientnet-lite0", "sfd2k@efficientnet-lite0", "pr2k@efficientnet-lite0",
+    "is2k@fashion-mnist", "accuracy2k@fashion-mnist",
+)  # fmt: skip
+FASHION_SEEN, FASHION_UNSEEN = "fashion-mnist:validation", "fashion-mnist:test"
+"""The part that settings are chosen on, and the part that scores are against."""
 DIGITS_METRICS = ("fd500@digits", "is500@digits", "pr500@digits")
 ADM_METRICS = ("fid50k", "sfid50k", "is50k", "pr50k")
 
@@ -38,6 +49,36 @@ SCALES: dict[str, tuple[str, Scale]] = {
             seeds=3,
             changes=(("batch", 16), ("learning_rate", 3e-3)),
             equal_macs={"P/2": 1, "N/8": 2, "N/4": 2, "N/2": 2, "U/2": 4, "M/2": 4},
+        ),
+    ),
+    "fashion": (
+        "Fashion-MNIST at 32 pixels, four small sizes of the paper's depth ratios, each family at its own settings",
+        Scale(
+            preset="fashion-mnist",
+            sizes={"S": "P", "B": "N", "L": "U", "XL": "M"},
+            patch=4,
+            patches=(8, 4, 2),  # 16, 64 and 256 tokens
+            milestones={100_000: 750, 200_000: 1500, 300_000: 2250, 400_000: 3000},
+            metrics=FASHION_METRICS,
+            sampling_steps=25,
+            seeds=5,
+            draws=2,
+            bootstrap=0,  # draws tell what samples vary by
+            equal_macs={"P/4": 2, "N/8": 2, "N/4": 2, "N/2": 3, "U/4": 4, "M/4": 5},
+            ref=FASHION_UNSEEN,
+            tuning=Tuning(
+                rates=(1e-3, 2e-3, 4e-3, 8e-3),
+                decays=(0.99, 0.995, 0.998),
+                guidances=(1.0, 1.5, 2.0, 3.0),
+                base="N/4",
+                # 72 and 80 wide, 6 to 9 blocks: one class of sizes
+                models={"P/4": "P/4", "N/4": "N/4", "N/8": "N/8", "U/4": "U/4", "M/4": "U/4", "N/2": "N/2"},
+                seeds={"P/4": 1, "N/4": 2, "N/8": 1, "U/4": 1, "N/2": 1},
+                ref=FASHION_SEEN,
+                metrics=FASHION_METRICS[:1],
+            ),
+            order=("N/4", "P/4", "N/8", "U/4", "M/4", "N/2"),
+            floor=Floor(samples=FASHION_SEEN, ref=FASHION_UNSEEN, metrics=FASHION_METRICS[:4]),
         ),
     ),
     "digits-gpu": (
@@ -75,16 +116,35 @@ MOVING_DIGITS = "moving-digits"
 SUITES = (*SCALES, MOVING_DIGITS)
 
 
+def suite(name: str, records: Iterable[Record] | None = None) -> Suite:
+    """A suite by name; where settings are chosen, as far as `records` (default: the project's own) settle them.
+
+    Raises ValueError with the choices.
+    """
+    if name not in SUITES or name == MOVING_DIGITS or SCALES[name][1].tuning is None:
+        return _fixed(name)
+    own = paths.PROJECT / "measurements" / f"{name}.jsonl"
+    if records is None:
+        records = store.load(own) if own.exists() else []
+    title, scale = SCALES[name]
+    settled = chosen(scale, records)
+    rows = image_rows(settled)
+    shown = [row for row in rows if row.part == TABLES[7].part and row.scores[0].cfg_scale == GUIDANCE]
+    return Suite(
+        name, title, rows, scale.seeds, tuple(row.scores[0] for row in shown), settled.choices, scale.floor
+    )  # fmt: skip
+
+
 @cache
-def suite(name: str) -> Suite:
-    """A suite by name. Raises ValueError with the choices."""
+def _fixed(name: str) -> Suite:
+    """A suite that does not depend on records."""
     if name not in SUITES:
         raise ValueError(f"unknown suite {name!r}; choose from {', '.join(SUITES)}")
     if name == MOVING_DIGITS:
         rows = moving_digits()
         return Suite(name, "scikit-learn's digits in motion, on a CPU", rows, 1, tuple(row.scores[0] for row in rows))
     title, scale = SCALES[name]
-    images = image_rows(scale)
+    images = image_rows(chosen(scale))
     largest = images[-2:]  # both families at the last milestone of the last size
     rows = images + (ucf101() if name == "paper" else ())
     return Suite(name, title, rows, scale.seeds, tuple(row.scores[0] for row in largest))

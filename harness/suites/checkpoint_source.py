@@ -55,12 +55,13 @@ class CheckpointSource:
 
     @property
     def origin(self) -> dict[str, object]:
-        """What the weights and the samples follow from, for the record: settings, where hashes tell which bytes."""
+        """For the record: the settings that weights and samples follow from, and the seconds that training took."""
         return {
             "step": self.trained.origin.get("step"),
             "training": self.trained.training,
             "sampling": dataclasses.asdict(self.config) | {"weights": self.trained.origin.get("weights")},
             "scan": scan_backend(self.trained.model.spec, self.here.device),
+            **{f"training_{name}": value for name, value in self.trained.spent.items()},
         }
 
     @property

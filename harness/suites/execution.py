@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +24,7 @@ from harness.core.locks import locked
 from harness.suites.budget import scoring_macs, training_macs
 from harness.suites.plan import Command, Plan, Work, grouped
 from harness.suites.run import Run
+from harness.suites.score import Score
 
 LOOK_EVERY_S = 2.0
 """Between looks at how far the runs are."""
@@ -103,12 +104,8 @@ class Progress:
     """How much of some work is done, in multiply-adds: commands that ended, and steps of those that train."""
 
     plan: Plan
-    todo: list[Work]
     done: list[int] = field(default_factory=list)
     training: set[Run] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.training = {work.run for work in self.todo if work.train}
 
     @property
     def macs(self) -> float:
@@ -119,25 +116,31 @@ class Progress:
 
 
 def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
-    """Train and score what is missing; returns the failures, each in a line. A failure ends its run, not the others."""
+    """Train and score what is missing; returns the failures, each in a line. A failure ends its run, not the others.
+
+    What is left is looked up after each run: a choice that its scores complete brings further ones.
+    """
     todo = plan.work()
-    progress = Progress(plan, todo)
+    progress = Progress(plan, training={work.run for work in todo if work.train})
     failures: list[str] = []
+    begun: set[tuple[Run, tuple[Score, ...]]] = set()
+    failed: set[Run] = set()
 
     def work_on(work: Work) -> None:
-        if workers.stopped.is_set():
-            return
         run, log = work.run, plan.directory(work.run) / "log.txt"
         with claimed(plan, run.name) as lock:
             commands = [(plan.train(run), training_macs(run))] if work.train else []
             commands += [(plan.score(alike), sum(map(scoring_macs, alike))) for alike in grouped(work.scores)]
             for command, macs in commands:
+                if workers.stopped.is_set():
+                    return
                 bar.set_postfix_str(run.name, refresh=True)
                 failure = workers.run(command, log, lock, plan.results)
                 progress.training.discard(run)
                 if workers.stopped.is_set():
                     return
                 if failure:
+                    failed.add(run)
                     failures.append(failure)
                     tqdm.write(failure, file=sys.stderr)
                     return
@@ -150,12 +153,28 @@ def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
         ) as bar,
         ThreadPoolExecutor(jobs) as pool,
     ):  # fmt: skip
-        pending = {pool.submit(work_on, work) for work in todo}
-        while pending:
-            finished, pending = wait(pending, timeout=LOOK_EVERY_S, return_when=FIRST_COMPLETED)
+        running: dict[Future[None], Run] = {}
+        while True:
+            for work in todo:
+                key = (work.run, tuple(work.scores))
+                if len(running) == jobs or workers.stopped.is_set():
+                    break
+                if key not in begun and work.run not in failed and work.run not in running.values():
+                    begun.add(key)
+                    running[pool.submit(work_on, work)] = work.run
+            if not running:
+                break
+            finished, _ = wait(running, timeout=LOOK_EVERY_S, return_when=FIRST_COMPLETED)
             bar.update(max(0, progress.macs - bar.n))
             for future in finished:
+                del running[future]
                 future.result()
+            if finished and not workers.stopped.is_set():
+                plan = plan.renewed()
+                todo = plan.work()
+                new = {work.run for work in todo if work.train} - failed - set(running.values())
+                progress.training |= {run for run in new if not any(run == known for known, _ in begun)}
+                bar.total = max(bar.total, sum(progress.done) + sum(work.macs for work in todo))
     return failures
 
 
@@ -164,8 +183,13 @@ def _copy(source: Path, target: IO[bytes]) -> None:
 
 
 def finish(plan: Plan, workers: Workers) -> list[str]:
-    """Contact sheets, tables and figures from what there is; returns the failures."""
+    """The floor, contact sheets, tables and figures from what there is; returns the failures."""
     failures = []
+    floor = plan.floor()
+    if floor and not workers.stopped.is_set():
+        with claimed(plan, REPORT) as lock:
+            failure = workers.run(floor, plan.runs / "report.txt", lock, plan.results)
+            failures += [failure] if failure else []
     for score in plan.suite.shown:
         if not plan.checkpoint(score.run, score.step).exists() or workers.stopped.is_set():
             continue

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from harness.core import paper, paths, store
 from harness.suites.budget import fitted, macs_per_item, scoring_macs, training_macs
+from harness.suites.catalogue import suite
 from harness.suites.rows import Suite
 from harness.suites.run import Run
 from harness.suites.score import Score
@@ -55,7 +56,7 @@ class Plan:
     references: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        presets = {row.scores[0].run.preset for row in self.suite.rows}
+        presets = {run.preset for run in self.suite.runs()}
         for name in (*self.data, *self.references):
             if name not in presets:
                 raise ValueError(
@@ -76,6 +77,13 @@ class Plan:
     def records(self) -> Path:
         return self.results / "measurements" / f"{self.suite.name}.jsonl"
 
+    def renewed(self) -> Plan:
+        """This plan with what its records have settled since: choices that are made bring new rows."""
+        if not self.suite.choices:
+            return self
+        records = store.load(self.records) if self.records.exists() else []
+        return replace(self, suite=suite(self.suite.name, records))
+
     def directory(self, run: Run) -> Path:
         return self.runs / run.name
 
@@ -90,7 +98,7 @@ class Plan:
         """Runs with something left to do, in order of need."""
         records = store.load(self.records) if self.records.exists() else []
         todo = []
-        for run, scores in self.suite.runs(self.parts).items():
+        for run, scores in self.suite.stages(self.parts):
             left = [score for score in scores if score.missing(records)]
             train = any(not self.checkpoint(run, score.step).exists() for score in left)
             if left:
@@ -99,7 +107,7 @@ class Plan:
 
     def train(self, run: Run) -> Command:
         data = ["--data", self.data[run.preset]] if run.preset in self.data else []
-        fitting = [] if run.embedded else fitted(run, self.processes, self.card_gib)[0]
+        fitting = [] if run.small else fitted(run, self.processes, self.card_gib)[0]
         return ["-m", "harness.train", *run.flags(), *data, *fitting, "--out", str(self.directory(run))]
 
     def score(self, scores: list[Score]) -> Command:
@@ -111,18 +119,27 @@ class Plan:
         where = ["--ckpt", *milestones, *(["--ref", ref] if ref else [])]
         return ["-m", "harness.eval", *where, *first.flags(), *features]
 
+    def floor(self) -> Command | None:
+        """What scores real images as if they were samples; None where nothing is to be scored."""
+        floor, records = self.suite.floor, store.load(self.records) if self.records.exists() else []
+        if floor is None or not floor.missing(records):
+            return None
+        where = ["--work-dir", str(self.runs / "eval"), "--records", str(self.records)]
+        return ["-m", "harness.eval", *floor.flags(), *where]
+
     def draw(self, score: Score) -> Command:
         """A contact sheet, as many samples of each class; small ones are packed, too, to be looked into."""
         where = ["--ckpt", str(self.checkpoint(score.run, score.step)), "--out", str(self.sheet(score))]
         how = ["--cfg-scale", str(score.cfg_scale), "--steps", str(score.sampling_steps), "--classes", "balanced"]
-        how += ["--seed", str(score.run.seed), "--num-samples", str(SHOWN)]
-        return ["-m", "harness.sample", *where, *how, *(["--npz"] if score.run.embedded else [])]
+        how += ["--seed", str(score.sample_seed), "--num-samples", str(SHOWN)]
+        return ["-m", "harness.sample", *where, *how, *(["--npz"] if score.run.small else [])]
 
     def report(self) -> list[Command]:
         """Tables and figures from all records of `results`; those of suites that are no table's own lie in a folder."""
         where = ["--suite", self.suite.name, "--records", str(self.results / "measurements")]
         below = "" if self.suite.name in paper.SUITES else self.suite.name
         tables = [str(n) for n in paper.QUALITY_TABLES if paper.TABLES[n].part in self.suite.parts]
+        tables += ["tuning"] if self.suite.choices else []
         samples = ["--samples", str(self.results / "samples")]
         return [
             ["-m", "harness.tables", "--table", *tables, *where, "--output", str(self.results / "tables" / below)],
@@ -156,5 +173,5 @@ def grouped(scores: list[Score]) -> list[list[Score]]:
     """Scores of a run that differ in their milestone alone, together."""
     alike: dict[tuple[str, ...], list[Score]] = {}
     for score in scores:
-        alike.setdefault(tuple(score.flags()), []).append(score)
+        alike.setdefault((*score.flags(), score.ref or ""), []).append(score)
     return list(alike.values())

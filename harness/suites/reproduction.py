@@ -25,7 +25,7 @@ def reproduce(plan: Plan, jobs: int = 1) -> list[str]:
     workers = Workers(plan.processes, max(1, (os.cpu_count() or 1) // (jobs * plan.processes)))
     with _on_signals(workers.stop):
         failures = carry_out(plan, workers, jobs)
-        failures += finish(plan, workers)
+        failures += finish(plan.renewed(), workers)
     if workers.stopped.is_set():
         raise StoppedError("stopped; the same command continues")
     return failures

@@ -37,21 +37,21 @@ class Run:
         return dataclasses.replace(config, steps=self.milestones[-1])
 
     @property
-    def embedded(self) -> bool:
-        """Whether its data needs no download."""
-        from harness.data import EMBEDDED
+    def small(self) -> bool:
+        """Whether its data goes by a name: small images or clips of one channel."""
+        from harness.data import NAMED
 
-        return self.config.data in EMBEDDED
+        return self.config.data in NAMED
 
     @property
     def spec(self) -> ModelSpec:
-        """What is trained, without a look at the data: embedded data has one channel, pictures three, latents four."""
+        """What is trained, without a look at the data: data by name have one channel, pictures three, latents four."""
         config = self.config
         latent = config.vae != "identity"
         chosen = {name: getattr(config, name) for name in ("depth", "frames") if getattr(config, name)}
         return spec(
             config.model,
-            channels=4 if latent else 1 if self.embedded else 3,
+            channels=4 if latent else 1 if self.small else 3,
             downsample=8 if latent else 1,
             num_classes=config.num_classes,
             **chosen,

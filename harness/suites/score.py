@@ -10,8 +10,11 @@ from functools import cache
 from typing import Any
 
 from harness.core.records import Record, ScoreRecord, of_kind
+from harness.data import is_named
 from harness.suites.run import Run, Setting
 
+REDRAW = 1000
+"""Between the seeds of two draws of one run: more than there are training seeds."""
 NOT_OF_THE_WEIGHTS = ("data", "vae", "steps", "sampling_steps")
 """Fields of a configuration that weights at a given step do not follow from."""
 
@@ -26,7 +29,11 @@ def of_the_weights() -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Metrics of one milestone of a run, on samples drawn with the run's own seed. `ref` as in harness.eval."""
+    """Metrics of one milestone of a run. `ref` as in harness.eval.
+
+    Samples are drawn with the run's own seed, or with another, where `redraw` counts further draws of one run.
+    `bootstrap` is how many resamples an error bar has, where that is not the command's own number.
+    """
 
     run: Run
     step: int
@@ -34,6 +41,13 @@ class Score:
     cfg_scale: float
     sampling_steps: int
     ref: str | None = None
+    redraw: int = 0
+    bootstrap: int | None = None
+
+    @property
+    def sample_seed(self) -> int:
+        """Of the samples: no two of a suite's runs share one."""
+        return self.run.seed + REDRAW * self.redraw
 
     def flags(self) -> list[str]:
         """What harness.eval is given, beside `--ckpt`, `--ref` and `--records`.
@@ -41,14 +55,16 @@ class Score:
         The smallest models repeat themselves, and a comparison that left out its worst would flatter their family.
         """
         sampling = ["--cfg-scale", str(self.cfg_scale), "--steps", str(self.sampling_steps)]
-        copies = ["--max-duplicates", "1"] if self.run.embedded else []
-        return ["--metric", *self.metrics, *sampling, "--seed", str(self.run.seed), *copies]
+        copies = ["--max-duplicates", "1"] if self.run.small else []
+        bars = [] if self.bootstrap is None else ["--bootstrap", str(self.bootstrap)]
+        return ["--metric", *self.metrics, *sampling, "--seed", str(self.sample_seed), *copies, *bars]
 
     @property
     def sampling(self) -> dict[str, Setting]:
         """How the samples are drawn, as it stands in a record."""
-        flags: dict[str, Setting] = {"cfg_scale": self.cfg_scale, "steps": self.sampling_steps, "seed": self.run.seed}
-        return flags | {"sampler": "ddpm", "classes": "uniform", "precision": "fp32", "weights": "ema"}
+        drawn: dict[str, Setting] = {"cfg_scale": self.cfg_scale, "steps": self.sampling_steps}
+        drawn["seed"] = self.sample_seed
+        return drawn | {"sampler": "ddpm", "classes": "uniform", "precision": "fp32", "weights": "ema"}
 
     @property
     def samples(self) -> int:
@@ -67,9 +83,14 @@ class Score:
         return (
             record.get("metric") in self.metrics
             and record.get("step") == self.step
+            and self._refers_to(record)
             and all(training.get(name, default) == getattr(config, name) for name, default in of_the_weights().items())
             and all(sampling.get(name) == value for name, value in self.sampling.items())
         )
+
+    def _refers_to(self, record: ScoreRecord) -> bool:
+        """Whether a record may be of this reference: files lie where they lie, a data set by name is one alone."""
+        return self.ref is None or not is_named(self.ref) or record.get("reference") in (None, self.ref)
 
     def is_answered_by(self, record: ScoreRecord) -> bool:
         """Whether a record gives a value of one of these metrics on these samples."""

@@ -6,7 +6,7 @@ list.
 
 from harness.metrics.distances.accuracy import ACCURACY
 from harness.metrics.distances.distance import Distance
-from harness.metrics.distances.frechet import CLEANFID, FD, FID, FVD, SFID
+from harness.metrics.distances.frechet import CLEANFID, FD, FID, FVD, SFD, SFID
 from harness.metrics.distances.inception_score import INCEPTION_SCORE
 from harness.metrics.distances.kernel import KID
 from harness.metrics.distances.motion import MOTION
@@ -21,6 +21,7 @@ DISTANCES = {
         SFID,
         CLEANFID,
         FD,
+        SFD,
         INCEPTION_SCORE,
         PRECISION_RECALL,
         KID,

@@ -82,9 +82,9 @@ class Distance:
     """A distance by the name that metrics begin with.
 
     It is defined on `spaces`; where a metric names none, the first is meant, unless it is one that is always named
-    (Space.data). It reads one `stream` of the samples, and of the reference unless `compares` is false: their `moments`
-    or their `rows`. `labels` tells whether it reads the classes that samples were drawn for, and whether it can do
-    without. `measure` turns what it reads into results.
+    (Space.data, Space.stated). It reads one `stream` of the samples, and of the reference unless `compares` is false:
+    their `moments` or their `rows`. `labels` tells whether it reads the classes that samples were drawn for, and
+    whether it can do without. `measure` turns what it reads into results.
     """
 
     name: str
@@ -99,4 +99,4 @@ class Distance:
     @property
     def implied(self) -> Space | None:
         """The space of a metric that names none."""
-        return None if self.spaces[0].data else self.spaces[0]
+        return None if self.spaces[0].data or self.spaces[0].stated else self.spaces[0]

@@ -1,7 +1,7 @@
 """The Fréchet distance between two Gaussians, |m1 - m2|^2 + Tr S1 + Tr S2 - 2 Tr (S1 S2)^(1/2), in float64.
 
-Under five names, which state the features: FID and sFID are of Inception, clean-fid's after another resize, FVD of a
-network of video; on the features of any other network of images it is FD.
+Under names that state the features: FID and sFID are of Inception, clean-fid's after another resize, FVD of a network
+of video; on the features of any other network of images it is FD, and sFD on its spatial ones.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from harness.metrics import errorbars
 from harness.metrics.distances.distance import Comparison, Distance
 from harness.metrics.features.cleanfid import CLEANFID as CLEANFID_SPACE
 from harness.metrics.features.digits import DIGITS
+from harness.metrics.features.efficientnet_lite0 import EFFICIENTNET_LITE0
 from harness.metrics.features.i3d import I3D
 from harness.metrics.features.inception import INCEPTION
 from harness.metrics.features.moving_digits import MOVING_DIGITS
@@ -134,7 +135,15 @@ CLEANFID = Distance(
 FD = Distance(
     name="fd",
     measures="Fréchet distance",
-    spaces=(DIGITS,),
+    spaces=(DIGITS, EFFICIENTNET_LITE0),
+    reads="moments",
+    measure=measure,
+)
+SFD = Distance(
+    name="sfd",
+    measures="Fréchet distance of spatial features",
+    spaces=(EFFICIENTNET_LITE0,),
+    stream="spatial",
     reads="moments",
     measure=measure,
 )

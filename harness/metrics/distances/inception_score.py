@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from harness.metrics import errorbars
 from harness.metrics.distances.distance import Comparison, Distance
 from harness.metrics.features.digits import DIGITS
+from harness.metrics.features.fashion_mnist import FASHION_MNIST
 from harness.metrics.features.inception import INCEPTION
 from harness.metrics.moments import Array
 from harness.metrics.results import Result
@@ -111,7 +112,7 @@ def measure(compared: Comparison) -> list[Result]:
 INCEPTION_SCORE = Distance(
     name="is",
     measures="Inception Score",
-    spaces=(INCEPTION, DIGITS),
+    spaces=(INCEPTION, DIGITS, FASHION_MNIST),
     stream="logits",
     compares=False,
     labels="optional",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from harness.metrics import errorbars
 from harness.metrics.distances.distance import Comparison, Distance
 from harness.metrics.features.digits import DIGITS
+from harness.metrics.features.efficientnet_lite0 import EFFICIENTNET_LITE0
 from harness.metrics.features.inception import INCEPTION
 from harness.metrics.features.moving_digits import MOVING_DIGITS
 from harness.metrics.results import Result
@@ -59,6 +60,6 @@ def measure(compared: Comparison) -> list[Result]:
 KID = Distance(
     name="kid",
     measures="kernel distance",
-    spaces=(INCEPTION, DIGITS, MOVING_DIGITS),
+    spaces=(INCEPTION, DIGITS, MOVING_DIGITS, EFFICIENTNET_LITE0),
     measure=measure,
 )

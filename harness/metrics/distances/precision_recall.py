@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.metrics import errorbars
 from harness.metrics.distances.distance import Comparison, Distance
 from harness.metrics.features.digits import DIGITS
+from harness.metrics.features.efficientnet_lite0 import EFFICIENTNET_LITE0
 from harness.metrics.features.inception import INCEPTION
 from harness.metrics.features.moving_digits import MOVING_DIGITS
 from harness.metrics.results import Result
@@ -28,6 +29,6 @@ def measure(compared: Comparison) -> list[Result]:
 PRECISION_RECALL = Distance(
     name="pr",
     measures="precision and recall",
-    spaces=(INCEPTION, DIGITS, MOVING_DIGITS),
+    spaces=(INCEPTION, DIGITS, MOVING_DIGITS, EFFICIENTNET_LITE0),
     measure=measure,
 )

@@ -22,10 +22,10 @@ class Space:
     extractor on a device; it alone imports torch. `classes` is how many classes its logits have, where samples have
     labels of the same classes.
 
-    `data` is the embedded data set that the network was trained on. It is the reference where none is given, and the
-    names of metrics on such a space always state it: a distance on Inception's features may be called FID, one on
-    these may not. `train` trains that network anew. With `cuts_clips` a metric's name states frames and stride, and
-    samples are cut to them.
+    `data` is the data set that the network was trained on. It is the reference where none is given, and the names of
+    metrics on such a space always state it, as they do one that is `stated`: a distance on Inception's features may be
+    called FID, one on these may not. `train` trains that network anew. With `cuts_clips` a metric's name states frames
+    and stride, and samples are cut to them.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Space:
     weights: WeightFile
     open: Callable[[Weights, torch.device | str], Extractor]
     data: str | None = None
+    stated: bool = False
     train: Callable[[], torch.nn.Module] | None = None
     classes: int | None = None
     cuts_clips: bool = False

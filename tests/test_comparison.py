@@ -1,0 +1,148 @@
+"""What is compared how: variance by hand, one rule, equal training time, the frontier, and what tables say of them."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from test_tuning import answers, carried_out
+
+from harness import report
+from harness.core.provenance import Provenance
+from harness.core.records import ScoreRecord
+from harness.report.claims import welch
+from harness.report.comparison import at_time
+from harness.report.figures.frontier import power_law
+from harness.report.variance import components
+from harness.report.verdict import decide
+from harness.suites import suite
+
+
+def test_the_components_of_variance_are_those_of_the_table_by_hand():
+    """Trainings (1, 3), (4, 6), (7, 9): means 2, 5, 8; B = 2 * 18 / 2 = 18; W = 6 / 3 = 2; T = (18 - 2) / 2 = 8."""
+    found = components([(1, 3), (4, 6), (7, 9)])
+    assert (found.mean, found.training_sd**2, found.sampling_sd**2) == pytest.approx((5, 8, 2))
+    reach = 4.302652729911275 * math.sqrt(18 / 6)  # Student's 97.5 % quantile at 2 degrees of freedom
+    assert found.mean_interval == pytest.approx((5 - reach, 5 + reach))
+    low, high = (3 * 2 / quantile for quantile in (9.348403604496149, 0.2157952826238981))  # chi-square, 3 degrees
+    assert [end**2 for end in found.sampling_interval] == pytest.approx([low, high])
+
+
+def test_trainings_that_differ_less_than_their_draws_have_no_variance_of_their_own():
+    assert components([(0, 4), (1, 3), (2, 2)]).training_sd == 0
+
+
+@pytest.mark.parametrize("draws", [[], [(1, 2)], [(1,), (2,)], [(1, 2), (3,)]])
+def test_without_two_trainings_of_as_many_draws_there_are_no_components(draws):
+    assert components(draws) is None
+
+
+def test_intervals_cover_what_they_are_of():
+    """Of 2,000 simulated tables of five trainings and two draws, T = 4 and S = 1, some 95 % each."""
+    generator, covered = np.random.default_rng(0), np.zeros(3)
+    for _ in range(2000):
+        table = 10 + generator.normal(0, 2, (5, 1)) + generator.normal(0, 1, (5, 2))
+        found = components(table.tolist())
+        for place, (interval, truth) in enumerate(
+            [(found.mean_interval, 10), (found.training_interval, 2), (found.sampling_interval, 1)]
+        ):
+            covered[place] += interval[0] <= truth <= interval[1]
+    assert np.all(np.abs(covered / 2000 - 0.95) < 0.015)
+
+
+@pytest.mark.parametrize(
+    ("difference", "p", "direction", "verdict"),
+    [
+        (-20, 0.01, -1, "better"), (20, 0.01, -1, "worse"), (20, 0.01, 1, "better"), (-20, 0.2, -1, "inconclusive"),
+        (-1.2, 1e-9, -1, "inconclusive"),  # 1.2 % of 100
+    ],
+)  # fmt: skip
+def test_one_rule_decides(difference, p, direction, verdict):
+    assert decide(difference, 100, p, direction) == verdict
+
+
+def test_equal_time_is_read_off_between_milestones_on_logarithmic_axes():
+    curve = [(100.0, 80.0), (400.0, 20.0)]
+    assert at_time(curve, 200) == pytest.approx(40)
+    assert (at_time(curve, 400), at_time(curve, 500), at_time(curve, 50)) == (20, 20, None)
+
+
+def test_the_power_law_and_its_band_are_those_of_linear_regression():
+    x, y = np.array([1.0, 2, 4, 8, 16]), np.array([100.0, 60, 45, 20, 15])
+    at = np.array([1.0, 4, 30])
+    middle, low, high = power_law(x, y, at)
+    theirs = stats.linregress(np.log(x), np.log(y))
+    assert np.log(middle) == pytest.approx(theirs.intercept + theirs.slope * np.log(at))
+    at_one = theirs.intercept_stderr * stats.t.ppf(0.975, 3)  # where log x is 0, the band is of the intercept
+    assert (math.log(low[0]), math.log(high[0])) == pytest.approx((theirs.intercept - at_one, theirs.intercept + at_one))
+
+
+# Tables of a suite with made-up scores
+
+
+def value_of(score):
+    """DiT is at 50, the DiM of its parameters at 40, both 10 higher with half the steps; seeds and draws scatter."""
+    base = 50 if score.run.model.startswith("DiT") else 40 if "matched" in score.run.model else 49.8
+    scatter = (-1.0, -0.5, 0.0, 0.5, 1.0)[score.run.seed % 5] + (-0.1, 0.1)[score.redraw]
+    return base + 20 * (1 - score.step / score.run.config.steps) + scatter
+
+
+@pytest.fixture(scope="module")
+def records():
+    chosen, _ = carried_out()
+    tuned = {score for choice in suite("fashion", chosen).choices for score in choice.scores}
+    found = [record for record in chosen if record.get("training")["seed"] >= 100]
+    for score in suite("fashion", chosen).scores():
+        if score not in tuned:
+            found += answers(score, value_of(score))
+    floor = {"metric": "fd2k@efficientnet-lite0", "source": "fashion-mnist:validation", "reference": "fashion-mnist:test"}
+    real = ScoreRecord(
+        quantity="fd", value=2.5, unit="1", method="", workload={**floor, "n_samples": 2000}, provenance=Provenance.here()
+    )
+    return [*found, real]
+
+
+def test_tables_say_what_is_better_at_equal_steps_and_at_equal_time_and_what_is_chance(records):
+    table = report.quality_table(2, suite("fashion", records), records)
+    said = "\n".join(table.claim)
+    assert "DiM-N/4-matched at 3,000 steps against DiT-N/4 at 3,000 steps: -20.0%" in said
+    assert "**better**" in said
+    assert "DiM-N/4 at 3,000 steps against DiT-N/4 at 3,000 steps: -0.4%" in said
+    assert "**inconclusive**" in said
+    assert "FD at equal training time: DiM-N/4 against DiT-N/4 after 300 CPU seconds each" in said
+    assert said.count("Rule: a model is better or worse than its rival where") == 1
+    assert not any("**worse**" in line for line in table.claim)
+
+
+def test_tables_print_the_floor_the_settings_and_the_share_of_training_in_the_spread(records):
+    notes = "\n".join(report.quality_table(6, suite("fashion", records), records).notes)
+    assert "Floor, real images (fashion-mnist:validation) in the place of samples: FD 2.5." in notes
+    assert "learning rate DiT-P/4 0.004, DiM-P/4 0.002" in notes
+    assert "training 0.78 (" in notes  # sqrt of (B - W) / 2: B = 2 * 0.625, W = 0.02
+    assert "sampling 0.14 (" in notes
+
+
+def test_the_sweep_is_shown_with_its_choice_in_bold(records):
+    table = report.tables(["tuning"], records, suite("fashion", records))[0]
+    rates = {row[0]: row[1:] for row in table.blocks[0].rows}
+    assert len(rates) == 10
+    assert [isinstance(cell, report.Bold) for cell in rates["DiT-N/4"]] == [False, False, True, False]
+    assert [isinstance(cell, report.Bold) for cell in rates["DiM-N/4"]] == [False, True, False, False]
+    assert table.data.chosen.sum() == len(suite("fashion", records).choices)
+
+
+def test_every_table_and_the_frontier_can_be_made_while_records_come_in(records):
+    for known in ([], records[:40], records):
+        found = suite("fashion", known)
+        for number in (2, 5, 6, 7):
+            assert report.quality_table(number, found, known).markdown()
+    assert report.figure("frontier", records, suite("fashion", records)).axes
+    assert isinstance(report.drawn("frontier", [], suite("fashion", [])), str)
+
+
+def test_welchs_test_is_of_trainings_not_of_draws(records):
+    """Ten draws of five trainings are five values a side."""
+    table = report.quality_table(7, suite("fashion", records), records)
+    row = table.data[table.data.measured_row == "DiT-N/4, guidance 1.5"].iloc[0]
+    assert row.fid_seeds == 5
+    assert welch([1, 2, 3, 4, 5], [1, 2, 3, 4, 6]).df < 9

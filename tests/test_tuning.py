@@ -1,0 +1,152 @@
+"""Choosing and scoring apart: settings come from tuning seeds and a part of the data that no score sees."""
+
+import dataclasses
+import random
+
+import pytest
+
+from harness.core import store
+from harness.core.provenance import Provenance
+from harness.core.records import ScoreRecord
+from harness.suites import SCALES, Plan, suite
+from harness.suites.score import of_the_weights
+from harness.suites.tuning import FIRST_SEED
+from models import spec
+
+QUANTITIES = {
+    "fd2k@efficientnet-lite0": ("fd",), "sfd2k@efficientnet-lite0": ("sfd",), "is2k@fashion-mnist": ("inception_score",),
+    "pr2k@efficientnet-lite0": ("precision", "recall"), "accuracy2k@fashion-mnist": ("accuracy",),
+}  # fmt: skip
+HERE = Provenance.here()
+TUNING = SCALES["fashion"][1].tuning
+
+
+def answers(score, value):
+    """Records that answer a score, its Fréchet distance of this value."""
+    training = {name: getattr(score.run.config, name) for name in of_the_weights()}
+    workload = {"step": score.step, "training": training, "sampling": score.sampling, "reference": score.ref}
+    workload |= {"model": score.run.model, "n_samples": 2000, "training_cpu_seconds": score.step / 10}
+    return [
+        ScoreRecord(
+            quantity=quantity, value=value if quantity == "fd" else 0.5, unit="1", method="",
+            workload={**workload, "metric": metric}, provenance=HERE,
+        )
+        for metric in score.metrics
+        for quantity in QUANTITIES[metric]
+    ]  # fmt: skip
+
+
+def value_of(score):
+    """Made up: DiT is best at rate 0.004, DiM at 0.002, both at an average of 0.998 and at guidance 2."""
+    config = score.run.config
+    best = {"DiT": 4e-3, "DiM": 2e-3}[score.run.model.partition("-")[0]]
+    return 10 + 1e3 * abs(config.learning_rate - best) + 1e3 * abs(config.ema_decay - 0.998) + abs(score.cfg_scale - 2)
+
+
+def carried_out(until=None):
+    """The records of a suite that is carried out to the end, or until so many scores, and the scores in order."""
+    records, done = [], []
+    while left := [score for score in suite("fashion", records).scores() if score not in set(done)]:
+        for score in left if until is None else left[: until - len(done)]:
+            done.append(score)
+            records += answers(score, value_of(score))
+        if len(done) == until:
+            break
+    return records, done
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return carried_out()
+
+
+def test_every_family_takes_its_own_best_settings(whole):
+    records, _ = whole
+    made = {(choice.setting, choice.family, choice.model): choice.made(records) for choice in suite("fashion", records).choices}
+    for model in set(TUNING.models.values()):
+        assert (made["learning_rate", "DiT", model], made["learning_rate", "DiM", model]) == (4e-3, 2e-3)
+    for family, rate in (("DiT", 4e-3), ("DiM", 2e-3)):
+        assert (made["ema_decay", family, "N/4"], made["cfg_scale", family, "N/4"]) == (0.998, 2.0)
+        rows = [row for row in suite("fashion", records).rows if row.family == family]
+        settings = {(score.run.config.learning_rate, score.run.config.ema_decay) for row in rows for score in row.scores}
+        assert settings == {(rate, 0.998)}
+
+
+def test_four_rates_or_more_are_tried_of_each_family_and_size(whole):
+    choices = [choice for choice in suite("fashion", whole[0]).choices if choice.setting == "learning_rate"]
+    assert {(choice.family, choice.model) for choice in choices} >= {(f, m) for f in ("DiT", "DiM") for m in ("P/4", "U/4")}
+    assert all(len(choice.candidates) >= 4 for choice in choices)
+    sizes = {name: spec(f"DiT-{name}") for name in TUNING.models}
+    for name, tuned in TUNING.models.items():
+        assert sizes[name].width <= 1.25 * sizes[tuned].width, "of one class"
+
+
+def test_no_score_sees_a_tuning_seed_or_the_part_that_settings_are_chosen_on(whole):
+    found = suite("fashion", whole[0])
+    tuned = {score for choice in found.choices for score in choice.scores}
+    scored = {score for row in found.rows for score in row.scores}
+    assert {score.ref for score in tuned} == {"fashion-mnist:validation"}
+    assert {score.ref for score in scored} == {"fashion-mnist:test"}
+    assert min(score.run.seed for score in tuned) == FIRST_SEED
+    assert max(score.run.seed for score in scored) < FIRST_SEED
+    assert not {score.sample_seed for score in tuned} & {score.sample_seed for score in scored}
+
+
+def test_what_is_compared_has_five_training_seeds_and_two_draws_of_samples_each(whole):
+    found, last = suite("fashion", whole[0]), max(SCALES["fashion"][1].milestones.values())
+    for row in found.rows:
+        assert len(row.seeds) == 5
+        draws = {len(scores) for scores in row.seeds.values()}
+        assert draws == ({2} if row.scores[0].step == last else {1}), row.label
+        rivals = {other.family for other in found.rows if (other.part, other.contest) == (row.part, row.contest)}
+        assert rivals == {"DiT", "DiM"}
+    assert {row.part for row in found.rows} == set(found.parts) == {"table2", "table5", "table6", "table7", "figure1"}
+
+
+def test_nothing_is_compared_before_its_settings_are_chosen_and_equal_parameters_at_patch_4_come_first(whole):
+    records, done = carried_out(until=1)
+    assert suite("fashion", records).rows == ()
+    tuned = [score for score in whole[1] if score.ref == TUNING.ref]
+    assert whole[1].index(tuned[0]) == 0
+    scored = [score for score in whole[1] if score.ref != TUNING.ref]
+    first = list(dict.fromkeys(score.run.model for score in scored))
+    assert first[:2] == ["DiT-N/4", "DiM-N/4-matched"]
+    assert first.index("DiM-M/4-matched") < first.index("DiM-U/4")
+
+
+def test_records_alone_continue_a_suite(whole, tmp_path):
+    """No checkpoint is needed of what is answered; a run with a score left is trained anew."""
+    records, done = whole
+    path = tmp_path / "measurements" / "fashion.jsonl"
+    store.append(path, records)
+    plan = Plan(suite=suite("fashion", []), runs=tmp_path / "runs", results=tmp_path).renewed()
+    assert plan.work() == []
+    assert plan.floor() is not None
+    path.unlink()
+    lost = next(score for score in done if score.ref != TUNING.ref)
+    store.append(path, [record for record in records if not lost.asks_for(record)])
+    (work,) = plan.renewed().work()
+    assert (work.run, work.train, work.scores) == (lost.run, True, [lost])
+
+
+def test_a_candidate_without_a_score_leaves_the_choice_open(whole):
+    records, _ = whole
+    choice = next(one for one in suite("fashion", records).choices if one.setting == "ema_decay")
+    lost = choice.candidates[0][1][0]
+    assert choice.made(records) is not None
+    assert choice.made([record for record in records if not lost.asks_for(record)]) is None
+
+
+def test_a_score_against_another_part_is_another_score(whole):
+    _, done = whole
+    score = done[0]
+    (record,) = answers(score, 1.0)
+    assert score.is_answered_by(record)
+    assert not dataclasses.replace(score, ref="fashion-mnist:test").is_answered_by(record)
+    assert not dataclasses.replace(score, redraw=1).is_answered_by(record)
+
+
+def test_the_order_of_records_does_not_matter(whole):
+    records = list(whole[0])
+    random.Random(0).shuffle(records)
+    assert suite("fashion", records) == suite("fashion", whole[0])
