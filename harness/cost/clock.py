@@ -261,7 +261,7 @@ def latency_record(
 def _note(workload: Workload, found: Found, peak: Peak, budget: int | None) -> str:
     if found.verdict == "oom":
         broken = peak.breaks(budget) if budget else None
-        return f"met: {found.note}; predicted: {broken or 'it fits'}"
+        return f"met: {found.note}; predicted: {broken or f'it fits, {peak.nbytes / 2**30:.2f} GiB'}"
     if found.verdict != "ok":
         return found.note
     ways = families.named(workload.spec.family).implementations

@@ -261,11 +261,22 @@ def _main() -> None:
         print(json.dumps(_failure(error, station)), file=answers)
 
 
+def _mapped() -> str:
+    """What this process had mapped, on Linux: more than its tensors, where the heap between them is torn."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return ""
+    found = re.search(r"VmData:\s+(\d+) kB", status)
+    return f"beyond {int(found[1]) * 2**10 / 2**30:.2f} GiB" if found and not torch.cuda.is_initialized() else ""
+
+
 def _failure(error: Exception, station: Station | None) -> dict[str, Any]:
     text = str(error)
     if isinstance(error, MemoryError) or any(mark in text for mark in OOM_MARKS):
         where = str(station.watch) if station else "the weights"
-        return {"verdict": "oom", "note": ": ".join(filter(None, (where, refused_bytes(text))))}
+        note = ": ".join(filter(None, (where, refused_bytes(text))))
+        return {"verdict": "oom", "note": " ".join(filter(None, (note, _mapped())))}
     return {"verdict": "error", "note": f"{type(error).__name__}: {(text.splitlines() or [''])[0]}"}
 
 
