@@ -311,7 +311,7 @@ def test_a_name_is_a_recipe():
         ("fjd50k", "unknown metric"),
         ("fid1k@digits", "a distance on digits features is not FID; ask for fd1k@digits"),
         ("adm1k@digits", "Inception features alone"),
-        ("fd50k", "fd is defined on digits features"),
+        ("fd50k", "fd is defined on digits and efficientnet-lite0 features"),
         ("fvd2048", "named like fvd2048_16f"),
         ("fid50k_16f", "an image metric has no frames"),
         ("is1k@cifar", "is is defined on inception and digits"),

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,10 @@ FILES: dict[str, tuple[IdxFile, IdxFile]] = {
 }  # fmt: skip
 """Images and labels of the two files that are published."""
 
+CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
 ADVICE = (
     "get Fashion-MNIST by `apt-get install dataset-fashion-mnist`, by torchvision.datasets.FashionMNIST(ROOT, "
     "download=True), or as four .gz files from github.com/zalandoresearch/fashion-mnist; --data names their folder"
@@ -115,9 +119,6 @@ class FashionMNIST:
     name = "fashion-mnist"
     channels = 1
     parts = ("train", "validation", "test")
-    classes: ClassVar[list[str]] = [
-        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-    ]  # fmt: skip
 
     def __init__(self, resolution: int = RESOLUTION, part: str = "train", where: Path | None = None) -> None:
         import torch
@@ -136,7 +137,7 @@ class FashionMNIST:
             images, labels = images[kept], labels[kept]
         before = (resolution - SIDE) // 2
         margins = (before, resolution - SIDE - before)
-        self.resolution, self.part = resolution, part
+        self.resolution, self.part, self.classes = resolution, part, list(CLASSES)
         self.pixels = torch.from_numpy(np.pad(images, ((0, 0), margins, margins))[:, None])
         self.labels = torch.from_numpy(labels.astype(np.int64))
 

@@ -153,9 +153,9 @@ def open_images(text: str, resolution: int | None = None, frames: int | None = N
         return _by_name(text, resolution, frames)
     path = Path(text).expanduser()
     folder, _, part = text.rpartition(":") if not path.exists() else (text, "", "")
-    files = fashion_mnist.below(Path(folder).expanduser()) if folder else None
-    if files is not None:
-        return _array(text, FashionMNIST.reference(resolution, part or FashionMNIST.parts[-1], files))
+    idx = fashion_mnist.below(Path(folder).expanduser()) if folder else None
+    if idx is not None:
+        return _array(text, FashionMNIST.reference(resolution, part or FashionMNIST.parts[-1], idx))
     if path.is_dir():
         pictures = (p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p != path / CONTACT_SHEET)
         files = tuple(sorted(str(p.relative_to(path)) for p in pictures))

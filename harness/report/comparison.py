@@ -95,7 +95,7 @@ def at_time(curve: Sequence[tuple[float, float]], seconds: float) -> float | Non
         return curve[-1][1]
     for (before, first), (after, second) in itertools.pairwise(curve):
         if before <= seconds <= after:
-            return first * (second / first) ** (math.log(seconds / before) / math.log(after / before))
+            return float(first * (second / first) ** (math.log(seconds / before) / math.log(after / before)))
     return None
 
 
@@ -119,9 +119,9 @@ def pairs_at_equal_time(lines: Sequence[Line], column: str) -> list[Pair]:
         sides = [[value for value in side if value is not None] for side in (first, second)]
         test = welch(*sides)
         if test and None not in (*first, *second):
-            names = (line.label.partition(" at ")[0] for line in (own, other))
+            name, against = (line.label.partition(" at ")[0] for line in (own, other))
             at = f" after {seconds:,.0f} CPU seconds each"
-            found.append(Pair(*names, variant, column, test, statistics.fmean(sides[1]), at))
+            found.append(Pair(name, against, variant, column, test, statistics.fmean(sides[1]), at))
     return found
 
 

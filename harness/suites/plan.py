@@ -131,6 +131,7 @@ class Plan:
         """A contact sheet, as many samples of each class; small ones are packed, too, to be looked into."""
         where = ["--ckpt", str(self.checkpoint(score.run, score.step)), "--out", str(self.sheet(score))]
         how = ["--cfg-scale", str(score.cfg_scale), "--steps", str(score.sampling_steps), "--classes", "balanced"]
+        how += ["--sampler", score.sampler] if score.sampler != "ddpm" else []
         how += ["--seed", str(score.sample_seed), "--num-samples", str(SHOWN)]
         return ["-m", "harness.sample", *where, *how, *(["--npz"] if score.run.small else [])]
 

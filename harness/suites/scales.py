@@ -50,6 +50,7 @@ class Scale:
     ref: str | None = None
     draws: int = 1
     bootstrap: int | None = None
+    sampler: str = "ddpm"
     tuning: Tuning | None = None
     order: tuple[str, ...] = ()
     floor: Floor | None = None
@@ -139,7 +140,7 @@ def _tuned(scale: Scale, tuning: Tuning, model: str, seed: int, changes: Changes
     )  # fmt: skip
     return Score(
         run=run, step=steps, metrics=tuning.metrics, cfg_scale=cfg_scale, sampling_steps=scale.sampling_steps,
-        ref=tuning.ref, bootstrap=scale.bootstrap,
+        sampler=scale.sampler, ref=tuning.ref, bootstrap=scale.bootstrap,
     )  # fmt: skip
 
 
@@ -197,7 +198,7 @@ class Contest:
         )  # fmt: skip
         score = Score(
             run=run, step=step, metrics=scale.metrics, cfg_scale=cfg_scale, sampling_steps=scale.sampling_steps,
-            ref=scale.ref, bootstrap=scale.bootstrap,
+            sampler=scale.sampler, ref=scale.ref, bootstrap=scale.bootstrap,
         )  # fmt: skip
         stated = self.stated if self.cfg_scale is not None else f"{self.stated} {cfg_scale:g}"
         return Row(

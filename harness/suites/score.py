@@ -43,6 +43,7 @@ class Score:
     ref: str | None = None
     redraw: int = 0
     bootstrap: int | None = None
+    sampler: str = "ddpm"
 
     @property
     def sample_seed(self) -> int:
@@ -55,6 +56,7 @@ class Score:
         The smallest models repeat themselves, and a comparison that left out its worst would flatter their family.
         """
         sampling = ["--cfg-scale", str(self.cfg_scale), "--steps", str(self.sampling_steps)]
+        sampling += ["--sampler", self.sampler] if self.sampler != "ddpm" else []
         copies = ["--max-duplicates", "1"] if self.run.small else []
         bars = [] if self.bootstrap is None else ["--bootstrap", str(self.bootstrap)]
         return ["--metric", *self.metrics, *sampling, "--seed", str(self.sample_seed), *copies, *bars]
@@ -64,7 +66,7 @@ class Score:
         """How the samples are drawn, as it stands in a record."""
         drawn: dict[str, Setting] = {"cfg_scale": self.cfg_scale, "steps": self.sampling_steps}
         drawn["seed"] = self.sample_seed
-        return drawn | {"sampler": "ddpm", "classes": "uniform", "precision": "fp32", "weights": "ema"}
+        return drawn | {"sampler": self.sampler, "classes": "uniform", "precision": "fp32", "weights": "ema"}
 
     @property
     def samples(self) -> int:

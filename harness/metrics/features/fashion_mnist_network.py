@@ -33,8 +33,9 @@ class FashionNetwork(nn.Module):
         self.head = nn.Linear(CHANNELS[-1], CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.convolutions(x)  # (B, 64, 4, 4)
-        return self.head(x.mean((2, 3)))  # (B, 10)
+        x = self.convolutions(x)                          # (B, 64, 4, 4)
+        logits: Tensor = self.head(x.mean(dim=(2, 3)))    # (B, 10)
+        return logits
 
 
 def prepare(images: Tensor) -> Tensor:
