@@ -32,6 +32,10 @@ class Block(nn.Module):
         """Run the mixers in that one of the family's implementations, if it states any."""
         raise NotImplementedError
 
+    def keep_operands(self) -> None:
+        """Keep for the backward what the mixers make again otherwise, of a family that `recomputes`."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """x (..., L, D), condition c (..., D): one row for each sample, or for whatever shares it."""
         raise NotImplementedError

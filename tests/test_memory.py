@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -72,7 +73,8 @@ def test_prediction_is_within_five_percent_of_what_the_cpu_allocates(case):
 def test_a_backend_states_what_its_calls_allocate(backend, dtype, channels):
     """Of a direction of DiM's mixer: B and C are views of one projection, z is one of another."""
     given = operands((2, 128, channels, 16), dtype=dtype)
-    given |= {name: torch.cat([tensor] * 2, -1)[..., tensor.shape[-1]:] for name, tensor in given.items() if name in "BCz"}
+    views = {name: torch.cat([given[name]] * 2, -1) for name in "BCz"}
+    given |= {name: view[..., view.shape[-1] // 2 :] for name, view in views.items()}
     given |= {name: given[name].float() for name in ("A", "D", "delta_bias")}
     call = (*given.values(), *(None,) * 7, True, True, backend)
     forward, backward = torch.ops.dim.selective_scan, torch.ops.dim.selective_scan_backward
@@ -84,8 +86,9 @@ def test_a_backend_states_what_its_calls_allocate(backend, dtype, channels):
     }
     for name, (operator, arguments) in steps.items():
         operator(*arguments)  # compiles
-        stated = sum(math.prod(buffer.shape) * buffer.dtype.itemsize for buffer in workspace_of(operator.__name__, arguments))
-        assert stated == pytest.approx(cpu_peak(lambda: operator(*arguments)), rel=0.05), name
+        buffers = workspace_of(operator.__name__, arguments)
+        stated = sum(math.prod(buffer.shape) * buffer.dtype.itemsize for buffer in buffers)
+        assert stated == pytest.approx(cpu_peak(partial(operator, *arguments)), rel=0.05), name
 
 
 @pytest.mark.gpu
@@ -141,6 +144,22 @@ def test_the_largest_batch_fits_and_one_more_does_not(name, action):
     assert largest > 2
     assert predict_memory(dataclasses.replace(case, batch=largest)).nbytes <= budget
     assert predict_memory(dataclasses.replace(case, batch=largest + 1)).nbytes > budget
+
+
+@pytest.mark.parametrize(("dtype", "itemsize"), [("float32", 4), ("bfloat16", 2)])
+def test_a_dim_keeps_neither_the_padded_input_nor_the_convolution_nor_u_nor_delta(dtype, itemsize):
+    """By hand: of each block and direction, three tensors of (B, L, E), one of (B, L + 3, E), and x_proj's outputs."""
+    two, four = (
+        {
+            operands: predict_memory(workload("DiM-S/2", 256, batch=4, action="train", dtype=dtype, operands=operands,
+                                              overrides={"depth": depth})).parts["activations"]
+            for operands in ("recomputed", "kept")
+        }
+        for depth in (2, 4)
+    )  # fmt: skip
+    spared = [four[operands] - two[operands] for operands in ("kept", "recomputed")]
+    elements = 4 * ((3 * 256 + 259) * 768 + 256 * (24 + 2 * 16))
+    assert spared[0] - spared[1] == pytest.approx(2 * 2 * elements * itemsize, rel=0.05)
 
 
 def test_no_batch_fits_a_budget_below_the_weights():

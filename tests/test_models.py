@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from scans import here
 
 from models import catalogue, create_model, load_weights, spec
-from models.families.dim.block import causal_conv1d
+from models.families.dim.block import causal_conv1d, scan_operands
 from models.scan import selective_scan
 
 
@@ -241,7 +242,7 @@ def test_each_direction_sees_only_its_own_side():
     changed[:, 6] += 1.0
 
     def scanned(x, reverse):
-        *operands, bias = mixer.scan_operands(x, reverse)
+        *operands, bias = scan_operands(x, *mixer.weights_of(reverse), reverse)
         return selective_scan(*operands, z, bias, delta_softplus=True, reverse=reverse)
 
     with torch.no_grad():
@@ -319,6 +320,42 @@ def test_activation_checkpointing_changes_no_gradient(name):
         model(x, t, y, keep).square().mean().backward()
         grads.append([p.grad.clone() for p in model.parameters()])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*grads, strict=True))
+
+
+@pytest.mark.parametrize("backend", here)
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(("name", "shape"), [("DiM-N/2", (4, 8, 8)), ("DiM-N/4-video-both", (3, 4, 8, 8))])
+def test_recomputed_operands_give_the_same_gradients_to_the_last_bit(backend, half, name, shape):
+    """The bar is mamba_ssm's own: its `checkpoint_lvl` changes what is kept, not what is computed."""
+    model = randomised(name, 64, depth=1, **({"frames": 3} if len(shape) == 4 else {})).train()
+    model.set_implementation(backend)
+
+    def gradients():
+        x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        keep = torch.tensor([False, False])
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            out = model(x, torch.tensor([3.0, 700.0]), torch.tensor([1, 2]), keep)
+        return [out, *torch.autograd.grad(out.float().square().mean(), [x, *model.parameters()])]
+
+    recomputed = gradients()
+    model.keep_operands()
+    kept = gradients()
+    assert all(torch.equal(a, b) for a, b in zip(recomputed, kept, strict=True))
+    assert all(g.abs().max() > 0 for g in kept)
+
+
+@pytest.mark.slow
+def test_a_compiler_takes_the_mixer_in_training():
+    mixer = randomised("DiM-N/4").blocks[0].mixer
+    x = torch.randn(2, 12, 64)
+    compiled = torch.compile(mixer, fullgraph=True, backend="aot_eager")
+    expected, found = (torch.autograd.grad(f(x).sum(), list(mixer.parameters())) for f in (mixer, compiled))
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(expected, found, strict=True))
+
+
+def test_a_family_that_recomputes_nothing_keeps_nothing():
+    with pytest.raises(ValueError, match="DiT recomputes no operands"):
+        create_model("DiT-N/2", 64, depth=1).keep_operands()
 
 
 def test_labels_drop_in_training_alone_and_at_their_rate():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from scans import (  # noqa: F401  one_thread is an automatic fixture
     ALL,
     BARE,
     assert_close,
+    assert_equal,
     one_thread,
     operands,
     run,
@@ -23,7 +25,10 @@ from scans import (  # noqa: F401  one_thread is an automatic fixture
 )
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.cost.worker import cpu_peak
+from models import create_model
 from models.scan import available, bidirectional_scan, selective_scan
+from models.scan.custom_op import workspace_of
 from models.scan.operands import ScanOperands
 from models.scan.triton import launch
 
@@ -100,6 +105,30 @@ def run_both(pair, dtype=None, backend="triton"):
     return {"out": out.detach(), **gradients} | ({} if z is None else {"dz": z.grad})
 
 
+def stated_over_allocated(step):
+    """What the backend states of one call for both directions, over what torch's allocator gives out in it."""
+    pair = both_directions(ALL, (1, 20, 64, 8))
+    second = [tensor for name, tensor in pair[1].items() if name != "z"]
+    call = [*pair[0].values(), *second, True, False, "triton"]
+    out, states = torch.ops.dim.selective_scan(*call, True)
+    operator, arguments = torch.ops.dim.selective_scan, (*call, True)
+    if step == "backward":
+        operator, arguments = torch.ops.dim.selective_scan_backward, (out, states, *call)
+    buffers = workspace_of(operator.__name__, arguments)
+    stated = sum(prod(buffer.shape) * buffer.dtype.itemsize for buffer in buffers)
+    return stated / cpu_peak(lambda: operator(*arguments))
+
+
+def mixer_gradients(keep):
+    """Output and gradients of DiM's mixer, its operands kept or recomputed."""
+    torch.manual_seed(0)
+    mixer = create_model("DiM-P/4", 64, depth=1, state=2).blocks[0].mixer
+    mixer.scan_backend, mixer.keeps_operands = "triton", keep
+    x = torch.randn(1, 5, 32, requires_grad=True)
+    out = mixer(x)
+    return dict(enumerate([out.detach(), *torch.autograd.grad(out.sum(), [x, *mixer.parameters()])]))
+
+
 def interpret(path):
     """In a process of its own, where kernels are interpreted: save the results of all cases."""
     torch.set_num_threads(1)
@@ -114,6 +143,8 @@ def interpret(path):
     with FlopCounterMode(display=False) as counter:
         results |= {name: run_both(both_directions(present)) for name, present in PAIRS.items()}
     results["flops"] = torch.tensor(counter.get_total_flops())
+    results["workspace"] = torch.tensor([stated_over_allocated(step) for step in ("forward", "backward")])
+    results["recomputed"], results["kept"] = mixer_gradients(keep=False), mixer_gradients(keep=True)
     tensors, how = given("segments")
     tensors["delta"][0, 21] = float("nan")
     results["nan"] = selective_scan(**tensors, backend="triton", **how)
@@ -166,6 +197,16 @@ def test_both_directions_in_one_launch_are_the_sum_of_two_scans(interpreted, nam
 @needs_triton
 def test_both_directions_are_counted_as_two_scans(interpreted):
     assert int(interpreted["flops"]) == len(PAIRS) * 2 * 2 * (4 + 12) * (18 * 3 * 2)
+
+
+@needs_triton
+def test_the_backend_states_what_its_calls_allocate(interpreted):
+    assert interpreted["workspace"].tolist() == pytest.approx([1, 1], rel=0.05)
+
+
+@needs_triton
+def test_recomputed_operands_give_the_same_gradients_to_the_last_bit(interpreted):
+    assert_equal(interpreted["recomputed"], interpreted["kept"])
 
 
 @needs_triton

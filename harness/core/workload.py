@@ -29,6 +29,7 @@ class Workload:
     dtype: str = "float32"
     implementation: str = ""
     checkpointing: bool = False
+    operands: str = "recomputed"  # of the mixer, in training: made again in the backward, or kept for it
     joint_images: int = 0  # single frames beside each clip, in training
 
     def __post_init__(self) -> None:
@@ -41,6 +42,8 @@ class Workload:
             object.__setattr__(self, "implementation", ways.default)
         if self.implementation and not ways:
             raise ValueError(f"{self.spec.family} has one implementation only, not {self.implementation!r}")
+        if self.operands == "kept" and not (self.action == "train" and named(self.spec.family).recomputes):
+            raise ValueError(f"{self.action} of {self.spec.name} recomputes no operands, which could be kept")
         if self.batch < 1:
             raise ValueError(f"batch must be a positive integer, not {self.batch!r}")
         if self.joint_images and (self.action != "train" or not self.spec.frames):
@@ -76,12 +79,14 @@ class Workload:
         """What a measurement of time or memory depends on: the key, and how the network is run."""
         ways = named(self.spec.family).implementations
         mixer = {ways.field: self.implementation} if ways else {}
-        return {**self.key(), "dtype": self.dtype, **mixer, "checkpointing": self.checkpointing}
+        kept = {"operands": self.operands} if self.operands != "recomputed" else {}
+        return {**self.key(), "dtype": self.dtype, **mixer, "checkpointing": self.checkpointing, **kept}
 
 
 CHOICES = {
     "action": ("forward", "sample", "train"),
     "dtype": ("float32", "bfloat16"),
+    "operands": ("recomputed", "kept"),
 }
 
 PAIRS = {size: [f"DiT-{size}/2", f"DiM-{size}/2", f"DiM-{size}/2-matched"] for size in ("S", "B", "XL")}
@@ -124,18 +129,22 @@ def runs(
     dtypes: Sequence[str] = ("float32",),
     implementations: Mapping[str, Sequence[str]] | None = None,
     checkpointing: bool = False,
+    operands: Sequence[str] = ("recomputed",),
 ) -> list[Workload]:
     """Each workload in every way of running it, once.
 
     `implementations` gives names by their field, as {"attention": ["sdpa", "naive"], "scan": ["auto"]}; a model varies
-    over those of its own family, and runs in the default where there are none.
+    over those of its own family, and runs in the default where there are none. `operands` are of families that
+    recompute them, in training.
     """
     found = []
     for w in base:
         ways = named(w.spec.family).implementations
         names = (implementations or {}).get(ways.field, (ways.default,)) if ways else ("",)
-        for action, dtype, name in itertools.product(actions, dtypes, names):
-            how: dict[str, Any] = {"action": action, "dtype": dtype, "implementation": name}
+        for action, dtype, name, kept in itertools.product(actions, dtypes, names, operands):
+            if not (action == "train" and named(w.spec.family).recomputes):
+                kept = CHOICES["operands"][0]
+            how: dict[str, Any] = {"action": action, "dtype": dtype, "implementation": name, "operands": kept}
             found.append(dataclasses.replace(w, **how, checkpointing=checkpointing))
     return list(dict.fromkeys(found))
 

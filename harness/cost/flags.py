@@ -30,6 +30,8 @@ def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
         how = f"of {', '.join(names)} (default: {' '.join(ways.usual)})"
         parser.add_argument(f"--{field}", nargs="+", default=list(ways.usual), metavar="BACKEND", help=how)
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
+    parser.add_argument("--operands", nargs="+", choices=CHOICES["operands"], default=["recomputed"],
+                        help="of DiM's scans, in training (default: %(default)s)")  # fmt: skip
     parser.add_argument("--equal-macs", action="store_true", help="add models of their counterpart's multiply-adds")
     parser.add_argument("--preset", choices=list(PRESETS), help="defaults for the flags not given")
 
@@ -82,4 +84,8 @@ def workloads_of(args: argparse.Namespace, given: set[str]) -> list[Workload]:
             ways.check(name)
     if args.checkpointing and "train" not in args.action:
         raise ValueError("--checkpointing is of --action train: only training has a backward pass")
-    return runs(with_equal_macs(base) if args.equal_macs else base, args.action, args.dtype, chosen, args.checkpointing)
+    base = with_equal_macs(base) if args.equal_macs else base
+    found = runs(base, args.action, args.dtype, chosen, args.checkpointing, args.operands)
+    if "kept" in args.operands and not any(w.operands == "kept" for w in found):
+        raise ValueError("--operands kept is of --action train of a DiM: nothing else recomputes operands")
+    return found

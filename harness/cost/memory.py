@@ -39,7 +39,7 @@ CUDA_FLOAT32 = frozenset(
     "exp expm1 log log2 log1p pow reciprocal rsqrt softplus layer_norm rms_norm group_norm logsumexp softmax "
     "log_softmax cumsum cumprod sum prod norm".split()
 )
-"""Operators that networks use and that CUDA's autocast runs in float32 (ATen/autocast_mode.h); that of CPUs does not."""
+"""Operators of networks that CUDA's autocast runs in float32 (ATen/autocast_mode.h), and a CPU's does not."""
 
 
 @dataclass

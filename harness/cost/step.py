@@ -28,6 +28,8 @@ def configure(model: Denoiser, workload: Workload) -> None:
     model.train(workload.action == "train")
     if workload.implementation:
         model.set_implementation(workload.implementation)
+    if workload.operands == "kept":
+        model.keep_operands()
 
 
 def step_of(workload: Workload, model: Denoiser, device: str, mark: Mark | None = None) -> Callable[[], Any]:

@@ -27,7 +27,8 @@ def key_of(workload: Mapping[str, Any]) -> Key:
 def columns_of(workload: Mapping[str, Any]) -> Fields:
     """The same as columns of a table."""
     run = [ways.words(workload[name]) for name, ways in implementations().items() if workload.get(name)]
-    mixer = next(iter(run), "")
+    kept = ["operands kept"] if workload.get("operands") == "kept" else []
+    mixer = ", ".join(run[:1] + kept)
     stated = {"frames": 0, "checkpointing": False, **workload, "mixer": mixer}
     return {name: stated[name] for name in RUN}
 

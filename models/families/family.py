@@ -55,6 +55,7 @@ class Family:
     `block()` and `video_block()` import and return the types of its blocks over images and over clips, so that the
     value itself needs no torch; without a `video_block` there are no models of video.
     `implementations` are the ways of running its mixer, None where there is one.
+    `recomputes` says that the backward makes the mixer's operands again, unless its blocks are to `keep_operands`.
     `counterpart` names the family that this one is compared with.
     """
 
@@ -64,4 +65,5 @@ class Family:
     block: Callable[[], type[Block]]
     video_block: Callable[[], type[VideoBlock]] | None = None
     implementations: Implementations | None = None
+    recomputes: bool = False
     counterpart: str | None = None

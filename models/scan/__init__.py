@@ -2,5 +2,6 @@
 
 from models.scan.backends import available, resolve
 from models.scan.custom_op import bidirectional_scan, selective_scan
+from models.scan.recomputed import recomputed_scan
 
-__all__ = ["available", "bidirectional_scan", "resolve", "selective_scan"]
+__all__ = ["available", "bidirectional_scan", "recomputed_scan", "resolve", "selective_scan"]

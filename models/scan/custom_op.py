@@ -105,13 +105,17 @@ def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
 
 def _call(scans: Sequence[ScanOperands], backend: str) -> Tensor:
     """The operator's output for one direction, or for two of equal shapes, dtypes and z."""
-    scan = scans[0]
-    scan.check()
-    second = scans[1].tensors if len(scans) > 1 else (None,) * 8
-    tensors = [*scan.tensors, *second[:Z], *second[Z + 1 :]]
-    keep_states = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    out: Tensor = _forward(*tensors, scan.delta_softplus, scan.reverse, backend, keep_states)[0]
+    scans[0].check()
+    arguments = arguments_of(scans, backend)
+    keep_states = torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in arguments)
+    out: Tensor = scan_and_states(*arguments, keep_states)[0]
     return out
+
+
+def arguments_of(scans: Sequence[ScanOperands], backend: str) -> list[Any]:
+    """One scan or two as the operators' arguments: fifteen tensors or None, and the options."""
+    second = scans[1].tensors if len(scans) > 1 else (None,) * 8
+    return [*scans[0].tensors, *second[:Z], *second[Z + 1 :], scans[0].delta_softplus, scans[0].reverse, backend]
 
 
 # ---- The operator ----------------------------------------------------------------------------------------------------
@@ -140,7 +144,7 @@ def scans_of(name: str, arguments: Sequence[Any]) -> list[ScanOperands]:
 
 
 def workspace_of(name: str, arguments: Sequence[Any]) -> list[Buffer]:
-    """What a call of this operator has allocated when it has the most: `Backend.workspace` of the backend it runs on."""
+    """What a call of this operator has allocated when it has the most, by its backend's `workspace`."""
     scans, backward = scans_of(name, arguments), name != "selective_scan"
     backend, keep_states = (arguments[-1], True) if backward else arguments[-2:]
     module = BACKENDS[resolve(backend, scans[0].u.device, scans[0].u.dtype)]
@@ -148,7 +152,7 @@ def workspace_of(name: str, arguments: Sequence[Any]) -> list[Buffer]:
 
 
 @torch.library.custom_op("dim::selective_scan", mutates_args=(), schema=FORWARD)
-def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+def scan_and_states(*arguments: Any) -> tuple[Tensor, Tensor]:
     """Output, summed over the directions, and the states that the backward starts from (empty unless `keep_states`)."""
     scans, (backend, keep_states) = scans_of("selective_scan", arguments), arguments[-2:]
     name = resolve(backend, scans[0].u.device, scans[0].u.dtype)
@@ -180,7 +184,7 @@ def _fused(name: str) -> FusedBackend:
     return FUSED[name]
 
 
-@_forward.register_fake
+@scan_and_states.register_fake
 def _(*arguments: Any) -> tuple[Tensor, Tensor]:
     scans, (backend, keep_states) = scans_of("selective_scan", arguments), arguments[-2:]
     scan = scans[0]
@@ -217,16 +221,21 @@ def _gradients(ctx: Any, dout: Tensor | None, _dstates: None) -> tuple[Tensor | 
     if not ctx.keep_states:
         raise RuntimeError("dim::selective_scan was called without keep_states: its backward has nothing to start from")
     states, *tensors = ctx.saved_tensors
-    found = iter(_backward(dout, states, *tensors, ctx.softplus, ctx.reverse, ctx.backend))
-    gradients = [None if tensor is None else next(found) for tensor in tensors[:8]]
-    if tensors[8] is None:
-        return *gradients, *(None,) * 7, *options
+    return *gradients_of(dout, states, [*tensors, ctx.softplus, ctx.reverse, ctx.backend]), *options
+
+
+def gradients_of(dout: Tensor, states: Tensor, arguments: Sequence[Any]) -> tuple[Tensor | None, ...]:
+    """The gradient of each of the fifteen tensors of `arguments_of`, from the output's; None for an absent one."""
+    found = iter(_backward(dout, states, *arguments))
+    gradients = [None if tensor is None else next(found) for tensor in arguments[:8]]
+    if arguments[8] is None:
+        return *gradients, *(None,) * 7
     dz = gradients.pop(Z)
     first, second = zip(*((None, None) if g is None else g.unbind() for g in gradients), strict=True)
-    return *first[:Z], dz, *first[Z:], *second, *options
+    return *first[:Z], dz, *first[Z:], *second
 
 
-_forward.register_autograd(_gradients, setup_context=_setup_context)
+scan_and_states.register_autograd(_gradients, setup_context=_setup_context)
 
 
 @register_flop_formula(torch.ops.dim.selective_scan, get_raw=True)

@@ -89,5 +89,6 @@ DIM = Family(
     block=_block,
     video_block=_video_block,
     implementations=Implementations(field="scan", usual=("auto",), choices=_backends, resolve=_backend_on),
+    recomputes=True,
     counterpart="DiT",
 )

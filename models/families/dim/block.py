@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.block import AdaLNZeroBlock
-from models.scan import bidirectional_scan
+from models.scan import recomputed_scan
 from models.spec import ModelSpec
 from models.video import VideoBlock
 
@@ -42,6 +42,11 @@ class DiMBlock(AdaLNZeroBlock):
             if isinstance(module, BidirectionalMamba):
                 module.scan_backend = name
 
+    def keep_operands(self) -> None:
+        for module in self.modules():
+            if isinstance(module, BidirectionalMamba):
+                module.keeps_operands = True
+
     def initialize_weights(self) -> None:
         super().initialize_weights()
         for module in self.modules():
@@ -57,7 +62,8 @@ class BidirectionalMamba(nn.Module):
     """Mamba-1 run over the sequence in both directions, with shared input and output projections (Vim's "v2").
 
     `spec.merge` averages ("mean") or adds ("sum") the two directions. `scan_backend` names the selective scan's
-    implementation; it changes speed and memory, never the function.
+    implementation. The backward makes the operands of the scans again, as Vim's does, unless `keeps_operands`. Both
+    change speed and memory, never the function.
 
     The weights of the submodules are used as tensors, without calling the submodules. The fused kernels of mamba_ssm
     and Vim do the same, which is why counters that hook modules (thop) see nothing of a Mamba mixer.
@@ -68,6 +74,7 @@ class BidirectionalMamba(nn.Module):
         D, E, S, K, R = spec.width, spec.inner, spec.state, spec.conv, spec.dt_rank
         self.merge = spec.merge
         self.scan_backend = "auto"
+        self.keeps_operands = False
         self.in_proj = nn.Linear(D, 2 * E, bias=False)
         self.out_proj = nn.Linear(E, D, bias=False)
         for b in ("", "_b"):
@@ -93,25 +100,39 @@ class BidirectionalMamba(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x, z = F.linear(x, self.in_proj.weight).chunk(2, dim=-1)                 # (B, L, E) each
-        directions = self.scan_operands(x, reverse=False), self.scan_operands(x, reverse=True)
-        u, delta, A, B, C, D, bias = zip(*directions, strict=True)               # pairs: forward, backward
-        y = bidirectional_scan(u, delta, A, B, C, D, z, bias, delta_softplus=True,
-                               backend=self.scan_backend)                        # (B, L, E), their sum
+        inputs = (x, *self.weights_of(reverse=False)), (x, *self.weights_of(reverse=True))
+        y = recomputed_scan(scan_operands, inputs, z, backend=self.scan_backend,
+                            keep=self.keeps_operands)                            # (B, L, E), both directions' sum
         if self.merge == "mean":
             y = y / 2
         return F.linear(y, self.out_proj.weight)                                 # (B, L, D)
 
-    def scan_operands(self, x: Tensor, reverse: bool) -> tuple[Tensor, ...]:
-        """u, delta, A, B, C, D and the bias of delta for one direction's scan over x (B, L, E)."""
+    def weights_of(self, reverse: bool) -> tuple[Tensor, ...]:
+        """A direction's own weights, in the order of `scan_operands`."""
         b = "_b" if reverse else ""
         conv, x_proj, dt_proj = (getattr(self, f"{name}{b}") for name in ("conv1d", "x_proj", "dt_proj"))
-        R, S = dt_proj.in_features, getattr(self, f"A{b}_log").shape[1]
-        u = F.silu(causal_conv1d(x, conv.weight, conv.bias, reverse))            # (B, L, E)
-        dt, B, C = torch.split(F.linear(u, x_proj.weight), [R, S, S], dim=-1)          # (B, L, R), (B, L, S), (B, L, S)
-        delta = F.linear(dt, dt_proj.weight)                                     # (B, L, E), its bias enters the scan
-        A = -torch.exp(getattr(self, f"A{b}_log").float())                       # (E, S)
-        D = getattr(self, f"D{b}").float()                                       # (E,)
-        return u, delta, A, B, C, D, dt_proj.bias.float()
+        state_space = getattr(self, f"A{b}_log"), getattr(self, f"D{b}")
+        return conv.weight, conv.bias, x_proj.weight, dt_proj.weight, dt_proj.bias, *state_space
+
+
+def scan_operands(
+    x: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    x_proj: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    reverse: bool,
+) -> tuple[Tensor, ...]:
+    """u, delta, A, B, C, D and the bias of delta for one direction's scan over x (B, L, E)."""
+    R, S = dt_proj.shape[1], A_log.shape[1]
+    u = F.silu(causal_conv1d(x, conv_weight, conv_bias, reverse))                # (B, L, E)
+    dt, B, C = torch.split(F.linear(u, x_proj), [R, S, S], dim=-1)               # (B, L, R), (B, L, S), (B, L, S)
+    delta = F.linear(dt, dt_proj)                                                # (B, L, E), its bias enters the scan
+    A = -torch.exp(A_log.float())                                                # (E, S)
+    return u, delta, A, B, C, D.float(), dt_bias.float()                         # D and the bias (E,)
 
 
 def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, reverse: bool = False) -> Tensor:

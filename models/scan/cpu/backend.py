@@ -81,7 +81,8 @@ def workspace(scans: Sequence[ScanOperands], backward: bool, keep_states: bool) 
     plan = _Plan(scan)
     sequence, row = (plan.batch, plan.length, plan.channels), (plan.batch, plan.length, plan.states)
     given = {"u": scan.u, "delta": scan.delta, "z": scan.z} | ({"dout": scan.u} if backward else {})
-    shapes = {f"copy of {name}": sequence for name, t in given.items() if t is not None and not plan.taken_as_it_is(t)}
+    copied = [name for name, t in given.items() if t is not None and not plan.taken_as_it_is(t)]
+    shapes: dict[str, tuple[int, ...]] = {f"copy of {name}": sequence for name in copied}
     shapes |= {
         f"copy of {name}": row
         for name, t in (("B", scan.B), ("C", scan.C))
@@ -92,7 +93,7 @@ def workspace(scans: Sequence[ScanOperands], backward: bool, keep_states: bool) 
     if backward:
         gradients = ("du", "ddelta", "dz")[: 2 + (scan.z is not None)]
         shapes |= dict.fromkeys(gradients, sequence)
-        shapes |= {name: (plan.blocks + 1, *row) for name in ("dB", "dC")}  # a part of each block, and their sum
+        shapes |= dict.fromkeys(("dB", "dC"), (plan.blocks + 1, *row))  # a part of each block, and their sum
         shapes["dA"] = (plan.batch, plan.channels, plan.states)
     else:
         shapes |= {"kernel's out": sequence} | ({"kept states": states_shape(scan)} if keep_states else {})

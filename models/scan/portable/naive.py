@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.scan.operands import Buffer, Gradients, ScanOperands
 
+
 def missing() -> str:
     """Nothing: it runs on every machine."""
     return ""

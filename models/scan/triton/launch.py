@@ -228,7 +228,7 @@ def _rows(tensors: list[Tensor]) -> list[Tensor]:
 
 @cache
 def _processors(device: torch.device) -> int:
-    """Multiprocessors of a device; where kernels are interpreted, one; of a planned device (fake tensors), an H100's."""
+    """Multiprocessors of a device; one, where kernels are interpreted; those of an H100, where tensors are fake."""
     if device.type != "cuda" or not torch.cuda.is_available():
         return 1 if INTERPRETED else 132
     return torch.cuda.get_device_properties(device).multi_processor_count
