@@ -3,10 +3,12 @@
     python -m harness.reproduce --suite digits                     embedded data, a CPU
     python -m harness.reproduce --suite paper --plan               the commands for a cluster, with their cost
     python -m harness.reproduce --suite paper --only table5 --nproc-per-node 8 --data imagenet256=/data/imagenet/train
+    python -m harness.reproduce --suite paper --submit slurm --nodes 2 --gpus-per-node 8 --time 12:00:00
 
 Each run has a directory named by its settings, each score a record: nothing is done twice, a changed setting is a new
-run, and the same command continues wherever it was stopped or killed. Exit codes: 0 done; 1 some run failed, and is
-named; 2 bad input; 75 stopped by SIGTERM or SIGINT, to be continued.
+run, and the same command continues wherever it was stopped or killed; of Slurm's jobs it shows what waits, runs and
+failed, and submits that again. Exit codes: 0 done; 1 some run failed, and is named; 2 bad input; 75 to be continued by
+the same command: stopped by SIGTERM, SIGUSR1 or SIGINT, or in Slurm's queue.
 """
 
 from __future__ import annotations
@@ -15,29 +17,11 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from harness import suites
-from harness.core import paper, paths
-from harness.core.command import FAILED, STOPPED, Parser, folder, run
-from harness.core.options import add_options, from_arguments, option
-from harness.suites.plan import CARD_GIB
-
-DEVICE_FLOPS = 1e14
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a suite is reproduced; the fields are the flags."""
-
-    suite: str = option("digits", "which comparison", choices=suites.SUITES)
-    only: tuple[str, ...] = option(paper.PARTS, "parts of the paper", choices=paper.PARTS)
-    plan: bool = option(False, "print the commands and what they cost; run nothing")
-    jobs: int = option(1, "runs at a time, sharing the cores", least=1)
-    nproc_per_node: int = option(1, "processes a run, under torchrun", least=1)
-    card_gib: float = option(CARD_GIB, "memory of a card in GiB: a larger run recomputes activations, and takes its "
-                             "batch in parts", least=1)  # fmt: skip
-    device_flops: float | None = option(None, f"FLOP/s of a card, for the plan (default: {DEVICE_FLOPS:.0e})", least=1)
+from harness.core import paths
+from harness.core.command import FAILED, STOPPED, Parser, folder, only_with, run
+from harness.core.options import add_options, from_arguments
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -49,32 +33,37 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse; print the plan, or carry it out."""
+    """Parse; print the plan, submit it, or carry it out."""
     parser = Parser(prog="harness.reproduce", description=__doc__)
-    add_options(parser, Options)
+    add_options(parser, suites.Request)
     for flag, text in (("--data", "where the data of a preset is"), ("--ref", "its reference for FID")):
         parser.add_argument(flag, nargs="+", type=_pair, default=[], metavar="PRESET=WHERE", help=text)
     for flag, where in (("--runs", paths.runs()), ("--results", paths.home())):
         parser.add_argument(flag, type=folder, default=where, metavar="DIR", help="default: %(default)s")
-    args = parser.parse_args(arguments)
-    return run(parser, lambda: _reproduce(from_arguments(Options, args), args))
+    add_options(parser.add_argument_group("with --submit slurm"), suites.Allocation)
+    args, given = parser.parse_args(arguments), parser.given(arguments)
+    return run(parser, lambda: _reproduce(args, given))
 
 
-def _reproduce(options: Options, args: argparse.Namespace) -> int:
-    where = {"runs": args.runs, "results": args.results, "data": dict(args.data), "references": dict(args.ref)}
-    plan = suites.Plan(suite=suites.suite(options.suite), parts=options.only, processes=options.nproc_per_node,
-                       card_gib=options.card_gib, **where).renewed()  # fmt: skip
-    if options.plan:
+def _reproduce(args: argparse.Namespace, given: set[str]) -> int:
+    request, allocation = from_arguments(suites.Request, args), from_arguments(suites.Allocation, args)
+    if request.submit != "slurm":
+        only_with("--submit slurm", given & {"--time", "--partition", "--sbatch", "--dry-run"})
+    plan = request.plan(runs=args.runs, results=args.results, data=dict(args.data), references=dict(args.ref))
+    if request.printed:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, as there is nothing else to be done
-        for line in plan.script(options.device_flops or DEVICE_FLOPS):
+        for line in plan.script(request.flops):
             print(line)
         return 0
-    if options.device_flops:
-        raise ValueError("--device-flops is of --plan")
+    if request.submit == "slurm":
+        lines, done = suites.submit(plan, allocation, request.max_jobs)
+        print("\n".join(lines))
+        return 0 if done or allocation.dry_run else STOPPED
     try:
-        failures = suites.reproduce(plan, options.jobs)
+        failures = suites.reproduce(plan, request.max_jobs or 1)
     except suites.StoppedError as stopped:
         print(stopped, flush=True)
+        suites.give_back()
         return STOPPED
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)

@@ -13,7 +13,7 @@ import pytest
 from harness import reproduce
 from harness.core import store
 from harness.core.locks import LockedError, locked
-from harness.suites import Plan, Run, budget, suite
+from harness.suites import Launch, Plan, Run, budget, suite
 from harness.suites.execution import claimed, trained
 from models import create_model
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 def command(out: Path, *flags: str) -> list[str]:
     where = ["--runs", str(out / "runs"), "--results", str(out / "results")]
-    return [sys.executable, "-m", "harness.reproduce", "--suite", "smoke", "--jobs", "2", *where, *flags]
+    return [sys.executable, "-m", "harness.reproduce", "--suite", "smoke", "--max-jobs", "2", *where, *flags]
 
 
 def plan(out: Path, *flags: str) -> list[str]:
@@ -129,7 +129,8 @@ def test_the_plan_says_how_a_run_fits_a_card(tmp_path):
     run = next(run for run in chosen.runs() if run.model == "DiM-B/4")
     flags, gib = budget.fitted(run, 8, 80)
     assert flags == []
-    plan = Plan(suite=chosen, parts=("table2",), runs=tmp_path, results=tmp_path, processes=8, card_gib=0.9 * gib)
+    places = {"runs": tmp_path, "results": tmp_path}
+    plan = Plan(suite=chosen, parts=("table2",), launch=Launch(processes=8), card_gib=0.9 * gib, **places)
     assert "--checkpoint-activations" in plan.train(run)
 
 
@@ -189,7 +190,7 @@ def test_the_right_to_a_run_is_not_the_trainers_own_lock(tmp_path):
         (["--suite", "smoke", "--only", "table3"], "suite smoke has nothing of table3"),
         (["--suite", "smoke", "--data", "imagenet256=/data"], "smoke has no preset 'imagenet256'; choose from digits"),
         (["--suite", "smoke", "--data", "/data"], "'/data' is not PRESET=WHERE"),
-        (["--suite", "smoke", "--jobs", "0"], "must be at least 1"),
+        (["--suite", "smoke", "--max-jobs", "0"], "must be at least 1"),
         (["--suite", "smoke", "--nproc-per-node", "3"], "smoke has batches of 16, which 3 processes cannot share"),
         (["--suite", "smoke", "--card-gib", "0"], "argument --card-gib: must be at least 1, not 0"),
         (["--suite", "smoke", "--card-gib", "-1"], "argument --card-gib: must be at least 1, not -1"),
@@ -212,7 +213,7 @@ def test_bad_input_is_one_line_and_exit_code_2(flags, complaint, capsys):
 def test_a_run_that_fails_is_named_and_the_exit_code_says_so(tmp_path, capsys):
     places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
     code = reproduce.main(
-        ["--suite", "smoke", "--only", "table7", "--data", "digits=/nowhere/at/all", "--jobs", "6", *places]
+        ["--suite", "smoke", "--only", "table7", "--data", "digits=/nowhere/at/all", "--max-jobs", "6", *places]
     )
     assert code == 1
     assert "no data at '/nowhere/at/all'" in capsys.readouterr().err

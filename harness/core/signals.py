@@ -1,4 +1,4 @@
-"""A request to stop, as SIGTERM and SIGINT make it."""
+"""A request to stop: SIGTERM, SIGUSR1 (what schedulers send before a time limit, where so configured), and SIGINT."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+STOP = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
 
 @contextmanager
 def stop_on_signals() -> Iterator[list[int]]:
-    """A list that SIGTERM and SIGINT append to. A second one of a kind ends the process as it always would."""
+    """A list that SIGTERM, SIGUSR1 and SIGINT append to.
+
+    A second SIGINT ends the process as it always would. The others may come again and again: Slurm signals every
+    process of a job, torchrun passes the signal on, and what is being written is to be finished.
+    """
     received: list[int] = []
 
     def note(number: int, frame: object) -> None:
         received.append(number)
-        signal.signal(number, previous[number])
+        if number == signal.SIGINT:
+            signal.signal(number, previous[number])
 
-    numbers: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
-    previous = {number: signal.signal(number, note) for number in numbers}
+    previous = {int(number): signal.signal(number, note) for number in STOP}
     try:
         yield received
     finally:

@@ -88,7 +88,7 @@ def gather_each(
 
     A shard that is there is read and verified once; one that is missing or damaged is made, written, and used as it
     is. Of several processes each makes its share, and the first alone gets sets. A command waits for another that makes
-    the same; several processes raise LockedError. Raises ValueError when features are not finite.
+    the same. Raises ValueError when features are not finite.
     """
     folder = ShardFolder(source, extractor, root, here)
     parts = {whole: set(spans(*whole)) for whole in wanted}
@@ -103,7 +103,7 @@ def gather_each(
     kept: dict[Span, Shard] = {}
     with ExitStack() as stack:
         if here.first and missing:  # another command may be making the same shards
-            stack.enter_context(locked(folder.path, wait=here.world == 1))
+            stack.enter_context(locked(folder.path, wait=True))
             folder.describe()
         shown = None if here.first and missing else True  # on a terminal, where there is something to make
         bar = stack.enter_context(tqdm(total=missing, desc=label or source.name, unit="item", disable=shown))

@@ -9,11 +9,19 @@
 Importing this package imports neither torch nor pandas.
 """
 
+from harness.suites.allocation import Allocation
 from harness.suites.catalogue import SCALES, SUITES, suite
+from harness.suites.launch import Launch
 from harness.suites.plan import Plan
 from harness.suites.reproduction import StoppedError, reproduce
+from harness.suites.request import Request
 from harness.suites.rows import Row, Suite
 from harness.suites.run import Run
 from harness.suites.score import Score
+from harness.suites.slurm import give_back
+from harness.suites.submission import submit
 
-__all__ = ["SCALES", "SUITES", "Plan", "Row", "Run", "Score", "StoppedError", "Suite", "reproduce", "suite"]
+__all__ = [
+    "SCALES", "SUITES", "Allocation", "Launch", "Plan", "Request", "Row", "Run", "Score", "StoppedError", "Suite",
+    "give_back", "reproduce", "submit", "suite",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Carrying a plan out: commands as child processes, one to a run, ended on request and logged."""
+"""Carrying a plan out on this machine, or a node of a job: commands as child processes, logged, ended on request."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ from tqdm import tqdm
 from harness.core import paths
 from harness.core.files import write_atomically
 from harness.core.locks import locked
-from harness.suites.budget import scoring_macs, training_macs
-from harness.suites.plan import Command, Plan, Work, grouped
+from harness.suites.budget import training_macs
+from harness.suites.launch import NODE, Launch, first_node
+from harness.suites.plan import REPORT, Command, Plan, Work
 from harness.suites.run import Run
 from harness.suites.score import Score
 
 LOOK_EVERY_S = 2.0
 """Between looks at how far the runs are."""
+GRACE_S = 600
+"""What torchrun gives its processes to write a checkpoint, where it knows how to wait longer than 30 s."""
 KEPT = ("grid.png", "preview.gif", "settings.json", "samples.npz")
 """What is kept of a contact sheet."""
-REPORT = "report"
 
 
 @dataclass
 class Workers:
-    """Runs commands as children, each of so many processes and threads, and ends them on request."""
+    """Runs commands as children, each launched so, of so many threads a process, and ends them on request."""
 
-    processes: int
+    launch: Launch
     threads: int
     stopped: threading.Event = field(default_factory=threading.Event)
     children: set[subprocess.Popen[bytes]] = field(default_factory=set)
@@ -48,16 +50,16 @@ class Workers:
         for child in list(self.children):
             child.terminate()
 
-    def run(self, command: Command, log: Path, lock: int, home: Path) -> str:
-        """One command; its output goes to `log`. Returns "" or why it failed. The child keeps the lock if we die."""
-        launcher = [sys.executable]
-        if self.processes > 1:
-            launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes)]
+    def run(self, command: Command, log: Path, lock: int | None, home: Path) -> str:
+        """One command; its output goes to `log`. Returns "" or why it failed. The child keeps the lock if we die.
+
+        It has a session of its own, where it gets each signal once, from here: torchrun breaks off at the second.
+        """
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             child = subprocess.Popen(
-                [*launcher, *command], stdout=file, stderr=subprocess.STDOUT, env=self._environment(home),
-                pass_fds=[lock], start_new_session=True,
+                [*self.launch.command(), *command], stdout=file, stderr=subprocess.STDOUT, env=self._environment(home),
+                pass_fds=[] if lock is None else [lock], start_new_session=True,
             )  # fmt: skip
             self.children.add(child)
             if self.stopped.is_set():
@@ -74,19 +76,30 @@ class Workers:
         count = str(self.threads)
         path = os.pathsep.join(filter(None, [str(paths.CHECKOUT), os.environ.get("PYTHONPATH")]))
         return {
-            "OMP_NUM_THREADS": count, "NUMBA_NUM_THREADS": count, **os.environ,
-            "PYTHONPATH": path, "PYTHONSAFEPATH": "1", paths.VARIABLE: str(home),
+            "OMP_NUM_THREADS": count, "NUMBA_NUM_THREADS": count, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_S),
+            "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
+            **os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", paths.VARIABLE: str(home),
         }  # fmt: skip
 
 
 @contextmanager
-def claimed(plan: Plan, name: str) -> Iterator[int]:
+def claimed(plan: Plan, name: str, workers: Workers | None = None) -> Iterator[int | None]:
     """The right to work on a run, or on the report; waits for a child that an earlier call left behind.
 
-    The lock lies outside the run's directory, whose own lock is the trainer's.
+    The lock lies outside the run's directory, whose own lock is the trainer's. Of the nodes of a job the first has it.
+    Raises LockedError where the workers are stopped meanwhile.
     """
-    with locked(plan.runs / ".locks" / name, wait=True) as lock:
+    if not first_node():
+        yield None
+        return
+    wait = (lambda: not workers.stopped.is_set()) if workers else True
+    with locked(plan.runs / ".locks" / name, wait) as lock:
         yield lock
+
+
+def log_of(directory: Path) -> Path:
+    """Where the output of a run's commands goes; of a job's further nodes, each has its own."""
+    return directory / ("log.txt" if first_node() else f"log-node{os.environ[NODE]}.txt")
 
 
 def trained(directory: Path) -> int:
@@ -127,15 +140,14 @@ def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
     failed: set[Run] = set()
 
     def work_on(work: Work) -> None:
-        run, log = work.run, plan.directory(work.run) / "log.txt"
-        with claimed(plan, run.name) as lock:
-            commands = [(plan.train(run), training_macs(run))] if work.train else []
-            commands += [(plan.score(alike), sum(map(scoring_macs, alike))) for alike in grouped(work.scores)]
-            for command, macs in commands:
+        run = work.run
+        with claimed(plan, run.name, workers) as lock:
+            left = plan.left(run, work.scores, plan.recorded())  # anew: whoever held the claim may have done it
+            for command, macs in plan.commands(left) if left else ():
                 if workers.stopped.is_set():
                     return
                 bar.set_postfix_str(run.name, refresh=True)
-                failure = workers.run(command, log, lock, plan.results)
+                failure = workers.run(command, log_of(plan.directory(run)), lock, plan.results)
                 progress.training.discard(run)
                 if workers.stopped.is_set():
                     return
@@ -146,10 +158,11 @@ def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
                     return
                 progress.done.append(macs)
 
+    total = sum(macs for work in todo for _, macs in plan.commands(work))
     with (
         tqdm(
-            total=sum(work.macs for work in todo), initial=progress.macs, unit="MAC", unit_scale=True,
-            desc=plan.suite.name, smoothing=0,
+            total=total, initial=progress.macs, unit="MAC", unit_scale=True, desc=plan.suite.name, smoothing=0,
+            mininterval=0.1 if sys.stderr.isatty() else 60,
         ) as bar,
         ThreadPoolExecutor(jobs) as pool,
     ):  # fmt: skip
@@ -174,7 +187,8 @@ def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
                 todo = plan.work()
                 new = {work.run for work in todo if work.train} - failed - set(running.values())
                 progress.training |= {run for run in new if not any(run == known for known, _ in begun)}
-                bar.total = max(bar.total, sum(progress.done) + sum(work.macs for work in todo))
+                further = sum(macs for work in todo for _, macs in plan.commands(work))
+                bar.total = max(bar.total, sum(progress.done) + further)
     return failures
 
 
@@ -187,7 +201,7 @@ def finish(plan: Plan, workers: Workers) -> list[str]:
     failures = []
     floor = plan.floor()
     if floor and not workers.stopped.is_set():
-        with claimed(plan, REPORT) as lock:
+        with claimed(plan, REPORT, workers) as lock:
             failure = workers.run(floor, plan.runs / "report.txt", lock, plan.results)
             failures += [failure] if failure else []
     for score in plan.suite.shown:
@@ -195,8 +209,8 @@ def finish(plan: Plan, workers: Workers) -> list[str]:
             continue
         joint = "-IMG" if score.run.config.joint_images else ""
         kept = plan.results / "samples" / plan.suite.name / (score.run.model.replace("/", "-") + joint)
-        with claimed(plan, score.run.name) as lock:
-            failure = workers.run(plan.draw(score), plan.directory(score.run) / "log.txt", lock, plan.results)
+        with claimed(plan, score.run.name, workers) as lock:
+            failure = workers.run(plan.draw(score), log_of(plan.directory(score.run)), lock, plan.results)
             if failure:
                 failures.append(failure)
             elif not workers.stopped.is_set():
@@ -206,7 +220,7 @@ def finish(plan: Plan, workers: Workers) -> list[str]:
                         write_atomically(kept / file.name, partial(_copy, file))
     for command in plan.report():
         if not workers.stopped.is_set():
-            with claimed(plan, REPORT) as lock:
+            with claimed(plan, REPORT, workers) as lock:
                 failure = workers.run(command, plan.runs / "report.txt", lock, plan.results)
                 failures += [failure] if failure else []
     return failures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,8 +11,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from harness.core import paper, paths, store
+from harness.core.records import Record
 from harness.suites.budget import fitted, macs_per_item, scoring_macs, training_macs
 from harness.suites.catalogue import suite
+from harness.suites.launch import Launch
 from harness.suites.rows import Suite
 from harness.suites.run import Run
 from harness.suites.score import Score
@@ -20,6 +23,8 @@ CARD_GIB = 78.0
 """What a card of 80 GB has for a process, and a little less."""
 SHOWN = 60
 """Samples on a contact sheet."""
+TRAIN, SCORE, REPORT = STAGES = ("train", "score", "report")
+"""What is done of a run, and in the end: contact sheets, tables and figures."""
 
 Command = list[str]
 """What stands behind `python`."""
@@ -33,24 +38,23 @@ class Work:
     train: bool
     scores: list[Score]
 
-    @property
-    def macs(self) -> int:
-        return training_macs(self.run) * self.train + sum(map(scoring_macs, self.scores))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A suite, or some `parts` of it ("table2", "figure1"), with places: of checkpoints and caches, and of results.
 
-    `processes` share a run, on cards of `card_gib`. `data` and `references` say by preset where they are. Raises
-    ValueError for parts and presets that the suite does not have, and for processes that cannot share its batches.
+    `names` are of runs, if not all are meant, and `stages` of what is done of them. The processes of a `launch` share
+    a run, on cards of `card_gib`. `data` and `references` say by preset where they are. Raises ValueError for parts,
+    runs and presets that the suite does not have, and for processes that cannot share its batches.
     """
 
     suite: Suite
     runs: Path = field(default_factory=paths.runs)
     results: Path = field(default_factory=paths.home)
     parts: tuple[str, ...] = paper.PARTS
-    processes: int = 1
+    names: tuple[str, ...] = ()
+    stages: tuple[str, ...] = STAGES
+    launch: Launch = Launch()  # noqa: RUF009 (it is frozen)
     card_gib: float = CARD_GIB
     data: Mapping[str, str] = field(default_factory=dict)
     references: Mapping[str, str] = field(default_factory=dict)
@@ -67,10 +71,15 @@ class Plan:
                 raise ValueError(f"unknown part {part!r}; choose from {', '.join(paper.PARTS)}")
         if not set(self.parts) & set(self.suite.parts):
             raise ValueError(f"suite {self.suite.name} has nothing of {', '.join(self.parts)}")
+        known = [run.name for run in self.suite.runs(self.parts)]
+        for name in self.names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=3) or known[:3]
+                raise ValueError(f"suite {self.suite.name} has no run {name!r}; nearest: {', '.join(near)}")
         for batch in sorted({run.config.batch for run in self.suite.runs(self.parts)}):
-            if batch % self.processes:
+            if batch % self.launch.world:
                 raise ValueError(
-                    f"{self.suite.name} has batches of {batch}, which {self.processes} processes cannot share"
+                    f"{self.suite.name} has batches of {batch}, which {self.launch.world} processes cannot share"
                 )
 
     @property
@@ -81,8 +90,7 @@ class Plan:
         """This plan with what its records have settled since: choices that are made bring new rows."""
         if not self.suite.choices:
             return self
-        records = store.load(self.records) if self.records.exists() else []
-        return replace(self, suite=suite(self.suite.name, records))
+        return replace(self, suite=suite(self.suite.name, self.recorded()))
 
     def directory(self, run: Run) -> Path:
         return self.runs / run.name
@@ -96,18 +104,33 @@ class Plan:
 
     def work(self) -> list[Work]:
         """Runs with something left to do, in order of need."""
-        records = store.load(self.records) if self.records.exists() else []
-        todo = []
-        for run, scores in self.suite.stages(self.parts):
-            left = [score for score in scores if score.missing(records)]
-            train = any(not self.checkpoint(run, score.step).exists() for score in left)
-            if left:
-                todo.append(Work(run, train, left))
-        return todo
+        recorded = self.recorded()
+        meant = [(run, scores) for run, scores in self.suite.stages(self.parts) if self.means(run)]
+        return [left for run, scores in meant if (left := self.left(run, scores, recorded))]
+
+    def means(self, run: Run) -> bool:
+        """Whether the plan is of this run."""
+        return not self.names or run.name in self.names
+
+    def left(self, run: Run, scores: list[Score], recorded: list[Record]) -> Work | None:
+        """What is left of some scores of a run, if anything."""
+        missing = [score for score in scores if score.missing(recorded)]
+        train = any(not self.checkpoint(run, score.step).exists() for score in missing)
+        return Work(run, train, missing) if missing else None
+
+    def recorded(self) -> list[Record]:
+        """The suite's records."""
+        return store.load(self.records) if self.records.exists() else []
+
+    def commands(self, work: Work) -> list[tuple[Command, int]]:
+        """What some work takes in the plan's stages, one after the other, and the multiply-adds of each."""
+        train = [(self.train(work.run), training_macs(work.run))] * (work.train and TRAIN in self.stages)
+        score = [(self.score(alike), sum(map(scoring_macs, alike))) for alike in grouped(work.scores)]
+        return train + score * (SCORE in self.stages)
 
     def train(self, run: Run) -> Command:
         data = ["--data", self.data[run.preset]] if run.preset in self.data else []
-        fitting = [] if run.small else fitted(run, self.processes, self.card_gib)[0]
+        fitting = [] if run.small else fitted(run, self.launch.world, self.card_gib)[0]
         return ["-m", "harness.train", *run.flags(), *data, *fitting, "--out", str(self.directory(run))]
 
     def score(self, scores: list[Score]) -> Command:
@@ -121,8 +144,8 @@ class Plan:
 
     def floor(self) -> Command | None:
         """What scores real images as if they were samples; None where nothing is to be scored."""
-        floor, records = self.suite.floor, store.load(self.records) if self.records.exists() else []
-        if floor is None or not floor.missing(records):
+        floor = self.suite.floor
+        if floor is None or not floor.missing(self.recorded()):
             return None
         where = ["--work-dir", str(self.runs / "eval"), "--records", str(self.records)]
         return ["-m", "harness.eval", *floor.flags(), *where]
@@ -135,24 +158,38 @@ class Plan:
         how += ["--seed", str(score.sample_seed), "--num-samples", str(SHOWN)]
         return ["-m", "harness.sample", *where, *how, *(["--npz"] if score.run.small else [])]
 
+    @property
+    def tables(self) -> Path:
+        """Where the suite's tables lie; those of suites that are no table's own have a folder."""
+        return self.results / "tables" / ("" if self.suite.name in paper.SUITES else self.suite.name)
+
+    @property
+    def reported(self) -> bool:
+        """Whether the tables are there, and none is older than the records."""
+        numbers = [n for n in paper.QUALITY_TABLES if paper.TABLES[n].part in self.suite.parts]
+        written = [self.tables / f"table{n}.md" for n in numbers]
+        since = self.records.stat().st_mtime_ns if self.records.exists() else 0
+        current = all(path.exists() and path.stat().st_mtime_ns >= since for path in written)
+        return current and self.floor() is None
+
     def report(self) -> list[Command]:
-        """Tables and figures from all records of `results`; those of suites that are no table's own lie in a folder."""
+        """Tables and figures from all records of `results`."""
         where = ["--suite", self.suite.name, "--records", str(self.results / "measurements")]
         below = "" if self.suite.name in paper.SUITES else self.suite.name
         tables = [str(n) for n in paper.QUALITY_TABLES if paper.TABLES[n].part in self.suite.parts]
         tables += ["tuning"] if self.suite.choices else []
         samples = ["--samples", str(self.results / "samples")]
         return [
-            ["-m", "harness.tables", "--table", *tables, *where, "--output", str(self.results / "tables" / below)],
+            ["-m", "harness.tables", "--table", *tables, *where, "--output", str(self.tables)],
             ["-m", "harness.plots", *where, *samples, "--output", str(self.results / "figures" / below)],
         ]
 
     def script(self, device_flops: float) -> Iterator[str]:
         """The plan as a shell script: what each run costs, then the lines that a scheduler would take."""
-        launcher = f"torchrun --nproc-per-node {self.processes}" if self.processes > 1 else "python"
+        launcher = self.launch.words
         todo, hours = self.work(), 0.0
         for work in tqdm(todo, desc="planning", unit="run", disable=None, leave=False):
-            flags, gib = fitted(work.run, self.processes, self.card_gib)
+            flags, gib = fitted(work.run, self.launch.world, self.card_gib)
             training = training_macs(work.run, recomputed=bool(flags)) * work.train
             macs = training + sum(map(scoring_macs, work.scores))
             needed = 2 * macs / device_flops / 3600

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from harness.core.locks import LockedError
+from harness.core.signals import STOP
 from harness.suites.execution import Workers, carry_out, finish
-from harness.suites.plan import Plan
+from harness.suites.launch import cores, first_node
+from harness.suites.plan import REPORT, SCORE, TRAIN, Plan
 
 
 class StoppedError(Exception):
@@ -19,13 +21,22 @@ class StoppedError(Exception):
 def reproduce(plan: Plan, jobs: int = 1) -> list[str]:
     """Train and score what no record answers yet, `jobs` runs at a time, then make the tables and figures.
 
-    Returns the failures, each in a line. Where it is stopped (SIGTERM, SIGINT) or killed, the same call continues.
-    Raises StoppedError after a signal, and OSError where the plan's folders cannot be written.
+    Returns the failures, each in a line. Where it is stopped (SIGTERM, SIGUSR1, SIGINT) or killed, the same call
+    continues. Raises StoppedError after a signal, OSError where the plan's folders cannot be written, ValueError for
+    several nodes outside of a Slurm job.
     """
-    workers = Workers(plan.processes, max(1, (os.cpu_count() or 1) // (jobs * plan.processes)))
+    plan.launch.command()
+    workers = Workers(plan.launch, max(1, cores() // (jobs * plan.launch.processes)))
+    failures: list[str] = []
     with _on_signals(workers.stop):
-        failures = carry_out(plan, workers, jobs)
-        failures += finish(plan.renewed(), workers)
+        try:
+            if {TRAIN, SCORE} & set(plan.stages):
+                failures += carry_out(plan, workers, jobs)
+            if REPORT in plan.stages and first_node():
+                failures += finish(plan.renewed(), workers)
+        except LockedError:  # whoever is stopped waits for nobody
+            if not workers.stopped.is_set():
+                raise
     if workers.stopped.is_set():
         raise StoppedError("stopped; the same command continues")
     return failures
@@ -33,8 +44,8 @@ def reproduce(plan: Plan, jobs: int = 1) -> list[str]:
 
 @contextmanager
 def _on_signals(handler: Callable[..., None]) -> Iterator[None]:
-    """Call a handler on SIGTERM and SIGINT; only the main thread can set one."""
-    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    """Call a handler on the signals that ask to stop; only the main thread can set one."""
+    numbers = STOP if threading.current_thread() is threading.main_thread() else ()
     previous = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield

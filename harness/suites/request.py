@@ -1,0 +1,54 @@
+"""What harness.reproduce is given: which part of which suite, and on what it is carried out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.core import paper
+from harness.core.options import check, option
+from harness.suites.catalogue import SUITES, suite
+from harness.suites.launch import Launch
+from harness.suites.plan import CARD_GIB, STAGES, Plan
+
+DEVICE_FLOPS = 1e14
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The fields are the flags. Raises ValueError, naming the field, for impossible values."""
+
+    suite: str = option("digits", "which comparison", choices=SUITES)
+    only: tuple[str, ...] = option(paper.PARTS, "parts of the paper", choices=paper.PARTS)
+    run: tuple[str, ...] = option((), "these runs alone, by the names of their folders", metavar="NAME")
+    stage: tuple[str, ...] = option(STAGES, "what is done of them, and at the end", choices=STAGES)
+    submit: str = option("local", "who carries it out: this machine, or", choices=("local", "slurm"))
+    max_jobs: int | None = option(None, "runs at a time (default: 1 here, sharing the cores; Slurm's own)", least=1)
+    nodes: int = option(1, "machines that share a run, in a job of Slurm", least=1, most=100_000)
+    gpus_per_node: int = option(0, "cards that Slurm gives each of them, a process each", least=0, most=1024)
+    nproc_per_node: int | None = option(None, "processes on each, under torchrun (default: one a card, or 1)", least=1)
+    card_gib: float = option(CARD_GIB, "memory of a card in GiB: a larger run recomputes activations, and takes its "
+                             "batch in parts", least=1)  # fmt: skip
+    printed: bool = option(False, "print the commands and what they cost; run nothing", flag="--plan")
+    device_flops: float | None = option(None, f"FLOP/s of a card, for the plan (default: {DEVICE_FLOPS:.0e})", least=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.device_flops and not self.printed:
+            raise ValueError("--device-flops is of --plan")
+        if self.gpus_per_node and self.submit != "slurm" and not self.printed:
+            raise ValueError("--gpus-per-node is what Slurm gives: --submit slurm (here, --nproc-per-node)")
+
+    def plan(self, **places: Any) -> Plan:
+        """What it comes to, with the places of a Plan, and as its records have it. Raises ValueError as a plan does."""
+        processes = self.nproc_per_node or max(1, self.gpus_per_node)
+        whole = Plan(
+            suite=suite(self.suite), parts=self.only, stages=self.stage, card_gib=self.card_gib,
+            launch=Launch(self.nodes, processes, self.gpus_per_node), **places,
+        )  # fmt: skip
+        return replace(whole.renewed(), names=self.run)  # runs may be there that a choice has brought
+
+    @property
+    def flops(self) -> float:
+        """FLOP/s of a card."""
+        return self.device_flops or DEVICE_FLOPS
