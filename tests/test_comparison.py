@@ -74,7 +74,9 @@ def test_the_power_law_and_its_band_are_those_of_linear_regression():
     theirs = stats.linregress(np.log(x), np.log(y))
     assert np.log(middle) == pytest.approx(theirs.intercept + theirs.slope * np.log(at))
     at_one = theirs.intercept_stderr * stats.t.ppf(0.975, 3)  # where log x is 0, the band is of the intercept
-    assert (math.log(low[0]), math.log(high[0])) == pytest.approx((theirs.intercept - at_one, theirs.intercept + at_one))
+    assert (math.log(low[0]), math.log(high[0])) == pytest.approx(
+        (theirs.intercept - at_one, theirs.intercept + at_one)
+    )
 
 
 # Tables of a suite with made-up scores
@@ -95,9 +97,18 @@ def records():
     for score in suite("fashion", chosen).scores():
         if score not in tuned:
             found += answers(score, value_of(score))
-    floor = {"metric": "fd2k@efficientnet-lite0", "source": "fashion-mnist:validation", "reference": "fashion-mnist:test"}
+    floor = {
+        "metric": "fd2k@efficientnet-lite0",
+        "source": "fashion-mnist:validation",
+        "reference": "fashion-mnist:test",
+    }
     real = ScoreRecord(
-        quantity="fd", value=2.5, unit="1", method="", workload={**floor, "n_samples": 2000}, provenance=Provenance.here()
+        quantity="fd",
+        value=2.5,
+        unit="1",
+        method="",
+        workload={**floor, "n_samples": 2000},
+        provenance=Provenance.here(),
     )
     return [*found, real]
 

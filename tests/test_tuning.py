@@ -62,19 +62,23 @@ def whole():
 
 def test_every_family_takes_its_own_best_settings(whole):
     records, _ = whole
-    made = {(choice.setting, choice.family, choice.model): choice.made(records) for choice in suite("fashion", records).choices}
+    choices = suite("fashion", records).choices
+    made = {(choice.setting, choice.family, choice.model): choice.made(records) for choice in choices}
     for model in set(TUNING.models.values()):
         assert (made["learning_rate", "DiT", model], made["learning_rate", "DiM", model]) == (4e-3, 2e-3)
     for family, rate in (("DiT", 4e-3), ("DiM", 2e-3)):
         assert (made["ema_decay", family, "N/4"], made["cfg_scale", family, "N/4"]) == (0.998, 2.0)
         rows = [row for row in suite("fashion", records).rows if row.family == family]
-        settings = {(score.run.config.learning_rate, score.run.config.ema_decay) for row in rows for score in row.scores}
+        configs = [score.run.config for row in rows for score in row.scores]
+        settings = {(config.learning_rate, config.ema_decay) for config in configs}
         assert settings == {(rate, 0.998)}
 
 
 def test_four_rates_or_more_are_tried_of_each_family_and_size(whole):
-    choices = [choice for choice in suite("fashion", whole[0]).choices if choice.setting == "learning_rate"]
-    assert {(choice.family, choice.model) for choice in choices} >= {(f, m) for f in ("DiT", "DiM") for m in ("P/4", "U/4")}
+    found = suite("fashion", whole[0]).choices
+    choices = [choice for choice in found if choice.setting == "learning_rate"]
+    tried = {(choice.family, choice.model) for choice in choices}
+    assert tried == {(family, model) for family in ("DiT", "DiM") for model in ("P/4", "N/4", "N/8", "N/2", "U/4")}
     assert all(len(choice.candidates) >= 4 for choice in choices)
     sizes = {name: spec(f"DiT-{name}") for name in TUNING.models}
     for name, tuned in TUNING.models.items():
@@ -104,7 +108,7 @@ def test_what_is_compared_has_five_training_seeds_and_two_draws_of_samples_each(
 
 
 def test_nothing_is_compared_before_its_settings_are_chosen_and_equal_parameters_at_patch_4_come_first(whole):
-    records, done = carried_out(until=1)
+    records, _ = carried_out(until=1)
     assert suite("fashion", records).rows == ()
     tuned = [score for score in whole[1] if score.ref == TUNING.ref]
     assert whole[1].index(tuned[0]) == 0
@@ -135,6 +139,18 @@ def test_a_candidate_without_a_score_leaves_the_choice_open(whole):
     lost = choice.candidates[0][1][0]
     assert choice.made(records) is not None
     assert choice.made([record for record in records if not lost.asks_for(record)]) is None
+
+
+def test_where_the_best_rate_is_the_largest_twice_that_is_tried_until_it_is_not():
+    records = []
+    while True:
+        choice = next(c for c in suite("fashion", records).choices if (c.family, c.model) == ("DiT", "P/4"))
+        left = [score for score in choice.scores if not any(score.is_answered_by(record) for record in records)]
+        if not left:
+            break
+        records += [r for score in left for r in answers(score, abs(score.run.config.learning_rate - 0.014))]
+    assert [value for value, _ in choice.candidates] == [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2]
+    assert choice.made(records) == 1.6e-2
 
 
 def test_a_score_against_another_part_is_another_score(whole):

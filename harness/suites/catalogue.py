@@ -69,6 +69,7 @@ SCALES: dict[str, tuple[str, Scale]] = {
             ref=FASHION_UNSEEN,
             tuning=Tuning(
                 rates=(1e-3, 2e-3, 4e-3, 8e-3),
+                limits=(2.5e-4, 3.2e-2),
                 decays=(0.99, 0.995, 0.998),
                 guidances=(1.0, 1.5, 2.0, 3.0),
                 base="N/4",

@@ -101,33 +101,49 @@ def chosen(scale: Scale, records: Iterable[Record] = ()) -> Chosen:
     choices: list[Choice] = []
     values: dict[tuple[str, str, str], Setting] = {}
 
-    def decide(setting: str, family: str, model: str, candidates: Iterable[tuple[Setting, Changes, float]]) -> None:
+    def choice_of(
+        setting: str, family: str, model: str, candidates: Iterable[tuple[Setting, Changes, float]]
+    ) -> Choice:
         name = f"{family}-{model}" + ("-matched" if family == CHALLENGER else "")
-        choice = Choice(
+        return Choice(
             setting=setting, family=family, model=model, need=scale.order.index(model),
             candidates=tuple(
                 (value, tuple(_tuned(scale, tuning, name, seed, changes, cfg) for seed in range(tuning.seeds[model])))
                 for value, changes, cfg in candidates
             ),
         )  # fmt: skip
+
+    def settle(choice: Choice) -> None:
         choices.append(choice)
         made = choice.made(records)
         if made is not None:
-            values[setting, family, model] = made
+            values[choice.setting, choice.family, choice.model] = made
+
+    def rate_of(family: str, model: str) -> Choice:
+        rates, (low, high) = tuning.rates, tuning.limits
+        while True:
+            choice = choice_of(RATE, family, model, ((rate, ((RATE, rate),), GUIDANCE) for rate in rates))
+            made = choice.made(records)
+            further = {choice.ends[0]: min(rates) / 2, choice.ends[1]: max(rates) * 2}.get(made) if made else None
+            if further is None or not low <= further <= high:
+                return choice
+            rates = (*rates, further)
 
     for model in dict.fromkeys(tuning.models.values()):
         for family in (BASELINE, CHALLENGER):
-            decide(RATE, family, model, ((rate, ((RATE, rate),), GUIDANCE) for rate in tuning.rates))
+            settle(rate_of(family, model))
     for family in (BASELINE, CHALLENGER):
         rate = values.get((RATE, family, tuning.base))
         if rate is None:
             continue
         best: Changes = ((RATE, rate),)
-        decide(DECAY, family, tuning.base, ((d, (*best, (DECAY, d)), GUIDANCE) for d in tuning.decays))
+        decays = ((decay, (*best, (DECAY, decay)), GUIDANCE) for decay in tuning.decays)
+        settle(choice_of(DECAY, family, tuning.base, decays))
         decay = values.get((DECAY, family, tuning.base))
         if decay is not None:
             best = (*best, (DECAY, decay))
-            decide(SCALE, family, tuning.base, ((scale_, best, scale_) for scale_ in tuning.guidances))
+            guidances = ((guidance, best, guidance) for guidance in tuning.guidances)
+            settle(choice_of(SCALE, family, tuning.base, guidances))
     return Chosen(scale, tuple(choices), values)
 
 

@@ -26,11 +26,13 @@ class Tuning:
     """What a suite chooses, and from what, at the models that are tuned.
 
     `rates` are tried of every family at each of the `models` ("N/4": size and patch), which map those that share the
-    choice to the one that is tuned; `decays` of the moving average and `guidances` are tried at `base` alone, after the
+    choice to the one that is tuned; where the best is the largest or the smallest, twice or half of it is tried too,
+    within `limits`. `decays` of the moving average and `guidances` are tried at `base` alone, after the
     rate. `seeds` is how many training seeds each candidate has. `ref` is the part of the data that decides.
     """
 
     rates: tuple[float, ...]
+    limits: tuple[float, float]
     decays: tuple[float, ...]
     guidances: tuple[float, ...]
     base: str
@@ -57,6 +59,12 @@ class Choice:
         """The Fréchet distances of each candidate, one a tuning seed that has been scored."""
         known = [record for record in of_kind(records, ScoreRecord) if record.quantity in FRECHET]
         return {value: _answers(scores, known) for value, scores in self.candidates}
+
+    @property
+    def ends(self) -> tuple[Setting, Setting]:
+        """The smallest and the largest candidate."""
+        values = sorted(value for value, _ in self.candidates)
+        return values[0], values[-1]
 
     def made(self, records: Iterable[Record]) -> Setting | None:
         """The best candidate; None while any lacks a score."""
