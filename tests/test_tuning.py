@@ -14,8 +14,8 @@ from harness.suites.tuning import FIRST_SEED
 from models import spec
 
 QUANTITIES = {
-    "fd2k@efficientnet-lite0": ("fd",), "sfd2k@efficientnet-lite0": ("sfd",), "is2k@fashion-mnist": ("inception_score",),
-    "pr2k@efficientnet-lite0": ("precision", "recall"), "accuracy2k@fashion-mnist": ("accuracy",),
+    "fd2k@efficientnet-lite0": ("fd",), "sfd2k@efficientnet-lite0": ("sfd",), "accuracy2k@fashion-mnist": ("accuracy",),
+    "pr2k@efficientnet-lite0": ("precision", "recall"), "is2k@fashion-mnist": ("inception_score",),
 }  # fmt: skip
 HERE = Provenance.here()
 TUNING = SCALES["fashion"][1].tuning
