@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from harness.core.capacity import require_memory
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 SIDE, RESOLUTION = 28, 32
@@ -58,10 +58,12 @@ class IdxFile:
 
     def read(self, folder: Path) -> NDArray[np.uint8]:
         """Its array, verified. Raises ValueError, naming the file, where it is missing, damaged or another."""
+        import numpy as np
+
         path = self.find(folder)
         if path is None:
             raise ValueError(f"{folder} has no {self.name}.gz; {ADVICE}")
-        size = len(self.header) + int(np.prod(self.shape))
+        size = len(self.header) + math.prod(self.shape)
         try:
             with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
                 content = file.read(size + 1)
@@ -121,6 +123,7 @@ class FashionMNIST:
     parts = ("train", "validation", "test")
 
     def __init__(self, resolution: int = RESOLUTION, part: str = "train", where: Path | None = None) -> None:
+        import numpy as np
         import torch
 
         if part not in self.parts:

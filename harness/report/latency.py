@@ -80,7 +80,7 @@ def utilisation(record: LatencyRecord) -> float | None:
     (PaLM, arXiv 2204.02311, appendix B.) float32 is of the FP32 units, which is what torch uses unless permitted more.
     """
     assert record.value is not None
-    peak = peak_flops(record.workload["device"], record.workload["dtype"])
+    peak = peak_flops(record.get("device", ""), record.workload["dtype"])
     return record.parts["flops"] / record.value / peak if peak else None
 
 

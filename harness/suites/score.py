@@ -10,7 +10,6 @@ from functools import cache
 from typing import Any
 
 from harness.core.records import Record, ScoreRecord, of_kind
-from harness.data import is_named
 from harness.suites.run import Run, Setting
 
 REDRAW = 1000
@@ -92,6 +91,8 @@ class Score:
 
     def _refers_to(self, record: ScoreRecord) -> bool:
         """Whether a record may be of this reference: files lie where they lie, a data set by name is one alone."""
+        from harness.data import is_named
+
         return self.ref is None or not is_named(self.ref) or record.get("reference") in (None, self.ref)
 
     def is_answered_by(self, record: ScoreRecord) -> bool:

@@ -8,9 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from harness.core.records import Record
 from harness.report.cells import NAMES, cell_of_row, evaluations
 from harness.report.figures import style
@@ -18,16 +15,18 @@ from harness.suites.budget import training_macs
 from harness.suites.scales import GUIDANCE
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from harness.suites.rows import Suite
+
+    Array = NDArray[np.float64]
 
 LEVEL = 0.95
 FEWEST = 4
 """Models that a line is fitted through at least."""
-Array = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -65,6 +64,7 @@ def power_law(x: Sequence[float], y: Sequence[float], at: Array) -> tuple[Array,
 
     Raises ValueError for fewer than three points.
     """
+    import numpy as np
     from scipy import stats
 
     if len(x) < 3:
@@ -101,6 +101,8 @@ def frontier_figure(suite: Suite, records: Iterable[Record]) -> Figure:
 
 
 def _panel(axes: Axes, several: Sequence[tuple[Trained, float]], label: str) -> None:
+    import numpy as np
+
     for family in dict.fromkeys(one.family for one, _ in several):
         own = [(one, cost) for one, cost in several if one.family == family]
         for variant in dict.fromkeys(one.variant for one, _ in own):
