@@ -10,8 +10,8 @@ Their kernels are no operators of torch's dispatcher, so that a counter says 0 o
 causal-conv1d are, in its newer versions: they get a formula. Around the others stands a wrapper that does the same and,
 while a counter is active, dispatches one operator more, which does nothing and whose formula is the kernel's work.
 What a kernel needs is counted, two for each multiply-add of the recurrence, as `models.scan` counts it; that a kernel
-evaluates it in chunks, by more and larger products, is not. Import it after, or instead of importing first, the
-packages that it is to count; `register()` again takes those that were loaded since.
+evaluates it in chunks, by more and larger products, is not. Those of the packages that are installed are imported with
+this module; `register()` again takes what can be imported since.
 """
 
 # The wrapped functions are those of packages that declare no types.

@@ -1,4 +1,4 @@
-"""The tables by name: of quality, of cost, of memory and latency."""
+"""The tables by name: of quality, of cost, of memory and latency, of the field's published costs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from harness.report.cost import cost_table
 from harness.report.latency import latency_table
 from harness.report.layout import Table
 from harness.report.memory import memory_table
+from harness.report.observatory import published_table
 from harness.report.quality import quality_table
 from harness.suites import Suite
 from harness.suites import suite as suite_by_name
 
 HARDWARE: dict[str, Callable[[Sequence[Record]], Table]] = {"memory": memory_table, "latency": latency_table}
-TABLES = (*map(str, paper.TABLES), *HARDWARE)
-"""The paper's by number, each of which has quality, cost, or both; and those of hardware."""
+FIELD: dict[str, Callable[[Sequence[Record]], Table]] = {"published": published_table}
+TABLES = (*map(str, paper.TABLES), *HARDWARE, *FIELD)
+"""The paper's by number, each of which has quality, cost, or both; those of hardware; that of the field's costs."""
 
 
 def tables(
@@ -25,7 +27,7 @@ def tables(
     suite: Suite | None = None,
     own: Sequence[ScoreRecord] = (),
 ) -> list[Table]:
-    """Tables from records (default: the project's): those of quality, then of hardware, then of cost.
+    """Tables from records (default: the project's): those of quality, then of hardware, then of cost, then of the field.
 
     Rows of quality are those of `suite` (default: each table's own), and with `own` a user's scores. Raises ValueError
     for an unknown name, for a table that the suite has no rows of, and where the records lack a cell of a cost.
@@ -40,7 +42,8 @@ def tables(
         for number in quality_numbers(chosen, suite)
     ]
     made += [make(records) for name, make in HARDWARE.items() if name in chosen]
-    return made + [cost_table(number, records) for number in cost_numbers(chosen)]
+    made += [cost_table(number, records) for number in cost_numbers(chosen)]
+    return made + [make(records) for name, make in FIELD.items() if name in chosen]
 
 
 def quality_numbers(names: Iterable[str], suite: Suite | None = None) -> list[int]:

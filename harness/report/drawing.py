@@ -14,6 +14,7 @@ from harness.report.figures.cost import cost_figure, count_figure
 from harness.report.figures.crossover import crossover_figure
 from harness.report.figures.latency import latency_figure
 from harness.report.figures.memory import memory_figure
+from harness.report.figures.published import published_figure
 from harness.report.figures.quality import gmacs_figure, guidance_figure, params_figure, patch_figure, training_figure
 from harness.suites import Suite
 from harness.suites import suite as suite_by_name
@@ -47,6 +48,7 @@ FIGURES: dict[str, FigureSpec] = {
     "memory": FigureSpec(of_records=memory_figure),
     "latency": FigureSpec(of_records=latency_figure),
     "crossover": FigureSpec(of_records=crossover_figure),
+    "published": FigureSpec(of_records=published_figure),
 }
 
 

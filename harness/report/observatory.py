@@ -10,7 +10,7 @@ from harness.core import formats
 from harness.core.records import Record
 from harness.cost.observatory import Observation, Reading, observe
 from harness.cost.observatory.printed import FORWARD
-from harness.cost.observatory.verdicts import UNSOLVED
+from harness.cost.observatory.verdicts import DECODED, UNSOLVED
 from harness.report.layout import Table, as_block
 
 Fields = dict[str, Any]
@@ -22,7 +22,8 @@ NOTES = [
     "the rounding of what the figure is computed from; unsolved; not read, where the rule is stated and the figure was "
     "not at hand. A reading that is supposed decides no verdict.",
     "exact: all multiply-adds of a forward pass of one image, in 10^9; of a model that is no family here, by a closed "
-    "form of what its source says. printed / exact: only of figures of one forward pass.",
+    "form of what its source says. an image / exact: the printed figure of a forward pass, divided by the batch where it "
+    "is decoded as that of one, over the exact cost.",
 ]
 
 
@@ -43,7 +44,7 @@ def rows(observations: Iterable[Observation]) -> list[Fields]:
             "rule": one.best.reading.reading if one.best else None,
             "basis": one.best.reading.basis if one.best else None,
             "exact_gmacs": one.exact_gmacs,
-            "printed_over_exact": ratio(one),
+            "printed_an_image_over_exact": ratio(one),
             "missing": ", ".join(f"{name} {share:.1%}" for name, share in one.missing.items()),
             "read_in": one.printed.read_in,
             "url": one.printed.url,
@@ -53,10 +54,14 @@ def rows(observations: Iterable[Observation]) -> list[Fields]:
 
 
 def ratio(one: Observation) -> float | None:
-    """The printed figure of a forward pass over the exact multiply-adds of one image; None for other figures."""
+    """The printed figure of a forward pass, an image, over the exact multiply-adds; None for other figures.
+
+    A figure that is decoded as that of a batch is divided by it.
+    """
     if not one.printed.read or one.printed.quantity != FORWARD or not one.exact_gmacs:
         return None
-    return float(one.printed.printed) / one.exact_gmacs
+    batch = one.best.reading.batch if one.best and one.verdict == DECODED else 1
+    return float(one.printed.printed) / batch / one.exact_gmacs
 
 
 def sections(names: Sequence[str], style: str) -> Iterator[str]:
@@ -72,15 +77,15 @@ def sections(names: Sequence[str], style: str) -> Iterator[str]:
     else:
         for _, group in itertools.groupby(found, key=lambda one: one.printed.paper):
             yield _paper(list(group))
-        yield "\n".join(NOTES)
-        yield _checked(found)
+        yield "\n".join([*NOTES, *tally(found)])
+        yield from _checked(found)
 
 
-def _checked(found: Sequence[Observation]) -> str:
+def _checked(found: Sequence[Observation]) -> Iterator[str]:
     from harness.cost.observatory.checks import check
 
-    lines = check(found)
-    return "\n".join(["Checked, to the last unit, where the model is one of the catalogue:", *lines]) if lines else ""
+    if lines := check(found):
+        yield "\n".join(["Checked, to the last unit, where the model is one of the catalogue:", *lines])
 
 
 def _paper(group: Sequence[Observation]) -> str:
@@ -94,8 +99,10 @@ def _paper(group: Sequence[Observation]) -> str:
         lines += _left_out(of_it)
     for reading, values in _others(group):
         lines.append(f"tried [{reading.basis}]: {reading.reading}: {values}")
-    for source in dict.fromkeys((one.printed.table, one.printed.read_in, one.printed.url) for one in group):
-        lines.append(f"source: {source[0]}; read in {source[1]}; {source[2]}")
+    for printed in (one.printed for one in group):
+        read = f"read in {printed.read_in}" if printed.read else printed.read_in
+        line = f"source: {printed.table}; {read}; {printed.url}"
+        lines += [] if line in lines else [line]
     return "\n".join(lines)
 
 
@@ -108,7 +115,7 @@ def _cells(one: Observation) -> Fields:
         "counted": beside(one, one.best.value) if one.best else "-",
         "verdict": one.verdict,
         "exact": f"{one.exact_gmacs:.2f}" if one.exact_gmacs else "-",
-        "printed / exact": f"{share:.3f}" if share else "",
+        "an image / exact": f"{share:.3f}" if share else "",
     }
 
 
@@ -158,18 +165,26 @@ def published_table(records: Sequence[Record] = ()) -> Table:
 
 
 def _table(found: Sequence[Observation]) -> Table:
+    """A block a paper; rules have numbers and are spelled out below."""
     import pandas as pd
 
+    rules: dict[str, list[Observation]] = {}
+    for one in found:
+        if one.best:
+            rules.setdefault(f"[{one.best.reading.basis}] {one.best.reading.reading}", []).append(one)
+    numbers = {one: str(place) for place, group in enumerate(rules.values(), 1) for one in group}
     blocks = []
-    for paper, group in itertools.groupby(found, key=lambda one: one.printed.paper):
-        shown = list(group)
-        caption = f"{paper}, arXiv {shown[0].printed.arxiv}"
-        blocks.append(as_block([_cells(one) | {"rule": one.best.reading.reading if one.best else "-"}
-                                for one in shown], caption))  # fmt: skip
-    return Table("published", TITLE, pd.DataFrame(rows(found)), blocks, NOTES + _tally(found))
+    for paper, of_paper in itertools.groupby(found, key=lambda one: one.printed.paper):
+        shown = list(of_paper)
+        cells = [_cells(one) | {"rule": numbers.get(one, "-")} for one in shown]
+        blocks.append(as_block(cells, f"{paper}, arXiv {shown[0].printed.arxiv}"))
+    spelled = [". ".join([f"Rule {place} {rule}", *(line.strip().capitalize() for line in _left_out(group))]) + "."
+               for place, (rule, group) in enumerate(rules.items(), 1)]  # fmt: skip
+    return Table("published", TITLE, pd.DataFrame(rows(found)), blocks, [*NOTES, *tally(found), *spelled])
 
 
-def _tally(found: Sequence[Observation]) -> list[str]:
+def tally(found: Sequence[Observation]) -> list[str]:
+    """How many figures have each verdict, in a sentence."""
     verdicts = [one.verdict.partition(" ")[0] if one.verdict.startswith("within") else one.verdict for one in found]
     counts = [f"{verdicts.count(name)} {name}" for name in dict.fromkeys(verdicts)]
     return [f"Of {len(found)} figures: {', '.join(counts)}."]

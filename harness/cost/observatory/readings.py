@@ -46,7 +46,7 @@ class Reading:
 
     `basis` is what speaks for it: it is "stated" in a source, it is what a repository's "code" does, it is "counted" of
     the model as published, or it is "supposed", of which no source says anything.
-    `hidden` are patterns of operations that the rule does not see. `terms` are added to what it counts, as "4 NLD" or
+    `hidden` are patterns of operations that the rule does not see, as "linear in blocks.*.mlp". `terms` are added to what it counts, as "4 NLD" or
     "2 NLDlogL" (N blocks, L tokens, D width, S state). The sum is multiplied by `times`.
     """
 
@@ -86,7 +86,7 @@ class Reading:
         return self.times * (counted + added) * images / 1e9
 
     def _hides(self, op: Op) -> bool:
-        return any(fnmatchcase(op.where, pattern) for pattern in self.hidden)
+        return any(fnmatchcase(f"{op.kind} in {op.where}", pattern) for pattern in self.hidden)
 
 
 def _quotient(paper: str, printed: Printed) -> float | None:

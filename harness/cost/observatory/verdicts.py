@@ -27,7 +27,7 @@ class Tried:
         return self.value / float(printed.printed) - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Observation:
     """A printed figure with its verdict.
 

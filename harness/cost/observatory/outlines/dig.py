@@ -1,7 +1,7 @@
 """DiG: gated linear attention in DiT's skeleton (Zhu et al., arXiv 2405.18428; modules as in github.com/hustvl/DiG).
 
 Letters: L tokens, T = B·L, D width, H heads, N blocks, I inner width of the SwiGLU.
-A state of (D/2H, D/H) a head is decayed and updated by one multiply-add a value, and read by another.
+A state of (D/2H, D/H) a head has three multiplications a value and token: its decay, its update, its product with q.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ def operations(size: str, pixels: int, batch: int, convolution: bool = True) -> 
         linear(f"{attn}.g_proj", T, D, D, bias=False),
         linear(f"{attn}.gk_proj.0", T, D, GATE_RANK, bias=False),
         linear(f"{attn}.gk_proj.1", T, GATE_RANK, D // 2),
-        Op("scan", 2 * T * D // 2 * D // H, 0, f"{attn}.core", via="kernel"),
-        Op("norm", 0, T * D, f"{attn}.g_norm_swish_gate", via="kernel", params=D // H),
+        Op("scan", 3 * T * D // 2 * D // H, 0, attn, via="kernel"),
         linear(f"{attn}.o_proj", T, D, D, bias=False),
         linear("blocks.*.mlp.gate_proj", T, D, 2 * inner, bias=False),
-        linear("blocks.*.mlp.down_proj", T, inner, D, bias=False, via="kernel"),
+        linear("blocks.*.mlp", T, inner, D, bias=False, via="kernel"),
     ]
     if convolution:
         ops.append(Op("conv", 9 * T * D, 0, "blocks.*.dw_conv", params=10 * D))
