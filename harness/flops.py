@@ -31,7 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     add_model_flags(parser, MODELS, RESOLUTIONS)
     parser.add_argument("--input", nargs="+", metavar="SHAPE[:DTYPE]", help="inputs of package.module:factory")
     parser.add_argument("--convention", nargs="+", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
-    parser.add_argument("--published", nargs="*", metavar="NAME", help="printed costs of these papers or models, or all")
+    parser.add_argument(
+        "--published", nargs="*", metavar="NAME", help="printed costs of these papers or models, or all"
+    )
     parser.add_argument("--mfu", metavar="MODEL", help="utilisation of a measured step of that model")
     add_options(parser, MeasuredStep)
     add_options(parser, Multiple)

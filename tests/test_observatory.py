@@ -1,4 +1,4 @@
-"""Published costs: figures of the tools themselves, run on the papers' own modules, hand arithmetic, honest verdicts."""
+"""Published costs: figures of the tools themselves, run on papers' own modules, hand arithmetic, honest verdicts."""
 
 import dataclasses
 import json
@@ -15,8 +15,8 @@ from harness.cost.observatory.checks import check
 from harness.cost.observatory.outlines import FORMS, outline
 from harness.cost.observatory.printed import TRAINING, chosen_figures
 from harness.cost.observatory.readings import RULES, value_of
-from harness.report.observatory import rows
 from harness.cost.utilisation import MeasuredStep, mfu
+from harness.report.observatory import rows
 from models import spec
 
 
@@ -25,10 +25,12 @@ def by_rule(rule, model, pixels, hidden=()):
     return sum(RULES[rule](op) for op in ops if f"{op.kind} in {op.where}" not in hidden)
 
 
-# ---------------------------------------------------------------------------- what tools say of the repositories' modules
+# -------------------------------------------------------------------------- what tools say of the repositories' modules
 
 
-@pytest.mark.parametrize(("size", "counted"), [("S", 4292497408), ("B", 17062825984), ("L", 61629272064), ("XL", 89366155264)])
+@pytest.mark.parametrize(
+    ("size", "counted"), [("S", 4292497408), ("B", 17062825984), ("L", 61629272064), ("XL", 89366155264)]
+)
 def test_digs_closed_form_is_what_fvcore_says_of_digs_own_module(size, counted):
     """fvcore 0.1.5 on github.com/hustvl/DiG at e3ac0ba, its kernels as functions of autograd."""
     unpatchify = 256 * 32 // 2  # fvcore counts an einsum of one tensor as half of a product a value
@@ -75,7 +77,7 @@ def test_tools_and_traces_give_what_the_verdicts_rest_on():
     assert any(line == "traced on the meta device: DiT-S/8 at 256" for line in lines)
 
 
-# -------------------------------------------------------------------------------------------------------------- verdicts
+# ------------------------------------------------------------------------------------------------------------- verdicts
 
 
 def key(printed):
@@ -137,8 +139,9 @@ def test_what_has_not_been_read_is_no_figure():
 @pytest.mark.parametrize(
     ("printed", "images", "value", "verdict"),
     [
-        ("118.64", "", 118.638, "decoded"), ("118.64", "", 118.6, "within 0.034 %"), ("4.30", "", 4.2925, "within 0.18 %"),
-        ("2.13e11", "1792e6", 2.1257e11, "decoded"), ("2.13e11", "18e8", 2.10e11, "consistent"),
+        ("118.64", "", 118.638, "decoded"), ("118.64", "", 118.6, "within 0.034 %"),
+        ("4.30", "", 4.2925, "within 0.18 %"), ("2.13e11", "1792e6", 2.1257e11, "decoded"),
+        ("2.13e11", "18e8", 2.10e11, "consistent"),
         ("100", "", 101.6, "unsolved"), ("", "", 1.0, "not read"),
     ],
 )  # fmt: skip
@@ -157,7 +160,7 @@ def test_terms_are_products_of_letters():
         value_of("4 XYZ", letters)
 
 
-# ------------------------------------------------------------------------------------------------------------------ data
+# ----------------------------------------------------------------------------------------------------------------- data
 
 
 def test_every_reading_is_of_a_figure_and_every_figure_has_a_source():
@@ -184,7 +187,7 @@ def test_figures_are_found_by_paper_number_family_and_model():
         chosen_figures(["PixArt"])
 
 
-# ----------------------------------------------------------------------------------------------------------- the command
+# ---------------------------------------------------------------------------------------------------------- the command
 
 
 def run(capsys, *arguments):
@@ -217,13 +220,15 @@ def test_the_committed_table_is_the_one_that_the_code_makes():
 
 def test_the_figure_shows_every_figure_of_a_forward_pass():
     drawing = report.figure("published", [])
-    points = sum(len(line.get_xdata()) for axes in drawing.axes for line in axes.lines if line.get_linestyle() == "None")
+    points = sum(
+        len(line.get_xdata()) for axes in drawing.axes for line in axes.lines if line.get_linestyle() == "None"
+    )
     wanted = [row for row in rows(observe()) if row["printed_an_image_over_exact"]
               and row["resolution"] in (256, 512)]  # fmt: skip
     assert points == len(wanted) > 40
 
 
-# ---------------------------------------------------------------------------------------------- multiples and utilisation
+# -------------------------------------------------------------------------------------------- multiples and utilisation
 
 
 @pytest.mark.parametrize(
@@ -231,7 +236,8 @@ def test_the_figure_shows_every_figure_of_a_forward_pass():
     [
         (Multiple(), 1), (Multiple(per="step"), 2), (Multiple(per="step", guidance=False), 1),
         (Multiple(per="sample"), 500), (Multiple(per="sample", sampling_steps=50, guidance=False), 50),
-        (Multiple(per="training-run"), 3 * 256 * 400_000), (Multiple(per="training-run", recompute=True), 4 * 256 * 400_000),
+        (Multiple(per="training-run"), 3 * 256 * 400_000),
+        (Multiple(per="training-run", recompute=True), 4 * 256 * 400_000),
     ],
 )  # fmt: skip
 def test_multiples_of_a_forward_pass(multiple, passes):

@@ -21,7 +21,7 @@ def counted(run):
 
 @pytest.fixture
 def scan_package(monkeypatch):
-    """mamba_ssm's interface: an autograd function around a compiled module's fwd and bwd, imported by name elsewhere."""
+    """mamba_ssm's interface: an autograd function around the fwd and bwd of a compiled module."""
     cuda = types.ModuleType("selective_scan_cuda")
     cuda.fwd = lambda u, delta, A, B, C, D, z, bias, softplus: (u * 2, u)
     cuda.bwd = lambda u, delta, A, B, C, D, z, bias, dout, *rest: (dout, dout)
@@ -99,7 +99,10 @@ def linear_attention(monkeypatch):
     for name in ("fla", "fla.ops", "fla.ops.gla", "fla.ops.simple_gla", "fla.ops.retention", "fla.ops.delta_rule"):
         made[name] = types.ModuleType(name)
         monkeypatch.setitem(sys.modules, name, made[name])
-    kernel = lambda q, k, v, *args, scale=None, **kwargs: (v * 1, None)  # noqa: E731
+
+    def kernel(q, k, v, *args, **kwargs):
+        return v * 1, None
+
     made["fla.ops.gla"].chunk_gla = lambda q, k, v, g, **kwargs: kernel(q, k, v, g)
     made["fla.ops.simple_gla"].chunk_simple_gla = lambda q, k, v, g=None, **kwargs: kernel(q, k, v, g)
     made["fla.ops.delta_rule"].chunk_delta_rule = lambda q, k, v, beta, **kwargs: kernel(q, k, v, beta)
@@ -126,7 +129,8 @@ def test_a_recurrence_counts_its_products_a_value_of_the_state(linear_attention,
     function = getattr(linear_attention[f"fla.ops.{module}"], name)
     q, k, v = heads()
     assert counted(lambda: function(q, k, v, *[q] * more)) == 2 * products * B * L * H * K * V
-    assert counted(lambda: function(q=q, k=k, v=v, **({"g": q} if module == "gla" else {"beta": q} if more else {}))) > 0
+    named = {"gla": {"g": q}, "delta_rule": {"beta": q}}.get(module, {})
+    assert counted(lambda: function(q=q, k=k, v=v, **named)) == 2 * products * B * L * H * K * V
 
 
 def test_their_backward_pass_counts_three_times_as_much(linear_attention):
@@ -162,8 +166,10 @@ def test_work_is_attributed_to_the_module_that_calls_the_kernel(linear_attention
 def convolution_operators():
     """causal-conv1d's operator of version 1.5, with the same signature."""
     library = torch.library.Library("DaoAILab", "FRAGMENT")
-    library.define("_causal_conv1d_fwd_cpp(Tensor x, Tensor weight, Tensor? bias, Tensor? seq_idx, Tensor? initial_states,"
-                   " Tensor(a!) out, Tensor(b!)? final_states_out, bool silu_activation) -> ()")  # fmt: skip
+    library.define(
+        "_causal_conv1d_fwd_cpp(Tensor x, Tensor weight, Tensor? bias, Tensor? seq_idx, Tensor? initial_states, "
+        "Tensor(a!) out, Tensor(b!)? final_states_out, bool silu_activation) -> ()"
+    )
     library.impl("_causal_conv1d_fwd_cpp", lambda x, weight, *rest: None, "CPU")
     yield torch.ops.DaoAILab._causal_conv1d_fwd_cpp
     library._destroy()
@@ -172,9 +178,9 @@ def convolution_operators():
 def test_an_operator_of_theirs_gets_a_formula(convolution_operators):
     assert "DaoAILab::_causal_conv1d_fwd_cpp" in torch_formulas.register()
     x, weight = torch.randn(B, E, L), torch.randn(E, 4)
-    run = lambda: convolution_operators(x=x, weight=weight, bias=None, seq_idx=None, initial_states=None,  # noqa: E731
-                                        out=torch.empty_like(x), final_states_out=None, silu_activation=True)  # fmt: skip
-    assert counted(run) == 2 * B * E * L * 4
+    absent = dict.fromkeys(("bias", "seq_idx", "initial_states", "final_states_out"))
+    given = {"x": x, "weight": weight, "out": torch.empty_like(x), "silu_activation": True}
+    assert counted(lambda: convolution_operators(**given, **absent)) == 2 * B * E * L * 4
 
 
 def test_the_real_mamba_ssm_is_counted_where_it_is_installed():

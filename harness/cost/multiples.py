@@ -1,4 +1,4 @@
-"""From a forward pass of one image to a denoising step, a sample and a whole training: how many passes each amounts to."""
+"""From a forward pass of one image to a denoising step, a sample and a whole training: how many passes each is."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ class Multiple:
         training = [
             (self.training_steps, "training steps"),
             (self.training_batch, "images a step"),
-            (1 + BACKWARD + self.recompute, "passes, forward, backward" + (" and recomputed" if self.recompute else "")),
+            (
+                1 + BACKWARD + self.recompute,
+                "passes, forward, backward" + (" and recomputed" if self.recompute else ""),
+            ),
         ]
         return {
             "image": [],

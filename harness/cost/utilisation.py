@@ -56,9 +56,7 @@ def mfu(workload: Workload, step: MeasuredStep) -> Utilisation:
 
     Raises ValueError where the step would have been faster than the peak: one of the two is wrong then.
     """
-    found = Utilisation(
-        dataclasses.replace(workload, action=step.action), step.step_seconds, step.peak_tflops * 1e12
-    )
+    found = Utilisation(dataclasses.replace(workload, action=step.action), step.step_seconds, step.peak_tflops * 1e12)
     if found.mfu > 1:
         raise ValueError(
             f"{workload.spec.name} needs {found.flops / 1e12:.4g} TFLOP a step, at {step.peak_tflops:g} TFLOP/s at "

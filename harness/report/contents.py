@@ -27,7 +27,7 @@ def tables(
     suite: Suite | None = None,
     own: Sequence[ScoreRecord] = (),
 ) -> list[Table]:
-    """Tables from records (default: the project's): those of quality, then of hardware, then of cost, then of the field.
+    """Tables from records (default: the project's): of quality, then of hardware, of cost, and of the field.
 
     Rows of quality are those of `suite` (default: each table's own), and with `own` a user's scores. Raises ValueError
     for an unknown name, for a table that the suite has no rows of, and where the records lack a cell of a cost.

@@ -1,4 +1,4 @@
-"""The published costs of the field as they are read: each printed figure, what a rule gives for it, and the exact cost."""
+"""The published costs of the field as they are read: each figure, what a rule gives for it, and the exact cost."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Fields = dict[str, Any]
 TITLE = "Published costs, decoded or unsolved"
 NOTES = [
     "printed: as the source prints it, in its unit. counted: what the rule of that line gives, in the same unit.",
-    "verdict: decoded, where the rule gives every printed digit; within X %; consistent, where the two are equal within "
-    "the rounding of what the figure is computed from; unsolved; not read, where the rule is stated and the figure was "
-    "not at hand. A reading that is supposed decides no verdict.",
+    "verdict: decoded, where the rule gives every printed digit; within X %; consistent, where they are equal to the "
+    "rounding of what the figure is computed from; unsolved; not read, where the rule is stated and the figure was not "
+    "at hand. A reading that is supposed decides no verdict.",
     "exact: all multiply-adds of a forward pass of one image, in 10^9; of a model that is no family here, by a closed "
-    "form of what its source says. an image / exact: the printed figure of a forward pass, divided by the batch where it "
-    "is decoded as that of one, over the exact cost.",
+    "form of what its source says. an image / exact: the printed figure of a forward pass, divided by the batch where "
+    "it is decoded as that of one, over the exact cost.",
 ]
 
 

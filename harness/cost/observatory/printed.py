@@ -58,13 +58,22 @@ class Printed:
 @cache
 def printed_figures() -> tuple[Printed, ...]:
     """Every figure that is known here, paper by paper."""
-    rows = [Printed(**{**row, "resolution": int(row["resolution"])}) for row in read_csv("costs.csv")]
+    rows = [Printed(resolution=int(row.pop("resolution")), **row) for row in read_csv("costs.csv")]
     arxiv, table, read_in, url = DIM_SOURCE
     rows += [
         Printed(
-            paper=DIM, arxiv=arxiv, table=table, model=model, resolution=resolution, quantity=FORWARD,
-            printed=cell["published_gflops"], unit="Gflops", images="", read_in=read_in, url=url,
-        )  # fmt: skip
+            paper=DIM,
+            arxiv=arxiv,
+            table=table,
+            model=model,
+            resolution=resolution,
+            quantity=FORWARD,
+            printed=cell["published_gflops"],
+            unit="Gflops",
+            images="",
+            read_in=read_in,
+            url=url,
+        )
         for (model, resolution), cell in published_costs().items()
         if cell["published_gflops"] != OUT_OF_MEMORY
     ]

@@ -46,8 +46,8 @@ class Reading:
 
     `basis` is what speaks for it: it is "stated" in a source, it is what a repository's "code" does, it is "counted" of
     the model as published, or it is "supposed", of which no source says anything.
-    `hidden` are patterns of operations that the rule does not see, as "linear in blocks.*.mlp". `terms` are added to what it counts, as "4 NLD" or
-    "2 NLDlogL" (N blocks, L tokens, D width, S state). The sum is multiplied by `times`.
+    `hidden` are patterns of operations that the rule does not see, as "linear in blocks.*.mlp". `terms` are added to
+    what it counts, as "4 NLD" or "2 NLDlogL" (N blocks, L tokens, D width, S state). The sum is multiplied by `times`.
     """
 
     paper: str

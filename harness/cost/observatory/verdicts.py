@@ -31,8 +31,9 @@ class Tried:
 class Observation:
     """A printed figure with its verdict.
 
-    `best` is the reading that the verdict is of, never a supposition; `tried` are all, in order. `exact_gmacs` are the multiply-adds of a
-    forward pass of one image. `missing` is what the reading leaves out, by kind and module, as a share of those.
+    `best` is the reading that the verdict is of, never a supposition; `tried` are all, in order. `exact_gmacs` are the
+    multiply-adds of a forward pass of one image. `missing` is what the reading leaves out, by kind and module, as a
+    share of those. `built` is whether tools can be run on the model.
 
     Verdicts: "decoded" (every printed digit), "within X %", "consistent" (equal within the rounding of what the figure
     is computed from), "unsolved", "not read" (what the stated rule gives stands there alone).
@@ -52,7 +53,7 @@ class Observation:
 
 
 def observe(names: Iterable[str] = ()) -> list[Observation]:
-    """A verdict for each printed figure of these papers or models, or for all. Raises ValueError for an unknown name."""
+    """A verdict for each printed figure of these papers or models, or of all. Raises ValueError for an unknown name."""
     return [_observed(printed) for printed in chosen_figures(names)]
 
 

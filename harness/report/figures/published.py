@@ -47,8 +47,8 @@ def _panel(axes: Axes, found: Sequence[Observation], families: Sequence[str]) ->
     for place, family in enumerate(families):
         points = [(one.exact_gmacs, ratio(one)) for one in found if _family(one) == family]
         if points:
-            look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
-            axes.plot(*zip(*points, strict=True), **look, linestyle="", label=family)
+            axes.plot(*zip(*points, strict=True), label=family, linestyle="",
+                      color=COLOURS[place % len(COLOURS)], marker=MARKERS[place % len(MARKERS)])  # fmt: skip
     axes.set_xscale("log")
     axes.set_ylim(0, 1.1)
 

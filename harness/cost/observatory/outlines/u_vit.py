@@ -1,4 +1,4 @@
-"""U-ViT: attention with long skips, timestep and label as tokens (Bao et al., arXiv 2209.12152; github.com/baofff/U-ViT).
+"""U-ViT: attention with long skips, timestep and label as tokens (Bao et al., arXiv 2209.12152; baofff/U-ViT).
 
 Letters: L tokens with those two, T = B·L, D width, N = depth + 1 blocks, half of which begin with a projection.
 """
