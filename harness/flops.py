@@ -13,11 +13,13 @@ from collections.abc import Iterator
 
 from harness.core import paths, store
 from harness.core.command import Parser, add_model_flags, run, sweep, writable
+from harness.core.options import add_options, from_arguments
 from harness.core.paper import COST_TABLES
-from harness.cost import analytic, build, closed_form, count, crossovers, measure, measure_module, workloads_of_tables
-from harness.cost.conventions import NAMES, conventions_of, conventions_of_module, executing
-from harness.cost.inputs import parse_shapes
-from harness.report import cost_text
+from harness.cost import analytic, closed_form, crossovers, measure, workloads_of_tables
+from harness.cost.conventions import NAMES, conventions_of
+from harness.cost.multiples import Multiple
+from harness.cost.utilisation import MeasuredStep
+from harness.report import cost_text, counting, observatory
 
 MODELS = ["DiT-XL/2", "DiM-XL/2", "DiM-XL/2-matched"]
 RESOLUTIONS = [256, 512, 1024, 2048]
@@ -29,6 +31,12 @@ def main(argv: list[str] | None = None) -> int:
     add_model_flags(parser, MODELS, RESOLUTIONS)
     parser.add_argument("--input", nargs="+", metavar="SHAPE[:DTYPE]", help="inputs of package.module:factory")
     parser.add_argument("--convention", nargs="+", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
+    parser.add_argument(
+        "--published", nargs="*", metavar="NAME", help="printed costs of these papers or models, or all"
+    )
+    parser.add_argument("--mfu", metavar="MODEL", help="utilisation of a measured step of that model")
+    add_options(parser, MeasuredStep)
+    add_options(parser, Multiple)
     parser.add_argument("--full", action="store_true", help="trace whole models, not small ones that are extended")
     parser.add_argument("--by-op", action="store_true", help="one row an operation")
     parser.add_argument("--table", type=int, choices=COST_TABLES, help="the cells of that table")
@@ -36,16 +44,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=writable, metavar="FILE", help="write there instead of to the terminal")
     parser.add_argument("--records", type=writable, default=paths.measurements() / "flops.jsonl", metavar="FILE")
     args = parser.parse_args(argv)
-    return run(parser, lambda: cost_text.write(_sections(args), args.output))
+    return run(parser, lambda: cost_text.write(_sections(args, parser.given(argv)), args.output))
 
 
-def _sections(args: argparse.Namespace) -> Iterator[str]:
+def _sections(args: argparse.Namespace, given: set[str]) -> Iterator[str]:
     """The text, each part as soon as it is known: that of the closed form before torch is imported."""
+    counting.refuse_idle(given)
+    args.model = [args.mfu] if args.mfu else args.model
+    if args.published is not None:
+        yield from observatory.sections(args.published, args.format)
+        return
     if any(":" in name for name in args.model):
-        yield _own_model(args)
+        yield counting.own_model(args.model, args.input, args.convention, args.by_op, args.records, args.format)
         return
     conventions, workloads = conventions_of(args.convention), sweep(args)
-    if args.table:
+    if args.mfu:
+        yield counting.utilisation(workloads, from_arguments(MeasuredStep, args), args.format)
+    elif "--per" in given:
+        yield counting.multiples(workloads, from_arguments(Multiple, args), args.format)
+    elif args.table:
         records = measure(workloads_of_tables([args.table]), conventions_of(), full=args.full)
         store.append(args.records, records, repeat=False)
         yield cost_text.cells(args.table, records, args.format)
@@ -60,19 +77,6 @@ def _sections(args: argparse.Namespace) -> Iterator[str]:
         records = [*measure(workloads, conventions, full=args.full), *crossed]
         store.append(args.records, records, repeat=False)
         yield cost_text.checked(records, args.convention or NAMES, workloads, args.format)
-
-
-def _own_model(args: argparse.Namespace) -> str:
-    """A model of the user's own. What is wrong with the flags is found before torch is imported."""
-    if len(args.model) > 1 or not args.input:
-        raise ValueError("a model of your own is counted alone: --model package.module:factory --input SHAPE[:DTYPE]")
-    name, conventions, shapes = args.model[0], conventions_of_module(args.convention), parse_shapes(args.input)
-    model, inputs = build(name, meta=not executing(conventions)), [shape.tensor() for shape in shapes]
-    if args.by_op:
-        return cost_text.operations({name: count(model, *inputs)}, args.format)
-    records = measure_module(name, model, inputs, conventions)
-    store.append(args.records, records, repeat=False)
-    return cost_text.module(records, args.format)
 
 
 if __name__ == "__main__":

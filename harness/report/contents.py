@@ -1,4 +1,4 @@
-"""The tables by name: of quality, of cost, of memory and latency."""
+"""The tables by name: of quality, of cost, of memory and latency, of the field's published costs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from harness.report.floors import floors_table
 from harness.report.latency import latency_table
 from harness.report.layout import Table
 from harness.report.memory import memory_table
+from harness.report.observatory import published_table
 from harness.report.quality import quality_table
 from harness.report.tuning import tuning_table
 from harness.suites import Suite
@@ -21,9 +22,11 @@ HARDWARE: dict[str, Callable[[Sequence[Record]], Table]] = {
     "latency": latency_table,
     "floors": floors_table,
 }
+FIELD: dict[str, Callable[[Sequence[Record]], Table]] = {"published": published_table}
 TUNING = "tuning"
-TABLES = (*map(str, paper.TABLES), *HARDWARE, TUNING)
-"""The paper's by number, each of which has quality, cost, or both; those of hardware; and what a suite has chosen."""
+TABLES = (*map(str, paper.TABLES), *HARDWARE, *FIELD, TUNING)
+"""The paper's by number, each of which has quality, cost, or both; those of hardware; that of the field's costs; and
+what a suite has chosen."""
 USUAL = tuple(name for name in TABLES if name != TUNING)
 """Those of the suites that stand in the tables where none is named."""
 
@@ -34,7 +37,7 @@ def tables(
     suite: Suite | None = None,
     own: Sequence[ScoreRecord] = (),
 ) -> list[Table]:
-    """Tables from records (default: the project's): those of quality, then of hardware, then of cost.
+    """Tables from records (default: the project's): of quality, then of hardware, of cost, and of the field.
 
     Rows of quality are those of `suite` (default: each table's own), and with `own` a user's scores. Raises ValueError
     for an unknown name, for a table that the suite has no rows of, and where the records lack a cell of a cost.
@@ -51,7 +54,8 @@ def tables(
     if TUNING in chosen:
         made.append(tuning_table(suite or suite_by_name("fashion", records), records))
     made += [make(records) for name, make in HARDWARE.items() if name in chosen]
-    return made + [cost_table(number, records) for number in cost_numbers(chosen)]
+    made += [cost_table(number, records) for number in cost_numbers(chosen)]
+    return made + [make(records) for name, make in FIELD.items() if name in chosen]
 
 
 def quality_numbers(names: Iterable[str], suite: Suite | None = None) -> list[int]:

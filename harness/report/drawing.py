@@ -16,6 +16,7 @@ from harness.report.figures.floors import floors_figure
 from harness.report.figures.frontier import frontier_figure
 from harness.report.figures.latency import latency_figure
 from harness.report.figures.memory import memory_figure
+from harness.report.figures.published import published_figure
 from harness.report.figures.quality import gmacs_figure, guidance_figure, params_figure, patch_figure, training_figure
 from harness.suites import Suite
 from harness.suites import suite as suite_by_name
@@ -51,6 +52,7 @@ FIGURES: dict[str, FigureSpec] = {
     "latency": FigureSpec(of_records=latency_figure),
     "crossover": FigureSpec(of_records=crossover_figure),
     "floors": FigureSpec(of_records=floors_figure),
+    "published": FigureSpec(of_records=published_figure),
 }
 
 

@@ -1,0 +1,65 @@
+"""Model FLOPs utilisation: which share of a device's peak a measured step makes of the arithmetic that it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from harness.core.options import check, option
+from harness.core.workload import Workload
+from harness.cost.analytic import step_macs
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredStep:
+    """One step as it was measured, and the peak of the device, in 10^12 FLOP/s of the step's dtype without sparsity.
+
+    Raises ValueError for a field out of bounds.
+    """
+
+    step_seconds: float = option(0.0, "what the step took", least=0)
+    peak_tflops: float = option(0.0, "peak of the device in 10^12 FLOP/s, of the step's dtype, dense", least=0)
+    action: str = option("train", "what the step was", choices=("train", "sample", "forward"))
+
+    def __post_init__(self) -> None:
+        check(self)
+        for name, value in (("step_seconds", self.step_seconds), ("peak_tflops", self.peak_tflops)):
+            if not value:
+                raise ValueError(f"{name} must be positive: utilisation needs --step-seconds and --peak-tflops")
+
+
+@dataclass(frozen=True)
+class Utilisation:
+    """The exact FLOPs of a step beside what the device could have done in its time.
+
+    `mfu` counts what the step needs: the passes of `NETWORK_PASSES`, and no recomputation (Chowdhery et al., arXiv
+    2204.02311, appendix B). Elementwise work is not counted, so that 1 is out of reach.
+    """
+
+    workload: Workload
+    step_seconds: float
+    peak_flops: float
+
+    @property
+    def flops(self) -> int:
+        """Two for each multiply-add of the step."""
+        return 2 * step_macs(self.workload)
+
+    @property
+    def mfu(self) -> float:
+        """FLOPs of the step over time times peak."""
+        return self.flops / self.step_seconds / self.peak_flops
+
+
+def mfu(workload: Workload, step: MeasuredStep) -> Utilisation:
+    """The utilisation of a measured step of a workload, whose action is that of the step.
+
+    Raises ValueError where the step would have been faster than the peak: one of the two is wrong then.
+    """
+    found = Utilisation(dataclasses.replace(workload, action=step.action), step.step_seconds, step.peak_tflops * 1e12)
+    if found.mfu > 1:
+        raise ValueError(
+            f"{workload.spec.name} needs {found.flops / 1e12:.4g} TFLOP a step, at {step.peak_tflops:g} TFLOP/s at "
+            f"least {found.flops / found.peak_flops:.3g} s, not {step.step_seconds:g}"
+        )
+    return found
