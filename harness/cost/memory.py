@@ -27,7 +27,7 @@ from harness.core.provenance import Provenance
 from harness.core.records import MemoryRecord
 from harness.core.workload import Workload
 from harness.cost.step import configure, step_of
-from models import create_model
+from models import create_model, families
 from models.scan.custom_op import scans_of
 from models.scan.portable import naive
 
@@ -139,6 +139,7 @@ class _Allocations(TorchDispatchMode):
         self.log: list[Allocation] = []
         self.climb: list[int] = []
         self.alive: dict[int, Allocation] = {}
+        self.kernels = families.kernels()
         self.total = 0
 
     def _leave(self) -> None:
@@ -147,8 +148,12 @@ class _Allocations(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = func(*args, **(kwargs or {}))
         name = func._overloadpacket.__name__
+        kernel = self.kernels.get(name)
+        if kernel is not None and kernel.body is not None:
+            with self:  # it allocates what its body does
+                return kernel.body()(*args)
+        out = func(*args, **(kwargs or {}))
         workspace = [self._enter(4 * math.prod(s), f"{name} {what}", s, "float32") for what, s in inside(name, args)]
         for entry in workspace:
             self._free_entry(entry)
