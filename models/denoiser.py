@@ -24,14 +24,14 @@ class Denoiser(nn.Module):
 
     Built for one square resolution in pixels. Raises ValueError when the resolution does not divide into patches.
     `activation_checkpointing` recomputes each block in the backward pass instead of keeping its activations.
-    A skeleton is a subclass, with modules of its own and `forward`.
+    A skeleton is a subclass, with `forward` and modules of its own, among them the family's blocks.
     """
 
     forward: Callable[..., Any]
     """x (B, C, H, W), timesteps t (B,) in 0..999, labels y (B,) int64 to (B, 2C or C, H, W). In training labels are
     dropped at random, or where a fourth argument, (B,) bool, says so."""
 
-    def __init__(self, spec: ModelSpec, resolution: int = 256) -> None:
+    def __init__(self, spec: ModelSpec, block: type[Block], resolution: int = 256) -> None:
         super().__init__()
         self.grid = spec.grid(resolution)
         self.spec = spec
@@ -93,9 +93,10 @@ class AdaLNDenoiser(Denoiser):
     """
 
     def __init__(self, spec: ModelSpec, block: type[Block], resolution: int = 256) -> None:
-        super().__init__(spec, resolution)
+        super().__init__(spec, block, resolution)
         p, G, rows, columns = spec.patch, spec.group, self.grid, self.grid // spec.group
-        self.x_embedder = PatchEmbed(rows * p, (p, G * p), spec.channels, spec.width)
+        patch: Any = (p, G * p)  # timm takes a pair, too
+        self.x_embedder = PatchEmbed(rows * p, patch, spec.channels, spec.width)
         self.t_embedder = TimestepEmbedder(spec.width)
         self.y_embedder = LabelEmbedder(spec.num_classes, spec.width, spec.class_dropout)
         self.register_buffer("pos_embed", sincos_2d(rows, columns, spec.width))  # in the state dict, as DiT has it

@@ -30,7 +30,7 @@ def sincos_1d(positions: Tensor, dim: int) -> Tensor:
 
 
 def sincos_2d(rows: int, columns: int, dim: int) -> Tensor:
-    """The fixed position table (1, rows·columns, dim), float32: columns in the first half of dim, rows in the second."""
+    """The fixed position table (1, rows·columns, dim), float32: columns in the first half of dim, rows after it."""
     row, column = torch.arange(rows).repeat_interleave(columns), torch.arange(columns).repeat(rows)
     return torch.cat([sincos_1d(column, dim // 2), sincos_1d(row, dim // 2)], dim=1).float().unsqueeze(0)
 

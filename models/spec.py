@@ -82,6 +82,8 @@ class ModelSpec:
             raise ValueError(f"frames must be a positive integer, or 0 for images, not {self.frames!r}")
         if self.frames and family.video_block is None:
             raise ValueError(f"{self.family} has models of images only: frames must be 0, not {self.frames}")
+        if self.group != 1 and "group" not in family.fields:
+            raise ValueError(f"{self.family} has no hourglass: group must be 1, not {self.group!r}")
         if self.arrangement != ARRANGEMENTS[0] and not self.frames:
             raise ValueError(f"arrangement {self.arrangement!r} is of video: it needs frames")
         counts = "patch width heads depth mlp_ratio group expand state conv channels downsample num_classes".split()

@@ -74,7 +74,12 @@ def _nine(op: Op) -> int:
 CONVENTIONS = {
     c.name: c
     for c in (
-        Convention("exact", "MAC", "every multiply-add: linear, conv, QKᵀ and AV, scan (3 + 1), recurrence", lambda op: op.macs),
+        Convention(
+            "exact",
+            "MAC",
+            "every multiply-add: linear, conv, QKᵀ and AV, scan (3 + 1), recurrence",
+            lambda op: op.macs,
+        ),
         Convention("flops", "FLOP", "two for each multiply-add of exact", lambda op: 2 * op.macs),
         Convention("flops-scan9", "FLOP", "flops, but nine for each state, channel and token of a scan", _nine),
         Convention(

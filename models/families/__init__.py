@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import sys
 
+from models.families.dig import DIG
 from models.families.dim import DIM
 from models.families.dit import DIT
 from models.families.family import Family, Implementations, Kernel
@@ -31,6 +32,7 @@ __all__ = [
 FAMILIES: list[Family] = [
     DIT,  # Diffusion Transformer: self-attention
     DIM,  # Diffusion Mamba: two selective scans, one in each direction
+    DIG,  # Diffusion GLA: gated linear attention, in four orders
 ]
 """In the order in which catalogues, tables and figures show them."""
 

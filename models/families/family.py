@@ -65,8 +65,8 @@ class Family:
     `depths` maps a variant to the number of blocks by size. The variant "" has the depths of the family's paper;
     another is a part of the public name: `DiM-XL/2-matched`. In "matched" stand the depths whose parameters are nearest
     to those of the counterpart, where that is not the paper's.
-    `sizes` and `patches` are the widths and patches of its catalogue, `fields` the values of ModelSpec's fields in which
-    it differs from the usual.
+    `sizes` and `patches` are the widths and patches of its catalogue, `fields` the values of those fields of ModelSpec
+    in which it differs from the usual.
     `operations(spec, axes, B, L)` is the closed form of one block that mixes over those axes in turn (see
     `ModelSpec.axes`), for a batch of B and L tokens a frame. `adaln_zero` gives it for an adaLN-Zero block.
     `block()` and `video_block()` import and return the types of its blocks over images and over clips, so that the

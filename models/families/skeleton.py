@@ -92,4 +92,4 @@ def _video_denoiser() -> type[VideoDenoiser]:
 
 
 ADALN = Skeleton(operations=_adaln, denoiser=_denoiser, video_denoiser=_video_denoiser)
-"""DiT's (Peebles & Xie, arXiv 2212.09748): fixed positions, a condition of timestep and label that every adaLN reads."""
+"""DiT's (Peebles & Xie, arXiv 2212.09748): fixed positions; timestep and label are the condition of each adaLN."""
