@@ -37,9 +37,6 @@ def create_model(
 
     import torch
 
-    from models.denoiser import Denoiser
-    from models.video import VideoDenoiser
-
     if isinstance(name, str):
         chosen = spec(name, **overrides)
     else:
@@ -47,9 +44,10 @@ def create_model(
     family = named(chosen.family)
     with torch.device(device or torch.get_default_device()):
         if chosen.frames:
-            assert family.video_block is not None, chosen  # which a ModelSpec with frames has seen to
-            return VideoDenoiser(chosen, family.video_block(), resolution)
-        return Denoiser(chosen, family.block(), resolution)
+            assert family.skeleton.video_denoiser, chosen  # which a ModelSpec with frames has seen to
+            assert family.video_block, chosen
+            return family.skeleton.video_denoiser()(chosen, family.video_block(), resolution)
+        return family.skeleton.denoiser()(chosen, family.block(), resolution)
 
 
 def load_weights(

@@ -7,6 +7,7 @@ Module and parameter names are DiT's (Peebles & Xie, arXiv 2212.09748), so that 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from timm.layers.activations import GELUTanh
 from timm.layers.mlp import Mlp
@@ -17,7 +18,7 @@ from models.spec import ModelSpec
 
 
 class Block(nn.Module):
-    """One of the blocks between the embeddings and the final layer: tokens (B, L, D) to tokens, under a condition.
+    """One of the blocks between the embeddings and the final layer: tokens (B, L, D) to tokens, in the skeleton's way.
 
     `tokens` is the length of the sequences that it mixes, which a mixer with parameters along the sequence needs.
     """
@@ -36,9 +37,9 @@ class Block(nn.Module):
         """Keep for the backward what the mixers make again otherwise, of a family that `recomputes`."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (..., L, D), condition c (..., D): one row for each sample, or for whatever shares it."""
-        raise NotImplementedError
+    forward: Callable[..., Any]
+    """In DiT's skeleton: x (..., L, D) and the condition c (..., D), one row for each sample or for whatever shares it,
+    to x."""
 
 
 class AdaLNZeroBlock(Block):
@@ -53,15 +54,20 @@ class AdaLNZeroBlock(Block):
         width = spec.width
         self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS, elementwise_affine=False)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, spec.modulations * width))
-        self.mlp: Mlp | None = None
+        self.mlp: nn.Module | None = None
         if spec.mlp:
             self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS, elementwise_affine=False)
-            self.mlp = Mlp(width, spec.mlp_ratio * width, act_layer=GELUTanh)
+            self.mlp = self.new_mlp(spec)
 
     @staticmethod
     def new_mixer(spec: ModelSpec, tokens: int) -> nn.Module:
         """The family's mixer of sequences (B, tokens, D)."""
         raise NotImplementedError
+
+    @staticmethod
+    def new_mlp(spec: ModelSpec) -> nn.Module:
+        """DiT's MLP of a token (..., D); another one comes with its closed form (`adaln_zero`'s `mlp`)."""
+        return Mlp(spec.width, spec.mlp_ratio * spec.width, act_layer=GELUTanh)
 
     def mix(self, x: Tensor) -> Tensor:
         """Exchange information between tokens: (B, L, D) to (B, L, D)."""

@@ -11,7 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.spec import TIMESTEP_FREQUENCIES, ModelSpec
+from models.sizes import TIMESTEP_FREQUENCIES
+from models.spec import ModelSpec
 
 LAYER_NORM_EPS = 1e-6
 
@@ -28,9 +29,9 @@ def sincos_1d(positions: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def sincos_2d(grid: int, dim: int) -> Tensor:
-    """The fixed position table (1, grid², dim), float32: columns in the first half of dim, rows in the second."""
-    row, column = torch.arange(grid).repeat_interleave(grid), torch.arange(grid).repeat(grid)
+def sincos_2d(rows: int, columns: int, dim: int) -> Tensor:
+    """The fixed position table (1, rows·columns, dim), float32: columns in the first half of dim, rows after it."""
+    row, column = torch.arange(rows).repeat_interleave(columns), torch.arange(columns).repeat(rows)
     return torch.cat([sincos_1d(column, dim // 2), sincos_1d(row, dim // 2)], dim=1).float().unsqueeze(0)
 
 
@@ -42,6 +43,31 @@ def zero_linears(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
+def timestep_features(t: Tensor, count: int) -> Tensor:
+    """[cos | sin] of timesteps t (B,) at count/2 frequencies: (B, count), float32."""
+    half = count // 2
+    index = torch.arange(half, dtype=torch.float32, device=t.device)
+    angles = t.float()[:, None] * torch.exp(-math.log(10000) * index / half)  # (B, count/2)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + eps), times a weight for each channel, in float32 at least.
+
+    In arithmetic that every version of torch dispatches alike, so that counts do not depend on it.
+    """
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))               # (..., D)
+        scale = torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + self.eps)  # (..., 1)
+        return wide * scale * self.weight                                      # (..., D)
+
+
 class TimestepEmbedder(nn.Module):
     """Timesteps to vectors: [cos | sin] features, then a two-layer MLP."""
 
@@ -50,11 +76,8 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(TIMESTEP_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
-        half = TIMESTEP_FREQUENCIES // 2
-        index = torch.arange(half, dtype=torch.float32, device=t.device)
-        angles = t.float()[:, None] * torch.exp(-math.log(10000) * index / half)  # (B, 128)
-        features = torch.cat([angles.cos(), angles.sin()], dim=1)                 # (B, 256)
-        c: Tensor = self.mlp(features.to(next(self.parameters()).dtype))          # (B, D)
+        features = timestep_features(t, TIMESTEP_FREQUENCIES)             # (B, 256)
+        c: Tensor = self.mlp(features.to(next(self.parameters()).dtype))  # (B, D)
         return c
 
 
@@ -83,7 +106,7 @@ class FinalLayer(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.norm_final = nn.LayerNorm(spec.width, eps=LAYER_NORM_EPS, elementwise_affine=False)
-        self.linear = nn.Linear(spec.width, spec.patch**2 * spec.out_channels)
+        self.linear = nn.Linear(spec.width, spec.patch_area * spec.out_channels)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(spec.width, 2 * spec.width))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-MAC_KINDS = ("linear", "conv", "attention", "scan")
-"""Kinds with multiply-adds: products with weights, convolutions, QKᵀ and AV, the selective scan."""
+MAC_KINDS = ("linear", "conv", "attention", "scan", "recurrence")
+"""Kinds with multiply-adds: products with weights, convolutions, QKᵀ and AV, the selective scan, other recurrences over
+the tokens. A recurrence counts as many as it has multiplications, token by token, however it is evaluated."""
 
 ELEMENTWISE_KINDS = ("norm", "activation", "gate")
 """Kinds without: normalisations; SiLU, GELU, softmax, exp …; additions and multiplications of whole tensors."""

@@ -12,37 +12,28 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from models.families import FAMILIES, Family, named
+from models.sizes import PATCHES, SIZES, TIMESTEP_FREQUENCIES, Size
 
-PATCHES = (2, 4, 8)
+__all__ = [
+    "ARRANGEMENTS",
+    "MERGES",
+    "PATCHES",
+    "SIZES",
+    "TIMESTEP_FREQUENCIES",
+    "VIDEO_FRAMES",
+    "ModelSpec",
+    "Size",
+    "catalogue",
+    "counterpart",
+    "spec",
+]
+
 MERGES = ("mean", "sum")
 ARRANGEMENTS = ("alternating", "both", "flat")
 VIDEO_FRAMES = 16
-TIMESTEP_FREQUENCIES = 256
-"""Features of a timestep before its MLP, half of them cosines (DiT)."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """Width D and attention heads of a size of every family. How many blocks it has is the family's own."""
-
-    width: int
-    heads: int
-
-
-SIZES = {
-    "P":  Size(32,    2),  # pico to mini: a ladder of the shape of S to XL, for embedded data
-    "N":  Size(64,    2),
-    "U":  Size(72,    3),
-    "M":  Size(80,    4),
-    "T":  Size(128,   4),  # tiny: trains on a CPU in minutes
-    "S":  Size(384,   6),  # S to XL: Peebles & Xie (arXiv 2212.09748, Table 1)
-    "B":  Size(768,  12),
-    "L":  Size(1024, 16),
-    "XL": Size(1152, 16),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +42,9 @@ class ModelSpec:
 
     Fields of the task: `channels` of a latent, `downsample` (pixels a side per latent position: 8 for Stable
     Diffusion's autoencoder, 1 for pixel space), `num_classes`.
-    Fields of the mixer: `expand`, `state`, `conv` (E/D, S and K of Mamba-1), `merge` of the two directions.
+    `group` neighbouring patches of a row are one token of the residual stream (2 in DiffuSSM's hourglass, else 1).
+    Fields of the mixer, of those families that have it: `expand`, `state`, `conv` (E/D, S and K of Mamba-1), `merge` of
+    the two directions.
     Fields of video: `frames` of a clip (0: a model of images) and the `arrangement` of its mixing: blocks over space
     and time in turn ("alternating"), both in every block ("both"), one sequence of all frames' tokens ("flat").
     Raises ValueError, naming the field and the choices, for values that no model can have.
@@ -66,6 +59,7 @@ class ModelSpec:
     variant: str = ""
     mlp: bool = True  # without it a block is the mixer alone under a 3-chunk adaLN
     mlp_ratio: int = 4
+    group: int = 1
     merge: str = "mean"
     expand: int = 2
     state: int = 16
@@ -88,9 +82,11 @@ class ModelSpec:
             raise ValueError(f"frames must be a positive integer, or 0 for images, not {self.frames!r}")
         if self.frames and family.video_block is None:
             raise ValueError(f"{self.family} has models of images only: frames must be 0, not {self.frames}")
+        if self.group != 1 and "group" not in family.fields:
+            raise ValueError(f"{self.family} has no hourglass: group must be 1, not {self.group!r}")
         if self.arrangement != ARRANGEMENTS[0] and not self.frames:
             raise ValueError(f"arrangement {self.arrangement!r} is of video: it needs frames")
-        counts = "patch width heads depth mlp_ratio expand state conv channels downsample num_classes".split()
+        counts = "patch width heads depth mlp_ratio group expand state conv channels downsample num_classes".split()
         for field in counts:
             value = getattr(self, field)
             if not isinstance(value, int) or value < 1:
@@ -109,6 +105,16 @@ class ModelSpec:
     def dt_rank(self) -> int:
         """R, the rank of the step size's projection: ceil(D/16), Mamba's rule."""
         return math.ceil(self.width / 16)
+
+    @property
+    def patch_area(self) -> int:
+        """Positions of the latent that a token stands for."""
+        return self.group * self.patch**2
+
+    @property
+    def unit(self) -> int:
+        """Pixels by which a side of an image must be divisible."""
+        return self.downsample * self.patch * self.group
 
     @property
     def out_channels(self) -> int:
@@ -146,26 +152,26 @@ class ModelSpec:
         arrangement = self.arrangement if self.frames else ""
         base = Entry(self.family, self.size, self.patch, self.variant, arrangement).name
         default = spec(base)
-        fields = "width heads depth mlp mlp_ratio merge expand state conv learn_sigma frames".split()
+        fields = "width heads depth mlp mlp_ratio group merge expand state conv learn_sigma frames".split()
         changed = [f"{f}={getattr(self, f)}" for f in fields if getattr(self, f) != getattr(default, f)]
         return f"{base}({','.join(changed)})" if changed else base
 
     def grid(self, resolution: int) -> int:
         """Patches along one side of a square image. Raises ValueError when the resolution does not divide."""
-        unit = self.downsample * self.patch
         if not isinstance(resolution, int) or resolution < 1:
             raise ValueError(f"resolution must be a positive integer, not {resolution!r}")
-        if resolution % unit:
-            nearest = max(unit, round(resolution / unit) * unit)
+        if resolution % self.unit:
+            nearest = max(self.unit, round(resolution / self.unit) * self.unit)
+            group = f" x group of {self.group}" if self.group > 1 else ""
             raise ValueError(
-                f"resolution {resolution} is not divisible by {unit} ({self.downsample} pixels a latent position "
-                f"x patch {self.patch}) for {self.name}; the nearest that is: {nearest}"
+                f"resolution {resolution} is not divisible by {self.unit} ({self.downsample} pixels a latent position "
+                f"x patch {self.patch}{group}) for {self.name}; the nearest that is: {nearest}"
             )
-        return resolution // unit
+        return resolution // (self.downsample * self.patch)
 
     def tokens(self, resolution: int) -> int:
-        """L, the sequence length of an image or of one frame."""
-        return self.grid(resolution) ** 2
+        """L, the tokens of an image or of one frame."""
+        return self.grid(resolution) ** 2 // self.group
 
 
 class Entry(NamedTuple):
@@ -187,13 +193,17 @@ def _entries(families: Sequence[Family], sizes: Sequence[str], video: bool) -> I
     return (
         Entry(family.name, size, patch, variant, arrangement)
         for size in sizes
-        for patch in PATCHES
+        for patch in _patches(families)
         for arrangement in (ARRANGEMENTS if video else ("",))
         for family in families
-        if family.video_block or not video
+        if patch in family.patches and (family.video_block or not video)
         for variant, depths in family.depths.items()
         if size in depths
     )
+
+
+def _patches(families: Sequence[Family]) -> list[int]:
+    return sorted({patch for family in families for patch in family.patches})
 
 
 def catalogue(sizes: tuple[str, ...] = tuple(SIZES), video: bool = False) -> list[str]:
@@ -216,11 +226,13 @@ def spec(name: str, **overrides: object) -> ModelSpec:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or list(known)[:3]
         raise ValueError(f"unknown model {name!r}; nearest: {', '.join(near)} ({_grammar()})")
     entry = known[name]
-    size = SIZES[entry.size]
+    family = named(entry.family)
+    size = family.sizes[entry.size]
     base = ModelSpec(
         family=entry.family, size=entry.size, patch=entry.patch, variant=entry.variant,
-        width=size.width, heads=size.heads, depth=named(entry.family).depths[entry.variant][entry.size],
+        width=size.width, heads=size.heads, depth=family.depths[entry.variant][entry.size],
         frames=VIDEO_FRAMES if entry.arrangement else 0, arrangement=entry.arrangement or ARRANGEMENTS[0],
+        **family.fields,
     )  # fmt: skip
     unknown = set(overrides) - {field.name for field in dataclasses.fields(ModelSpec)}
     if unknown:
@@ -240,7 +252,7 @@ def _grammar() -> str:
     variants = [f"{family.name} also -{variant}" for family in FAMILIES for variant in family.depths if variant]
     video = "|".join(family.name for family in FAMILIES if family.video_block)
     return (
-        f"{'|'.join(family.name for family in FAMILIES)} - {'|'.join(SIZES)} / {'|'.join(map(str, PATCHES))}"
+        f"{'|'.join(family.name for family in FAMILIES)} - {'|'.join(SIZES)} / {'|'.join(map(str, _patches(FAMILIES)))}"
         f"{''.join(f', {variant}' for variant in variants)}"
         f"; of {video} then -video, -video-{', -video-'.join(ARRANGEMENTS[1:])}"
     )
@@ -249,12 +261,22 @@ def _grammar() -> str:
 def counterpart(model: ModelSpec) -> ModelSpec | None:
     """The model that this one is compared with: of the counterpart of its family, at the depth of that family's paper.
 
-    All else is the same. None where the family has no counterpart, or that has no such model.
+    Its size is of the same name, or the one that the family says; its patch is the nearest that there is. What a family
+    has of its own is replaced by what the other has; all else is the same. None where the family has no counterpart, or
+    that has no such model.
     """
-    if named(model.family).counterpart is None:
+    ours = named(model.family)
+    if ours.counterpart is None:
         return None
-    family = named(str(named(model.family).counterpart))
-    depth = family.depths[""].get(model.size)
-    if depth is None or (model.frames and family.video_block is None):
+    theirs = named(ours.counterpart)
+    size = ours.against.get(model.size, model.size)
+    depth = theirs.depths[""].get(size)
+    if depth is None or (model.frames and theirs.video_block is None):
         return None
-    return dataclasses.replace(model, family=family.name, variant="", depth=depth)
+    usual = {f.name: f.default for f in dataclasses.fields(ModelSpec)} | dict(theirs.fields)
+    own, other = ours.sizes[model.size], theirs.sizes[size]
+    of_size = {"width": (own.width, other.width), "heads": (own.heads, other.heads)}
+    of_family = of_size | {name: (value, usual[name]) for name, value in ours.fields.items()}
+    changes: dict[str, Any] = {n: after for n, (before, after) in of_family.items() if getattr(model, n) == before}
+    patch = min(theirs.patches, key=lambda p: abs(p - model.patch))
+    return dataclasses.replace(model, family=theirs.name, size=size, patch=patch, variant="", depth=depth, **changes)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.block import AdaLNZeroBlock
-from models.denoiser import Denoiser
+from models.denoiser import AdaLNDenoiser
 from models.layers import sincos_1d
 from models.spec import ModelSpec
 
@@ -52,7 +52,7 @@ class VideoBlock(AdaLNZeroBlock):
         return self.mix(x.flatten(1, 2)).view(x.shape)  # rows (B, T*L, D)
 
 
-class VideoDenoiser(Denoiser):
+class VideoDenoiser(AdaLNDenoiser):
     """Predicts the noise (and the variance) in a clip's latents, given timestep and class.
 
     Its state dict is the image model's and the table of frame positions, `temp_embed`: of DiT, Latte's.

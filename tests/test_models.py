@@ -40,7 +40,7 @@ def inputs(model, batch: int = 3, seed: int = 1):
 
 @pytest.mark.parametrize("name", catalogue())
 def test_every_model_runs_on_meta_and_keeps_the_shape(name):
-    model = create_model(name, 512, device="meta").eval()
+    model = create_model(name, 512, device="meta", depth=min(5, spec(name).depth)).eval()  # further blocks are alike
     x = torch.empty(2, 4, 64, 64, device="meta")
     with torch.no_grad():
         out = model(x, torch.empty(2, device="meta"), torch.empty(2, dtype=torch.long, device="meta"))

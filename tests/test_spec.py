@@ -1,15 +1,22 @@
 """The catalogue: its sizes are the papers', its names parse, its mistakes are named."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from harness.cost import analytic
-from models import catalogue, spec
-from models.spec import SIZES
+from models import catalogue, counterpart, spec
+from models.families import FAMILIES
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"
+MATCHED = [
+    (family, size)
+    for family in FAMILIES
+    for size in family.depths[""]
+    if counterpart(spec(f"{family.name}-{size}/{family.patches[0]}"))
+]
 
 
 def test_dim_sizes_are_those_of_table_1():
@@ -26,11 +33,15 @@ def test_dit_sizes_are_those_of_peebles_and_xie():
     assert {size: (model.depth, model.width, model.heads) for size, model in models.items()} == published
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_matched_depth_has_the_parameters_nearest_to_dit(size):
-    target = analytic(spec(f"DiT-{size}/2"), 256).params
-    distance = {depth: abs(analytic(spec(f"DiM-{size}/2", depth=depth), 256).params - target) for depth in range(1, 50)}
-    assert min(distance, key=distance.__getitem__) == spec(f"DiM-{size}/2-matched").depth
+@pytest.mark.parametrize(("family", "size"), MATCHED, ids=lambda x: getattr(x, "name", x))
+def test_matched_depth_has_the_parameters_nearest_to_dit(family, size):
+    """Among the depths of the family's form: those of pairs of blocks around one in the middle, where it has skips."""
+    paper = spec(f"{family.name}-{size}/{family.patches[0]}")
+    target = analytic(counterpart(paper), 256).params
+    depths = range(1, 50, family.skeleton.period)
+    distance = {n: abs(analytic(dataclasses.replace(paper, depth=n), 256).params - target) for n in depths}
+    matched = family.depths.get("matched", {}).get(size, paper.depth)
+    assert matched == min(distance, key=distance.__getitem__)
 
 
 @pytest.mark.parametrize("name", catalogue())

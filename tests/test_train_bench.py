@@ -133,7 +133,7 @@ class ReferenceDiT(nn.Module):
         self.x_embedder = PatchEmbed(grid * spec.patch, spec.patch, spec.channels, spec.width)
         self.t_embedder = TimestepEmbedder(spec.width)
         self.y_embedder = LabelEmbedder(spec.num_classes, spec.width, 0.1)
-        self.pos_embed = nn.Parameter(sincos_2d(grid, spec.width), requires_grad=False)
+        self.pos_embed = nn.Parameter(sincos_2d(grid, grid, spec.width), requires_grad=False)
         self.blocks = nn.ModuleList([ReferenceBlock(spec.width, spec.heads) for _ in range(spec.depth)])
         self.final_layer = FinalLayer(spec)
 

@@ -62,7 +62,7 @@ def thop_params(cost: Cost) -> int:
 
 
 def _fvcore(op: Op) -> int:
-    if op.kind in ("attention", "scan"):
+    if op.kind in ("attention", "scan", "recurrence"):
         return 0
     return FVCORE_NORM_OPS * op.elementwise if op.kind == "norm" else op.macs
 
@@ -74,7 +74,12 @@ def _nine(op: Op) -> int:
 CONVENTIONS = {
     c.name: c
     for c in (
-        Convention("exact", "MAC", "every multiply-add: linear, conv, QKᵀ and AV, scan (3 + 1)", lambda op: op.macs),
+        Convention(
+            "exact",
+            "MAC",
+            "every multiply-add: linear, conv, QKᵀ and AV, scan (3 + 1), recurrence",
+            lambda op: op.macs,
+        ),
         Convention("flops", "FLOP", "two for each multiply-add of exact", lambda op: 2 * op.macs),
         Convention("flops-scan9", "FLOP", "flops, but nine for each state, channel and token of a scan", _nine),
         Convention(
@@ -154,7 +159,7 @@ FORMULAS = (
     Formula(
         "DiT", "4LD² + 2L²D", lambda L, D, S: 4 * L * D**2 + 2 * L**2 * D, "leaves out the MLP (8LD²) and adaLN (6D²)"
     ),
-    Formula("DiffuSSM", "7.5LD²", lambda L, D, S: 7.5 * L * D**2, "as printed; that model is not compared here"),
+    Formula("DiffuSSM", "7.5LD²", lambda L, D, S: 7.5 * L * D**2, "as printed; leaves out the state space and adaLN"),
     Formula(
         "DiM",
         "3L(2D)N + L(2D)N = 8NLD",

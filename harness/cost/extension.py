@@ -1,13 +1,15 @@
 """From two shallow models to a deep one, exactly: every further period of blocks adds the same to every total.
 
 A network of N blocks that are all alike costs a + b·N, so that the models of one and of two blocks fix it:
-total(N) = total(1) + (N - 1)·(total(2) - total(1)). Where blocks take turns (alternating video: space, time), a period
-has two blocks, and the models have 2 and 4, or 3 and 5 for an odd N. All arithmetic is of integers.
+total(N) = total(1) + (N - 1)·(total(2) - total(1)). Where blocks take turns (alternating video: space, time) or come in
+pairs (skips), a period has two blocks, and the models have 2 and 4, or 3 and 5 for an odd N. All arithmetic is of
+integers.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -21,6 +23,7 @@ from harness.cost.inputs import inputs_of
 from harness.cost.operations import Cost
 from harness.cost.trace import count
 from models import ModelSpec, create_model
+from models.families import named
 from models.operations import Op
 
 Key = TypeVar("Key", bound=Hashable)
@@ -55,7 +58,8 @@ class Extension:
 def extension_of(spec: ModelSpec, full: bool = False) -> Extension:
     """The two smallest depths that show every kind of block or, with `full`, the whole model."""
     depth = spec.depth
-    period = next(n for n in range(1, depth + 1) if all(spec.axes(i) == spec.axes(i + n) for i in range(depth - n)))
+    turns = next(n for n in range(1, depth + 1) if all(spec.axes(i) == spec.axes(i + n) for i in range(depth - n)))
+    period = math.lcm(turns, named(spec.family).skeleton.period)
     first = period + depth % period
     whole = full or depth <= first + period
     return Extension(depth, (depth,) if whole else (first, first + period))

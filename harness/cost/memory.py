@@ -29,7 +29,7 @@ from harness.core.provenance import Provenance
 from harness.core.records import MemoryRecord
 from harness.core.workload import Workload
 from harness.cost.step import configure, step_of
-from models import create_model
+from models import create_model, families
 from models.scan.backends import planned_on
 from models.scan.custom_op import workspace_of
 
@@ -150,6 +150,7 @@ class _Allocations(TorchDispatchMode):
         self.log: list[Allocation] = []
         self.climb: list[int] = []
         self.alive: dict[int, Allocation] = {}
+        self.kernels = families.kernels()
         self.total = 0
 
     def _leave(self) -> None:
@@ -158,8 +159,12 @@ class _Allocations(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = func(*args, **(kwargs or {}))
         name = func._overloadpacket.__name__
+        kernel = self.kernels.get(name)
+        if kernel is not None and kernel.body is not None:
+            with self:  # it allocates what its body does
+                return kernel.body()(*args)
+        out = func(*args, **(kwargs or {}))
         inside = workspace_of(name, args) if func.namespace == "dim" else []
         for entry in [self._enter(f"{name}: {buffer.name}", buffer.shape, buffer.dtype) for buffer in inside]:
             self._free_entry(entry)

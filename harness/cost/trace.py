@@ -22,6 +22,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 from harness.cost.kernels import traceable_kernels
 from harness.cost.operations import Cost
+from models import families
 from models.operations import Op
 from models.scan.custom_op import scans_of
 
@@ -90,6 +91,7 @@ class _Counter(TorchDispatchMode):
         self.ops: list[Op] = []
         self.uncounted: Counter[str] = Counter()
         self.tracker: ModuleTracker | None = None
+        self.kernels = families.kernels()
 
     def within(self, tracker: ModuleTracker) -> _Counter:
         self.tracker = tracker
@@ -116,6 +118,10 @@ class _Counter(TorchDispatchMode):
         results = sum(t.numel() for t in tree_leaves(out) if isinstance(t, Tensor))
         if packet in flop_registry:
             flops = flop_registry[packet](*args, **kwargs, out_val=out)
+            kernel = self.kernels.get(name)
+            if kernel is not None:
+                self._add(kernel.kind, flops // 2, kernel.exponentials(args))
+                return
             kind = KIND_OF.get(name, "attention" if "attention" in name else "linear")
             self._add(kind, flops // 2, _inside(name, args))
         elif name in NORMS:

@@ -11,15 +11,28 @@ from __future__ import annotations
 import importlib
 import sys
 
+from models.families.dig import DIG
 from models.families.dim import DIM
 from models.families.dit import DIT
-from models.families.family import Family, Implementations
+from models.families.family import Family, Implementations, Kernel
 
-__all__ = ["FAMILIES", "Family", "Implementations", "implementations", "load", "named", "reference", "register"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "Implementations",
+    "Kernel",
+    "implementations",
+    "kernels",
+    "load",
+    "named",
+    "reference",
+    "register",
+]
 
 FAMILIES: list[Family] = [
     DIT,  # Diffusion Transformer: self-attention
     DIM,  # Diffusion Mamba: two selective scans, one in each direction
+    DIG,  # Diffusion GLA: gated linear attention, in four orders
 ]
 """In the order in which catalogues, tables and figures show them."""
 
@@ -29,8 +42,6 @@ def register(family: Family) -> None:
 
     Raises ValueError for a name that is taken or cannot begin a public name, for an unknown size or counterpart.
     """
-    from models.spec import SIZES
-
     if family in FAMILIES:
         return
     names = [known.name for known in FAMILIES]
@@ -39,8 +50,8 @@ def register(family: Family) -> None:
     if family.counterpart not in (None, *names):
         raise ValueError(f"unknown counterpart {family.counterpart!r} of {family.name}; choose from {', '.join(names)}")
     for size in (size for depths in family.depths.values() for size in depths):
-        if size not in SIZES:
-            raise ValueError(f"unknown size {size!r} of {family.name}; choose from {', '.join(SIZES)}")
+        if size not in family.sizes:
+            raise ValueError(f"unknown size {size!r} of {family.name}; choose from {', '.join(family.sizes)}")
     FAMILIES.append(family)
 
 
@@ -55,6 +66,11 @@ def named(name: str) -> Family:
 def implementations() -> dict[str, Implementations]:
     """The ways of running the mixers of all families, by their field in records; families may share one."""
     return {family.implementations.field: family.implementations for family in FAMILIES if family.implementations}
+
+
+def kernels() -> dict[str, Kernel]:
+    """The operators that families have added to torch's dispatcher, by name."""
+    return {name: kernel for family in FAMILIES for name, kernel in family.kernels.items()}
 
 
 def reference(family: Family) -> str:

@@ -16,13 +16,28 @@ if TYPE_CHECKING:
 Mixer = Callable[["ModelSpec", int, int, str], list[Op]]
 """The closed form of a mixer: (spec, number of sequences, tokens of each, module) to operations."""
 
+Mlp = Callable[["ModelSpec", int, str], list[Op]]
+"""The closed form of an MLP: (spec, number of tokens, module) to operations."""
 
-def adaln_zero(spec: ModelSpec, axes: tuple[str, ...], B: int, L: int, mixer: Mixer, module: str) -> list[Op]:
+
+def gelu_mlp(spec: ModelSpec, T: int, where: str) -> list[Op]:
+    """DiT's: two linear layers around a GELU."""
+    D, hidden = spec.width, spec.mlp_ratio * spec.width
+    return [
+        linear(f"{where}.fc1", T, D, hidden),
+        elementwise("activation", T * hidden, f"{where}.act"),
+        linear(f"{where}.fc2", T, hidden, D),
+    ]
+
+
+def adaln_zero(
+    spec: ModelSpec, axes: tuple[str, ...], B: int, L: int, mixer: Mixer, module: str, mlp: Mlp = gelu_mlp
+) -> list[Op]:
     """The operations of one block that mixes over those axes in turn, then applies its MLP.
 
     `module` is the mixer's name inside the block. Of two axes the second has a mixer of its own, `temporal`.
     """
-    D, hidden = spec.width, spec.mlp_ratio * spec.width
+    D = spec.width
     T = B * max(1, spec.frames) * L
     residual = elementwise("gate", 4 * T * D, "blocks.*")  # modulate, gate, residual
     scale = elementwise("gate", B * D, "blocks.*")  # 1 + scale
@@ -37,9 +52,7 @@ def adaln_zero(spec: ModelSpec, axes: tuple[str, ...], B: int, L: int, mixer: Mi
     if spec.mlp:
         ops += [
             elementwise("norm", T * D, "blocks.*.norm2", via="module"),
-            linear("blocks.*.mlp.fc1", T, D, hidden),
-            elementwise("activation", T * hidden, "blocks.*.mlp.act"),
-            linear("blocks.*.mlp.fc2", T, hidden, D),
+            *mlp(spec, T, "blocks.*.mlp"),
             scale,
             residual,
         ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from models.operations import Op
+from models.families.skeleton import ADALN, BlockForm, Skeleton
+from models.sizes import PATCHES, SIZES, Size
 
 if TYPE_CHECKING:
     from models.block import Block
-    from models.spec import ModelSpec
     from models.video import VideoBlock
 
 
@@ -44,12 +44,29 @@ class Implementations:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Kernel:
+    """What a counter must know of an operator that a family adds to torch's dispatcher, beside its FLOP formula.
+
+    `kind` is that of its operations, as "recurrence". `exponentials(arguments)` are those inside, counted as
+    elementwise work. `body`, a function of the same arguments, allocates what the operator does: memory is predicted by
+    running it on fake tensors. Without one the operator is taken to allocate its results alone.
+    """
+
+    kind: str
+    exponentials: Callable[[Sequence[Any]], int] = lambda arguments: 0
+    body: Callable[[], Callable[..., Any]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Family:
-    """A family of models: the shared skeleton (models/denoiser.py) with blocks of its own.
+    """A family of models: blocks of its own in a skeleton, which is DiT's unless it has one of its own.
 
     `name` is what public names begin with: DiT of `DiT-XL/2`.
     `depths` maps a variant to the number of blocks by size. The variant "" has the depths of the family's paper;
-    another is a part of the public name: `DiM-XL/2-matched`.
+    another is a part of the public name: `DiM-XL/2-matched`. In "matched" stand the depths whose parameters are nearest
+    to those of the counterpart, where that is not the paper's.
+    `sizes` and `patches` are the widths and patches of its catalogue, `fields` the values of those fields of ModelSpec
+    in which it differs from the usual.
     `operations(spec, axes, B, L)` is the closed form of one block that mixes over those axes in turn (see
     `ModelSpec.axes`), for a batch of B and L tokens a frame. `adaln_zero` gives it for an adaLN-Zero block.
     `block()` and `video_block()` import and return the types of its blocks over images and over clips, so that the
@@ -57,13 +74,22 @@ class Family:
     `implementations` are the ways of running its mixer, None where there is one.
     `recomputes` says that the backward makes the mixer's operands again, unless its blocks are to `keep_operands`.
     `counterpart` names the family that this one is compared with.
+    `kernels` are operators of its own, by the name that torch's dispatcher knows.
+    `counterpart` names the family that this one is compared with, size by size; `against` has the size of the
+    counterpart where it is not of that name, "" where there is none.
     """
 
     name: str
     depths: Mapping[str, Mapping[str, int]]
-    operations: Callable[[ModelSpec, tuple[str, ...], int, int], list[Op]]
+    operations: BlockForm
     block: Callable[[], type[Block]]
     video_block: Callable[[], type[VideoBlock]] | None = None
+    skeleton: Skeleton = ADALN
+    sizes: Mapping[str, Size] = field(default_factory=lambda: SIZES)
+    patches: Sequence[int] = PATCHES
+    fields: Mapping[str, Any] = field(default_factory=dict)
     implementations: Implementations | None = None
     recomputes: bool = False
+    kernels: Mapping[str, Kernel] = field(default_factory=dict)
     counterpart: str | None = None
+    against: Mapping[str, str] = field(default_factory=dict)
