@@ -1,6 +1,7 @@
 """`python -m harness.bench`: memory, OOM, latency and throughput, predicted without a GPU and measured on one.
 
     python -m harness.bench --predict --res 256 512 1024 2048 --device-memory 24GiB 40GiB 80GiB 141GiB
+    python -m harness.bench --fits 24GiB --model DiM-XL/2 --res 512 --action train
     python -m harness.bench --preset cpu-sweep
     python -m harness.bench --preset gpu-sweep
     python -m harness.bench --compare before.jsonl after.jsonl
@@ -26,6 +27,7 @@ from harness.cost import flags
 from harness.cost.sweep import measure_latency, predict_sweep
 from harness.cost.timing import Timing
 from harness.report.floors import floors_text
+from harness.report.headroom import fits_text
 from harness.report.sweep import compared_rows, measured_rows, predicted_rows
 
 
@@ -58,6 +60,8 @@ def _text(parts: Sequence[argparse.Namespace], given: set[str]) -> str:
     flags.check_mode_flags(args, given)
     if args.floor:
         return floors_text(flags.workloads_of(args, given), args.card, args.format, args.records)
+    if args.fits:
+        return fits_text([w for part in parts for w in flags.workloads_of(part, given)], args.fits, args.format)
     if not any("sample" in part.action for part in parts):
         only_with("--action sample", given & {"--steps"})
     workloads = list(dict.fromkeys(w for part in parts for w in flags.workloads_of(part, given)))

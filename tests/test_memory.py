@@ -9,8 +9,10 @@ import torch
 from scans import here, operands
 
 from harness.core.workload import Workload
+from harness.cost import headroom
 from harness.cost.clock import time_here
-from harness.cost.memory import largest_batches, predict_memory
+from harness.cost.headroom import largest_batch, peak_bytes
+from harness.cost.memory import predict_memory
 from harness.cost.worker import cpu_peak
 from models import spec
 from models.scan.custom_op import workspace_of
@@ -21,6 +23,10 @@ GIB = 2**30
 def workload(name: str, resolution: int = 128, **fields) -> Workload:
     overrides = fields.pop("overrides", {})
     return Workload(spec=spec(name, **overrides), resolution=resolution, **fields)
+
+
+def named(case: Workload) -> str:
+    return " ".join(map(str, case.settings().values()))
 
 
 SHALLOW = {"depth": 2}
@@ -58,7 +64,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda w: " ".join(map(str, w.settings().values())))
+@pytest.mark.parametrize("case", CASES, ids=named)
 def test_prediction_is_within_five_percent_of_what_the_cpu_allocates(case):
     found = time_here(case, "cpu", rounds=1, warmup=1)
     predicted = predict_memory(case, "cpu")
@@ -135,15 +141,62 @@ def test_bf16_training_keeps_a_copy_of_the_weights_and_halves_the_activations():
     assert half.parts["weights"] == full.parts["weights"]
 
 
+WHOLE = [
+    workload("DiT-XL/2", 512, batch=2),
+    workload("DiM-XL/2-matched", 512, batch=2, dtype="bfloat16"),
+    workload("DiT-T/2", batch=3, implementation="naive", dtype="bfloat16"),
+    workload("DiT-T/2", batch=3, action="sample"),
+    workload("DiT-T/2", batch=3, action="train", dtype="bfloat16"),
+    workload("DiT-T/2", batch=3, action="train", checkpointing=True),
+    workload("DiM-T/2", batch=3, action="train"),
+    workload("DiM-T/2", batch=3, action="train", operands="kept"),
+    workload("DiM-T/2", batch=3, action="train", dtype="bfloat16", checkpointing=True),
+    workload("DiM-T/2", batch=3, implementation="naive", action="train"),
+    workload("DiT-S/4-video", overrides={"frames": 4}, batch=2, action="train", joint_images=2),
+    workload("DiM-T/4-video", overrides={"frames": 4}, batch=2),
+    workload("DiM-T/4-video-both", overrides={"frames": 4}, batch=2, action="train", checkpointing=True),
+    workload("DiM-T/4-video-flat", overrides={"frames": 4}, batch=2, action="train"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WHOLE, ids=named)
+def test_shallow_networks_give_the_peak_of_the_whole_one_to_the_byte(case, monkeypatch):
+    expected = predict_memory(case).nbytes
+    depths = []
+    predict = headroom.predict_memory
+    monkeypatch.setattr(headroom, "predict_memory", lambda w: depths.append(w.spec.depth) or predict(w))
+    assert peak_bytes.__wrapped__(case) == expected
+    assert max(depths) < case.spec.depth
+
+
+def test_a_network_whose_blocks_do_not_repeat_is_followed_as_a_whole(monkeypatch):
+    case = workload("DiT-P/8", 64, overrides={"depth": 5})
+    monkeypatch.setattr(headroom, "_shared", lambda two, three: [])
+    assert peak_bytes.__wrapped__(case) == predict_memory(case).nbytes
+
+
 @pytest.mark.parametrize("name", ["DiT-T/2", "DiM-T/2"])
 @pytest.mark.parametrize("action", ["forward", "train"])
 def test_the_largest_batch_fits_and_one_more_does_not(name, action):
-    case = workload(name, 256, action=action, overrides={"depth": 2})
-    budget = GIB // 4
-    (largest,) = largest_batches(case, [budget])
+    case = workload(name, 256, action=action)
+    budget = GIB // 2
+    largest = largest_batch(case, budget)
     assert largest > 2
     assert predict_memory(dataclasses.replace(case, batch=largest)).nbytes <= budget
     assert predict_memory(dataclasses.replace(case, batch=largest + 1)).nbytes > budget
+
+
+@pytest.mark.parametrize("largest", [0, 1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("extra", [lambda n: 0, lambda n: n**2, lambda n: max(0, 300 - n), lambda n: -5 * (n == 1)])
+def test_the_search_ends_at_the_largest_batch_whatever_the_growth(largest, extra, monkeypatch):
+    """Memory that grows by more, or by less, from batch to batch."""
+    def peak(w):
+        return 1000 + 10 * w.batch + extra(w.batch)
+
+    monkeypatch.setattr(headroom, "peak_bytes", peak)
+    case = workload("DiT-P/8", 64)
+    budget = peak(dataclasses.replace(case, batch=largest)) if largest else 1000
+    assert largest_batch(case, budget) == largest
 
 
 @pytest.mark.parametrize(("dtype", "itemsize"), [("float32", 4), ("bfloat16", 2)])
@@ -163,7 +216,7 @@ def test_a_dim_keeps_neither_the_padded_input_nor_the_convolution_nor_u_nor_delt
 
 
 def test_no_batch_fits_a_budget_below_the_weights():
-    assert largest_batches(workload("DiT-S/2", 256), [10 * 2**20]) == [0]
+    assert largest_batch(workload("DiT-S/2", 256), 10 * 2**20) == 0
 
 
 def test_the_scan_never_holds_the_states_of_all_tokens_unless_it_is_naive():

@@ -40,6 +40,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """How memory is predicted, and how a step is timed."""
     prediction = parser.add_argument_group("prediction")
     prediction.add_argument("--predict", action="store_true", help="predict peak memory; run nothing")
+    prediction.add_argument("--fits", nargs="+", type=size, metavar="SIZE", help="the largest batch on such cards")
     prediction.add_argument("--device-memory", nargs="+", type=size, default=[size(memory) for memory in MEMORIES],
                             metavar="SIZE", help=f"of cards (default: {' '.join(MEMORIES)})")  # fmt: skip
     measurement = parser.add_argument_group("measurement")
@@ -59,9 +60,12 @@ def add_floor_flags(parser: argparse.ArgumentParser) -> None:
 
 def check_mode_flags(args: argparse.Namespace, given: set[str]) -> None:
     """Raises ValueError for a flag that changes nothing: one of runs with `--floor`, one of floors without it, one of
-    measuring with `--predict`, one of predicting without it."""
-    if args.floor:
-        how = {"--predict", "--checkpointing", "--preset", *(f"--{field}" for field in implementations())}
+    measuring with `--predict`, one of predicting without it, and what chooses no question with `--fits`."""
+    if args.fits:
+        other = {"--predict", "--floor", "--card", "--records", "--batch", *OF_PREDICTING, *OF_MEASURING}
+        only_with("--fits", given & other, not_with=True)
+    elif args.floor:
+        how = {"--predict", "--checkpointing", "--operands", "--preset", *(f"--{field}" for field in implementations())}
         only_with("--floor", given & {*how, *OF_PREDICTING, *OF_MEASURING}, not_with=True)
         only_with("--card cpu", given & {"--records"} if cards.CPU not in args.card else ())
     else:

@@ -7,18 +7,17 @@ kernels take is not seen, nor are the allocator's rounding, cuBLAS workspaces an
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import re
 import weakref
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -30,6 +29,7 @@ from harness.core.records import MemoryRecord
 from harness.core.workload import Workload
 from harness.cost.step import configure, step_of
 from models import create_model, families
+from models.denoiser import Denoiser
 from models.scan.backends import planned_on
 from models.scan.custom_op import workspace_of
 
@@ -61,11 +61,20 @@ class Allocation:
         return f"{self.op}{where}: {size} {self.dtype}, {self.nbytes / 2**30:.2f} GiB"
 
 
+class Pass(NamedTuple):
+    """A block's turn, forward or backward; it lasts until the next one's."""
+
+    block: int
+    backward: bool
+    begins: int  # in counts of allocations
+
+
 @dataclass(frozen=True)
 class Peak:
     """The high-water mark of a workload: bytes in all and by category, and the largest activation then alive.
 
     `climb` has the bytes alive after each allocation, in order: the first above a budget is the one that breaks it.
+    `passes` has where in that order each block's turn begins.
     """
 
     nbytes: int
@@ -73,6 +82,11 @@ class Peak:
     largest: Allocation
     climb: list[int] = field(repr=False)
     log: list[Allocation] = field(repr=False)
+    passes: list[Pass] = field(repr=False)
+
+    def made(self, where: slice) -> list[tuple[str, str, str]]:
+        """What made the allocations of a span, by operator, module and dtype."""
+        return [(a.op, a.module, a.dtype) for a in self.log[where]]
 
     def breaks(self, budget: int) -> Allocation | None:
         """The allocation that exceeds a budget in bytes, or None where all fits."""
@@ -88,7 +102,8 @@ def predict_memory(workload: Workload, device: str = "cuda") -> Peak:
     """
     # Recomputation that stops early does so by an exception, whose traceback would keep tensors alive.
     fake, whole = FakeTensorMode(allow_non_fake_inputs=True), set_checkpoint_early_stop(False)
-    with fake, whole, planned_on(device), _Autocast(device):
+    cuda = device == "cuda" and workload.dtype != "float32"
+    with fake, whole, planned_on(device), _CudaAutocast() if cuda else nullcontext():
         model = create_model(workload.spec, workload.resolution)
         configure(model, workload)
         allocations = _Allocations(model)
@@ -114,39 +129,19 @@ def memory_record(workload: Workload, peak: Peak) -> MemoryRecord:
     )
 
 
-def largest_batches(workload: Workload, budgets: list[int]) -> list[int]:
-    """The largest batch whose prediction fits each budget in bytes; 0 where not even one sample does.
-
-    From two on every allocation grows in proportion to the batch or not at all, so that two predictions give all
-    others; one sample can take another course (fewer copies).
-    """
-    one, two, three = (predict_memory(dataclasses.replace(workload, batch=n)) for n in (1, 2, 3))
-    start, slope = np.array(two.climb), np.array(three.climb) - np.array(two.climb)
-
-    def fits(n: int, budget: int) -> bool:
-        return one.nbytes <= budget if n == 1 else int((start + (n - 2) * slope).max()) <= budget
-
-    found = []
-    for budget in budgets:
-        low, high = 0, 1
-        while fits(high, budget):
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle, budget) else (low, middle)
-        found.append(low)
-    return found
-
-
 class _Allocations(TorchDispatchMode):
     """Follows every storage from the operator that makes it to its last reference."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Denoiser) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.path: list[str] = []  # the modules that are running; torch's ModuleTracker would keep their tensors alive
         for name, module in model.named_modules():
             module.register_forward_pre_hook(lambda *_, name=name: self.path.append(name))
             module.register_forward_hook(lambda *_: self._leave(), always_call=True)
+        self.passes: list[Pass] = []
+        for block, module in enumerate(model.every_block()):
+            module.register_forward_pre_hook(lambda *_, block=block: self._begin(block, backward=False))
+            module.register_forward_hook(lambda _m, _i, out, block=block: self._follow_back(out, block))
         self.log: list[Allocation] = []
         self.climb: list[int] = []
         self.alive: dict[int, Allocation] = {}
@@ -155,6 +150,16 @@ class _Allocations(TorchDispatchMode):
 
     def _leave(self) -> None:
         self.path.pop()
+
+    def _begin(self, block: int, backward: bool) -> None:
+        recomputed = not backward and any(one.backward for one in self.passes)
+        if not recomputed:
+            self.passes.append(Pass(block, backward, len(self.log)))
+
+    def _follow_back(self, out: Any, block: int) -> None:
+        """A block's backward begins when the gradient of its output is there."""
+        if isinstance(out, Tensor) and out.requires_grad:
+            out.register_hook(lambda _: self._begin(block, backward=True))
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -214,20 +219,16 @@ class _Allocations(TorchDispatchMode):
         then = [a for a in self.log if a.born <= when and (a.died is None or a.died > when)]
         parts = {category: sum(a.nbytes for a in then if a.category == category) for category in CATEGORIES}
         largest = max((a for a in then if a.category == "activations"), key=lambda a: a.nbytes)
-        return Peak(nbytes, parts, largest, self.climb, self.log)
+        return Peak(nbytes, parts, largest, self.climb, self.log, self.passes)
 
 
-class _Autocast(TorchFunctionMode):
-    """Autocast as on a device, of fake tensors of a CPU, where fewer operators leave bfloat16 than on CUDA."""
-
-    def __init__(self, device: str) -> None:
-        super().__init__()
-        self.float32 = CUDA_FLOAT32 if device == "cuda" else frozenset()
+class _CudaAutocast(TorchFunctionMode):
+    """CUDA's autocast of fake tensors of a CPU, whose own leaves more operators in bfloat16."""
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func.__name__ in self.float32 and torch.is_autocast_enabled("cpu"):
+        if func.__name__ in CUDA_FLOAT32 and torch.is_autocast_enabled("cpu"):
             args, kwargs = tree_map_only(Tensor, lambda t: t.float() if t.is_floating_point() else t, (args, kwargs))
         return func(*args, **kwargs)

@@ -1,0 +1,103 @@
+"""The largest batch that fits a card: predicted, in a few seconds whatever the depth of the network.
+
+Blocks repeat, so that what is alive at a point of a block's pass is linear in the depth of the network: two shallow
+networks give every deeper one. Of a block in the middle it lies between the first's and the last's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.core.workload import Workload
+from harness.cost.memory import Peak, predict_memory
+
+MARGIN_BYTES = 2 * 2**30
+"""Of a card's memory, left to what no prediction sees.
+
+The CUDA context with its loaded kernels, 0.5 to 1.3 GiB (a V100's 1.3 in huggingface.co/docs/transformers, "Model
+training anatomy"); workspaces of cuBLAS and cuDNN, tens of MiB; what the caching allocator rounds up and cannot join;
+and that a driver reports some 0.5 GiB less than a card of 80 GiB is sold with.
+"""
+
+Bytes = npt.NDArray[np.int64]
+
+
+@cache
+def peak_bytes(workload: Workload) -> int:
+    """`predict_memory(workload).nbytes`, from the blocks of two shallow networks where these suffice.
+
+    Raises ValueError as `predict_memory` does.
+    """
+    period = 2 if workload.spec.axes(0) != workload.spec.axes(1) else 1
+    periods = workload.spec.depth / period
+    if periods <= 3 or periods % 1:
+        return predict_memory(workload).nbytes
+    two, three = (predict_memory(_of_depth(workload, n * period)) for n in (2, 3))
+    shared = _shared(two, three)
+    if not shared:
+        return predict_memory(workload).nbytes
+    shared.append((np.array([_before(two)]), np.array([_before(three)])))
+    return max(int((here + (int(periods) - 2) * (there - here)).max()) for here, there in shared)
+
+
+def largest_batch(workload: Workload, budget: int) -> int:
+    """The largest batch whose predicted peak is within `budget` bytes; 0 where not even one sample's is.
+
+    A larger batch takes more memory. By how much is estimated from two batches at a time; that the answer fits and one
+    sample more does not, is predicted.
+    """
+
+    def peak(batch: int) -> int:
+        return peak_bytes(dataclasses.replace(workload, batch=batch))
+
+    if peak(1) > budget:
+        return 0
+    fits, too_large, guess = 1, math.inf, 2
+    while too_large - fits > 1:
+        slope = max(1, (peak(guess) - peak(fits)) // (guess - fits))
+        if peak(guess) <= budget:
+            fits = guess
+        else:
+            too_large = guess
+        guess = int(min(fits + max(1, (budget - peak(fits)) // slope), too_large - 1))
+    return fits
+
+
+def _of_depth(workload: Workload, depth: int) -> Workload:
+    return dataclasses.replace(workload, spec=dataclasses.replace(workload.spec, depth=depth))
+
+
+def _before(peak: Peak) -> int:
+    """The most bytes that are alive before the first block's turn: weights, gradients and the optimizer's tensors."""
+    return max(peak.climb[: peak.passes[0].begins])
+
+
+def _shared(two: Peak, three: Peak) -> list[tuple[Bytes, Bytes]]:
+    """The bytes alive in the turns of the first and of the last blocks, of each run through them, in a shallow and in a
+    deeper network. Nothing where the two do not allocate alike, so that no depth follows from them."""
+    found: list[tuple[Bytes, Bytes]] = []
+    runs, deeper = _runs(two), _runs(three)
+    for one, other in zip(runs, deeper, strict=False):
+        more = len(other) - len(one)
+        ends = [*other[:more], *other[-more:]]
+        if len(runs) != len(deeper) or len(one) != 2 * more or list(map(two.made, one)) != list(map(three.made, ends)):
+            return []
+        found += [(np.array(two.climb[a]), np.array(three.climb[b])) for a, b in zip(one, ends, strict=True)]
+    return found
+
+
+def _runs(peak: Peak) -> list[list[slice]]:
+    """The runs through the blocks, up in the forward pass and down in the backward one, as the spans of their turns."""
+    runs: list[list[slice]] = []
+    ends = [one.begins for one in peak.passes[1:]] + [len(peak.log)]
+    for before, one, end in zip([None, *peak.passes], peak.passes, ends, strict=False):
+        goes_on = before and before.backward == one.backward and (one.block < before.block) == one.backward
+        if not goes_on:
+            runs.append([])
+        runs[-1].append(slice(one.begins, end))
+    return runs
