@@ -187,6 +187,6 @@ class LatentCache:
     def _slices(self, shard: int) -> tuple[Any, Any]:
         """The moments and labels of a shard, to be read from."""
         if shard not in self._opened:
-            file = safe_open(self._files[shard], framework="pt")
+            file: Any = safe_open(self._files[shard], framework="pt")
             self._opened[shard] = file.get_slice("moments"), file.get_slice("labels")
         return self._opened[shard]
