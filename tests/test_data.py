@@ -1,13 +1,16 @@
 """Digits, image trees and the latent cache: preprocessing by hand arithmetic, order, damage, resumption."""
 
 import json
+import os
 import warnings
 
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 from PIL import Image
 
+from harness.core.distributed import ranks
 from harness.core.locks import locked
 from harness.data import NAMED, autoencoder, latents
 from harness.data import __main__ as data
@@ -157,12 +160,53 @@ def test_encoding_resumes_repairs_and_refuses_other_settings(tree, tmp_path):
     (where / "shard-00001.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ValueError, match=r"shard-00001\.safetensors is missing or damaged"):
         LatentCache(where)
-    with pytest.warns(UserWarning, match=r"shard-00001\.safetensors is missing or damaged"):
+    with pytest.warns(UserWarning, match=r"shard-00001\.safetensors is damaged"):
         list(encode(folder, HalfSize(), where, batch=4))
     assert (where / "shard-00001.safetensors").read_bytes() == whole
 
     with pytest.raises(ValueError, match="another resolution"):
         next(encode(ImageFolder(tree, 4), HalfSize(), where, batch=4))
+
+
+def _encode_together(rank, world, port, root, where):
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    latents.SHARD_IMAGES = 5
+    with ranks(torch.device("cpu")) as here:
+        list(encode(ImageFolder(root, 8), HalfSize(), where, batch=2, here=here))
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_many_processes_encode_what_one_does_and_continue_what_one_began(tree, tmp_path):
+    alone, together, world = tmp_path / "alone", tmp_path / "together", 4  # of three shards
+    list(encode(ImageFolder(tree, 8), HalfSize(), alone, batch=2))
+    assert next(encode(ImageFolder(tree, 8), HalfSize(), together, batch=2)) == 5  # and is interrupted
+    begun = (together / "shard-00000.safetensors").stat().st_mtime_ns
+    mp.spawn(_encode_together, args=(world, 33_000 + os.getpid() % 1000 + world, tree, together), nprocs=world)
+    assert (together / "shard-00000.safetensors").stat().st_mtime_ns == begun, "it was whole"
+    for path in sorted(alone.iterdir()):
+        assert (together / path.name).read_bytes() == path.read_bytes(), path.name
+    LatentCache(together)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_shard_of_another_place_or_other_settings_is_not_taken_for_one_of_these(tree, tmp_path):
+    where = tmp_path / "cache"
+    list(encode(ImageFolder(tree, 8), HalfSize(), where, batch=4))
+    right = (where / "shard-00000.safetensors").read_bytes()
+    (where / "shard-00000.safetensors").write_bytes((where / "shard-00001.safetensors").read_bytes())
+    with pytest.warns(UserWarning, match="shard-00000.safetensors is damaged or of other settings"):
+        list(encode(ImageFolder(tree, 8), HalfSize(), where, batch=4))
+    assert (where / "shard-00000.safetensors").read_bytes() == right
+
+
+def test_a_cache_that_is_open_holds_where_its_shards_begin_and_no_list_of_its_items(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(latents, "SHARD_IMAGES", 2)
+    list(encode(ImageFolder(tree, 8), HalfSize(), tmp_path / "cache", batch=4))
+    cache = LatentCache(tmp_path / "cache")
+    cache.load([7], [False])
+    assert set(cache._opened) == {0, 3}, "shards are opened when they are wanted"
+    held = [value for value in vars(cache).values() if hasattr(value, "__len__") and not isinstance(value, str)]
+    assert max(map(len, held)) == 7 < len(cache) == 12
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -133,6 +133,15 @@ def from_first(value: T) -> T:
     return box[0]
 
 
+def gathered(value: T) -> list[T]:
+    """The values of all processes, in their order, for all."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def mean(values: Tensor) -> Tensor:
     """The mean over processes, in float64 on the CPU."""
     values = values.detach().double().cpu()

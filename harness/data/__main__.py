@@ -1,9 +1,10 @@
 """Write an image tree's latents, so that training needs no autoencoder.
 
     python -m harness.data encode --data imagenet/train --vae sd-vae-ft-ema --out output/runs/imagenet256
+    torchrun --nproc-per-node 8 -m harness.data encode --data imagenet/train --out output/runs/imagenet256
 
-The same command, run again, continues. Exit codes: 0 done; 1 the run failed (disk full); 2 bad input;
-75 stopped by SIGINT, to be continued.
+The same command, run again, continues, with however many processes. Exit codes: 0 done; 1 the run failed (disk full);
+2 bad input; 75 stopped by SIGINT, to be continued.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from harness.core.command import STOPPED, Parser, run
+from harness.core.command import STOPPED, Parser, first_process, run
 from harness.core.options import add_options, from_arguments
 from harness.data.encoding import EncodeConfig, encode
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def work(given: argparse.Namespace) -> int:
     config = from_arguments(EncodeConfig, given)
-    with tqdm(unit="image", delay=0.5) as bar:  # bad input is one line, without a bar
+    with tqdm(unit="image", delay=0.5, disable=not first_process()) as bar:  # bad input is one line, without a bar
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -45,6 +46,8 @@ def work(given: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print("\nstopped; the same command encodes the rest", file=sys.stderr)
             return STOPPED
+    if not first_process():
+        return 0
     print(f"{len(encoded.cache)} images in {config.out}, {len(encoded.left_out)} left out as corrupt")
     print(f"next: python -m harness.train --preset imagenet256 --data {config.out}")
     return 0

@@ -24,6 +24,7 @@ class EncodeConfig:
     vae: str = option(AUTOENCODER, "directory or hub name of the autoencoder", metavar="WHERE")
     resolution: int = option(256, "pixels a side", least=1, metavar="PX")
     batch: int = option(32, "images through the encoder at once", least=1)
+    workers: int = option(4, "threads that read images, in each process", least=1, most=256)
     device: str | None = option(None, "cpu, cuda or cuda:N (default: cuda where there is one)", metavar="NAME")
     skip_corrupt: bool = option(False, "leave unreadable images out, named and counted")
 
@@ -40,21 +41,23 @@ class Encoded:
 
 
 def encode(config: EncodeConfig, progress: Callable[[int, int], None] = lambda done, total: None) -> Encoded:
-    """Encode an image tree; `progress(done, total)` is called after each shard.
+    """Encode an image tree; in the first process `progress(done, total)` is called after each of its shards.
 
-    Shards that an earlier call finished are kept. Raises ValueError for bad input, LockedError when another process
-    writes into `out`, OSError where nothing can be written.
+    Under torchrun W processes share the shards. Those that an earlier call finished are kept. Raises ValueError for bad
+    input, LockedError when another command writes into `out`, OSError where nothing can be written.
     """
-    from harness.core.distributed import choose_device
-    from harness.core.locks import locked
+    from harness.core.distributed import barrier, choose_device, exclusively, gathered, ranks
     from harness.data import autoencoder, latents
     from harness.data.images import ImageFolder
 
     require_folder(config.out)
-    images = ImageFolder(config.data, config.resolution, config.skip_corrupt)
-    device = choose_device(config.device)
-    encoder = autoencoder.StableDiffusion(config.vae, device)
-    with locked(config.out):
-        for done in latents.encode(images, encoder, config.out, config.batch, device):
-            progress(done, len(images))
-    return Encoded(latents.LatentCache(config.out), tuple(sorted(images.corrupt)))
+    with ranks(choose_device(config.device)) as here:
+        images = ImageFolder(config.data, config.resolution, config.skip_corrupt)
+        encoder = autoencoder.StableDiffusion(config.vae, here.device)
+        with exclusively(config.out, here):
+            for done in latents.encode(images, encoder, config.out, config.batch, here, config.workers):
+                if here.first:
+                    progress(done, len(images))
+            barrier()
+        left_out = sorted(set().union(*gathered(images.corrupt)))
+        return Encoded(latents.LatentCache(config.out, verify=here.first), tuple(left_out))

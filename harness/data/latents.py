@@ -1,12 +1,14 @@
 """The latent cache: an autoencoder's moments of a whole image tree, on disk, so that training needs no autoencoder.
 
 A directory of `shard-*.safetensors`, each with `moments` (n, 2, 8, h, w) float32 (the image, then its mirror image)
-and `labels` (n,), and `index.json` with what made them and every shard's sha256.
+and `labels` (n,), and `index.json` with what made them and every shard's sha256. A shard says in its own header what
+it was made from, and its hash: so any number of processes make shards at once, and none needs to know of the others.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -15,11 +17,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from harness.core.distributed import Ranks, gathered
 from harness.core.files import read_json, sha256, write_atomically, write_json
+from harness.data.ahead import ahead
 from harness.data.autoencoder import Autoencoder
 from harness.data.images import ImageFolder
 from harness.data.registry import INDEX
@@ -32,13 +36,15 @@ OF_SHARD = {"file": str, "count": int, "sha256": str}
 
 
 def encode(
-    images: ImageFolder, autoencoder: Autoencoder, where: Path, batch: int, device: torch.device | str = "cpu"
+    images: ImageFolder, autoencoder: Autoencoder, where: Path, batch: int, here: Ranks | None = None, workers: int = 2
 ) -> Iterator[int]:
-    """Write the cache of an image folder to `where`, yielding the images done after each shard.
+    """Write the cache of an image folder to `where`, yielding the images done, by all processes, after each shard.
 
-    Finished shards whose hash holds are kept, so the same call resumes. A corrupt image raises ValueError, or is left
-    out where the folder skips such. Raises ValueError when `where` holds a cache made with other settings.
+    Each process takes every W-th shard; `workers` threads read its images. Shards that are there and whole are kept, so
+    the same call resumes, with however many processes. A corrupt image raises ValueError, or is left out where the
+    folder skips such. Raises ValueError when `where` holds a cache made with other settings.
     """
+    here = here or Ranks(0, 1, torch.device("cpu"))
     where.mkdir(parents=True, exist_ok=True)
     settings = {
         "format": FORMAT,
@@ -49,61 +55,80 @@ def encode(
         "files": hashlib.sha256("\n".join(images.names).encode()).hexdigest(),
         "shard_images": SHARD_IMAGES,
     }
-    done = _finished(where, settings)
-    shards: list[dict[str, Any]] = []
-    for number, first in enumerate(range(0, len(images), SHARD_IMAGES)):
-        name = f"shard-{number:05d}.safetensors"
-        last = min(first + SHARD_IMAGES, len(images))
-        if name not in done:
-            moments, labels = _encode_shard(images, range(first, last), autoencoder, batch, device)
-            blob = save({"moments": moments, "labels": labels})
-            write_atomically(where / name, partial(_write, blob))
-            done[name] = {"file": name, "count": len(labels), "sha256": sha256(where / name)}
-        shards.append(done[name])
-        write_json(where / INDEX, {**settings, "complete": last == len(images), "shards": shards})
-        yield last
+    _require_same(where, settings)
+    firsts = range(0, len(images), SHARD_IMAGES)
+    if here.first and not (where / INDEX).is_file():
+        write_json(where / INDEX, {**settings, "complete": False, "shards": []})
+    made: dict[int, dict[str, Any]] = {}
+    for number in range(here.rank, len(firsts), here.world):
+        path = where / f"shard-{number:05d}.safetensors"
+        rows = range(firsts[number], min(firsts[number] + SHARD_IMAGES, len(images)))
+        origin = hashlib.sha256(json.dumps([settings, number], sort_keys=True).encode()).hexdigest()
+        shard = _whole(path, origin) or _encode_shard(path, origin, images, rows, autoencoder, batch, here, workers)
+        made[number] = shard
+        yield min(len(images), SHARD_IMAGES * sum(1 for _ in where.glob("shard-*.safetensors")))
+    shards = {number: shard for part in gathered(made) for number, shard in part.items()}
+    if here.first:
+        listed = [shards[number] for number in range(len(firsts))]
+        write_json(where / INDEX, {**settings, "complete": True, "shards": listed})
 
 
-def _write(blob: bytes, file: BinaryIO) -> None:
-    file.write(blob)
+def _require_same(where: Path, settings: dict[str, Any]) -> None:
+    """Raise ValueError for a cache of other settings."""
+    if (where / INDEX).is_file():
+        index = _read_index(where)
+        changed = [key for key, value in settings.items() if index.get(key) != value]
+        if changed:
+            raise ValueError(f"{where} holds a cache made with another {', '.join(changed)}; choose another --out")
 
 
-def _finished(where: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The shards of an earlier run that can stay."""
-    if not (where / INDEX).is_file():
-        return {}
-    index = _read_index(where)
-    changed = [key for key, value in settings.items() if index.get(key) != value]
-    if changed:
-        raise ValueError(f"{where} holds a cache made with another {', '.join(changed)}; choose another --out")
-    kept = {}
-    for shard in index["shards"]:
-        path = where / shard["file"]
-        if path.is_file() and sha256(path) == shard["sha256"]:
-            kept[shard["file"]] = shard
-        else:
-            warnings.warn(f"{path} is missing or damaged: encoding it again", stacklevel=2)
-    return kept
+def _whole(path: Path, origin: str) -> dict[str, Any] | None:
+    """A shard of an earlier call that can stay, as it stands in the index; a damaged one is named in a warning."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in ("moments", "labels")}
+            seal = (file.metadata() or {}).get("seal")
+        if seal == _seal(origin, **tensors):
+            return {"file": path.name, "count": len(tensors["labels"]), "sha256": sha256(path)}
+    except (SafetensorError, OSError):
+        pass
+    warnings.warn(f"{path} is damaged or of other settings: encoding it again", stacklevel=2)
+    return None
+
+
+def _seal(origin: str, moments: Tensor, labels: Tensor) -> str:
+    """What a shard says of itself: what it was made from, and the hash of what it holds."""
+    total = hashlib.sha256(moments.contiguous().numpy().data)
+    total.update(labels.numpy().data)
+    return f"{origin} {total.hexdigest()}"
 
 
 def _encode_shard(
-    images: ImageFolder, rows: range, autoencoder: Autoencoder, batch: int, device: torch.device | str
-) -> tuple[Tensor, Tensor]:
+    path: Path, origin: str, images: ImageFolder, rows: range, autoencoder: Autoencoder, batch: int, here: Ranks,
+    workers: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Encode and write one shard; returns it as it stands in the index."""
     moments, labels = [], []
-    for first in range(rows.start, rows.stop, batch):
-        pixels = []
-        for index in range(first, min(first + batch, rows.stop)):
-            image = images.read_or_skip(index)
-            if image is not None:
-                pixels.append(image)
-                labels.append(images.labels[index])
+    parts = (range(first, min(first + batch, rows.stop)) for first in range(rows.start, rows.stop, batch))
+    for read in ahead(lambda part: [(images.read_or_skip(i), images.labels[i]) for i in part], parts, workers):
+        pixels = [image for image, _ in read if image is not None]
+        labels += [label for image, label in read if image is not None]
         if pixels:
-            x = torch.stack(pixels).to(device)
+            x = torch.stack(pixels).to(here.device)
             both = [autoencoder.moments(x), autoencoder.moments(x.flip(-1))]
             moments.append(torch.stack(both, dim=1).float().cpu())
     if not labels:
         raise ValueError(f"no readable image among {images.names[rows.start]} .. {images.names[rows.stop - 1]}")
-    return torch.cat(moments), torch.tensor(labels)
+    tensors = {"moments": torch.cat(moments), "labels": torch.tensor(labels)}
+    blob = save(tensors, {"seal": _seal(origin, **tensors)})
+    write_atomically(path, partial(_write, blob))
+    return {"file": path.name, "count": len(labels), "sha256": sha256(path)}
+
+
+def _write(blob: bytes, file: BinaryIO) -> None:
+    file.write(blob)
 
 
 def _read_index(where: Path) -> dict[str, Any]:
@@ -121,7 +146,8 @@ def _read_index(where: Path) -> dict[str, Any]:
 class LatentCache:
     """A cache as a data set; items are moments (8, h, w). `verify` checks every shard's hash.
 
-    Raises ValueError when the cache is unfinished, damaged or unreadable, naming the shard.
+    In memory it holds where each shard begins: moments and labels are read from the shards, which are opened when they
+    are first wanted. Raises ValueError when the cache is unfinished, damaged or unreadable, naming the shard.
     """
 
     def __init__(self, where: Path, verify: bool = True) -> None:
@@ -139,19 +165,28 @@ class LatentCache:
         self.autoencoder: str = index["autoencoder"]
         self.downsample: int = index["downsample"]
         self.classes: list[str] = index["classes"]
+        self._files = [where / shard["file"] for shard in index["shards"]]
         self._starts = np.cumsum([0, *[shard["count"] for shard in index["shards"]]])
-        shards: list[Any] = [safe_open(where / shard["file"], framework="pt") for shard in index["shards"]]
-        self._moments: list[Any] = [shard.get_slice("moments") for shard in shards]
-        self._labels = torch.cat([shard.get_tensor("labels") for shard in shards])
-        self.channels = self._moments[0].get_shape()[2] // 2
+        self._opened: dict[int, tuple[Any, Any]] = {}
+        self.channels = self._slices(0)[0].get_shape()[2] // 2
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return int(self._starts[-1])
 
     def load(self, indices: Sequence[int], flips: Sequence[bool]) -> tuple[Tensor, Tensor]:
         """Moments (B, 8, h, w) float32 and labels (B,)."""
-        items = []
-        for index, flip in zip(indices, flips, strict=True):
-            shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-            items.append(self._moments[shard][index - int(self._starts[shard]), int(flip)])
-        return torch.stack(items), self._labels[list(indices)]
+        shards = np.searchsorted(self._starts, indices, side="right") - 1
+        rows = np.asarray(indices) - self._starts[shards]
+        items, labels = [], []
+        for shard, row, flip in zip(shards.tolist(), rows.tolist(), flips, strict=True):
+            of_moments, of_labels = self._slices(shard)
+            items.append(of_moments[row, int(flip)])
+            labels.append(of_labels[row])
+        return torch.stack(items), torch.stack(labels)
+
+    def _slices(self, shard: int) -> tuple[Any, Any]:
+        """The moments and labels of a shard, to be read from."""
+        if shard not in self._opened:
+            file: Any = safe_open(self._files[shard], framework="pt")
+            self._opened[shard] = file.get_slice("moments"), file.get_slice("labels")
+        return self._opened[shard]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.core.seeds import stream
+from harness.data.ahead import ahead
 from harness.data.datasets import Dataset, VideoDataset, order
 from harness.diffusion.config import TIMESTEPS, TrainConfig
 
@@ -107,15 +106,5 @@ def _draw_block(
 
 
 def prefetch(make: Callable[[int, range], Batch], parts: Iterable[tuple[int, range]], workers: int) -> Generator[Batch]:
-    """`make(step, rows)` for each part, in order, computed ahead by threads (decoders release the interpreter)."""
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Batch]] = deque()
-        try:
-            for part in parts:
-                waiting.append(pool.submit(make, *part))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    """`make(step, rows)` for each part, in order, computed ahead by threads."""
+    return ahead(lambda part: make(*part), parts, workers)
