@@ -12,7 +12,8 @@ from harness.report.hardware import Fields, columns_of
 
 GIB = 2**30
 MARGIN = (
-    f"{MARGIN_BYTES / GIB:g} GiB of each card are left to the CUDA context, the libraries' workspaces and the allocator."
+    f"{MARGIN_BYTES / GIB:g} GiB of each card are left to the CUDA context, the libraries' workspaces and the "
+    "allocator."
 )
 
 

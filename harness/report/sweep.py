@@ -35,12 +35,12 @@ def predicted_rows(peaks: Iterable[tuple[Workload, Peak]], cards: Sequence[int],
 
 
 def _predicted(workload: Workload, peak: Peak, cards: Sequence[int], zeros: bool) -> Fields:
-    from harness.cost.memory import largest_batches
+    from harness.cost.headroom import largest_batch
 
     row = label(workload.settings()) | {"peak GiB": peak.nbytes / GIB}
     row |= {name: nbytes / GIB for name, nbytes in peak.parts.items() if nbytes or zeros}
-    for card, batch in zip(cards, largest_batches(workload, list(cards)), strict=True):
-        broken = peak.breaks(card)
+    for card in cards:
+        batch, broken = largest_batch(workload, card), peak.breaks(card)
         name = f"{card / GIB:.4g} GiB"
         row[name] = f"{'OOM' if broken else 'fits'} (batch <= {batch})" if batch else "OOM (no batch)"
         if broken:

@@ -97,6 +97,7 @@ DIS = Family(
     block=_block,
     skeleton=Skeleton(operations=network, denoiser=_denoiser, period=2),
     implementations=SCAN,
+    recomputes=True,
     counterpart="DiT",
     against={"M": "", "H": "XL"},
 )

@@ -36,6 +36,9 @@ class DiSBlock(Block):
     def set_implementation(self, name: str) -> None:
         self.mixer.scan_backend = name
 
+    def keep_operands(self) -> None:
+        self.mixer.keeps_operands = True
+
     def forward(self, x: Tensor, residual: Tensor | None, skip: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self.skip_linear is not None:
             assert skip is not None
@@ -70,8 +73,8 @@ class DiSDenoiser(Denoiser):
     def initialize_weights(self) -> None:
         """The repository's: torch's own and Mamba's, with zero biases, and mixers' last layers scaled by depth^-1/2.
 
-        Positions begin at zero, labels at a deviation of 0.02. Only the forward direction's step sizes keep Mamba's bias,
-        the others begin at zero: an oversight, it seems, but what was trained and published.
+        Positions begin at zero, labels at a deviation of 0.02. Only the forward direction's step sizes keep Mamba's
+        bias, the others begin at zero: an oversight, it seems, but what was trained and published.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear) and module.bias is not None:
@@ -79,7 +82,9 @@ class DiSDenoiser(Denoiser):
         for module in self.modules():
             if isinstance(module, BidirectionalMamba):
                 module.reset_state_space()
-                nn.init.zeros_(module.dt_proj_b.bias)
+                dt_proj = module.dt_proj_b
+                assert isinstance(dt_proj, nn.Linear)
+                nn.init.zeros_(dt_proj.bias)
                 module.out_proj.weight.div_(math.sqrt(max(1, 2 * len(self.in_blocks))))
         nn.init.normal_(self.label_emb.embedding_table.weight, std=0.02)
 
@@ -88,7 +93,8 @@ class DiSDenoiser(Denoiser):
         time = self.time_embed(timestep_features(t, self.spec.width).to(x.dtype))  # (B, D)
         label = self.label_emb(y, drop_labels)                      # (B, D)
         x = torch.cat([label[:, None], time[:, None], x], dim=1) + self.pos_embed  # (B, X + L, D)
-        residual, skips = None, []
+        residual: Tensor | None = None
+        skips: list[Tensor] = []
         for block in self.in_blocks:
             x, residual = self.run(block, x, residual)
             skips.append(x)
@@ -96,6 +102,7 @@ class DiSDenoiser(Denoiser):
             x, residual = self.run(self.mid_block, x, residual)
         for block in self.out_blocks:
             x, residual = self.run(block, x, residual, skips.pop())
+        assert residual is not None
         x = self.norm_f(residual + x)                               # (B, X + L, D)
         x = self.final_layer(x, time + label)                       # (B, X + L, p*p*C)
         return self.unpatchify(x[:, EXTRAS:])                       # (B, 2C, H, W)
