@@ -14,10 +14,11 @@ from pathlib import Path
 from harness.core.paper import printed
 from harness.core.records import Record
 from harness.cost import crossover
+from harness.cost.analytic import at_tokens
 from harness.report.cost import costs
 from harness.report.crossing import Crossing, crossings
 from harness.report.hardware import measured
-from models import counterpart, spec
+from models import ModelSpec, catalogue, counterpart, spec
 from models.families import FAMILIES
 
 MADE = re.compile(r"(<!-- made: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
@@ -65,14 +66,25 @@ def published_gflops(records: Sequence[Record]) -> str:
 
 def crossovers(records: Sequence[Record]) -> str:
     """The resolutions from which on a model costs less than its counterpart, by size, at patch 2."""
-    lines = {}
+    rows = []
     for family in (family for family in FAMILIES if family.counterpart):
         for variant, words in (("", "the published depths"), ("-matched", "equal parameters")):
-            models = [spec(f"{family.name}-{size}/2{variant}") for size in SIZES]
-            found = [crossover(model, rival) for model in models if (rival := counterpart(model))]
-            line = f"{family.name} costs less than {family.counterpart} above (px), {words}"
-            lines[line] = [f"{pixels:.0f}" if pixels else "never" for pixels in found]
-    return _grid(["size, patch 2", *SIZES], [[line, *cells] for line, cells in lines.items()])
+            names = [f"{family.name}-{size}/2{variant}" for size in SIZES]
+            cells = [_crossover_cell(name) if name in catalogue() else "" for name in names]
+            if any(cells):
+                rows.append([f"{family.name} costs less than {family.counterpart} above (px), {words}", *cells])
+    return _grid(["size, patch 2", *SIZES], rows)
+
+
+def _crossover_cell(name: str) -> str:
+    rival = counterpart(spec(name))
+    pixels = crossover(spec(name), rival) if rival else None
+    return f"{pixels:.0f}" if pixels else "" if rival is None else "always" if _cheaper(name, rival) else "never"
+
+
+def _cheaper(name: str, rival: ModelSpec) -> bool:
+    """Whether a model that never meets its counterpart is the one below."""
+    return at_tokens(spec(name), 1).macs < at_tokens(rival, 1).macs
 
 
 def measured_crossovers(records: Sequence[Record]) -> str:

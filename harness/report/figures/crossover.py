@@ -40,7 +40,7 @@ def crossover_figure(records: Sequence[Record]) -> Figure:
         style.plain_log(axes, "y", (1, 1.5, 2, 3, 5, 7))
         axes.set_title(f"beside {rival}" + (f", {dtype}" if is_gpu(device) else "") + f"\n{device}", fontsize=7)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
-    grid[0].set_ylabel("over DiT's: time (solid), multiply-adds (dashed)")
+    grid[0].set_ylabel("ratio to DiT's: time (solid),\nmultiply-adds (dashed)")
     return drawing
 
 
