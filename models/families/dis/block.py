@@ -82,9 +82,7 @@ class DiSDenoiser(Denoiser):
         for module in self.modules():
             if isinstance(module, BidirectionalMamba):
                 module.reset_state_space()
-                dt_proj = module.dt_proj_b
-                assert isinstance(dt_proj, nn.Linear)
-                nn.init.zeros_(dt_proj.bias)
+                nn.init.zeros_(module.get_parameter("dt_proj_b.bias"))
                 module.out_proj.weight.div_(math.sqrt(max(1, 2 * len(self.in_blocks))))
         nn.init.normal_(self.label_emb.embedding_table.weight, std=0.02)
 
@@ -93,6 +91,12 @@ class DiSDenoiser(Denoiser):
         time = self.time_embed(timestep_features(t, self.spec.width).to(x.dtype))  # (B, D)
         label = self.label_emb(y, drop_labels)                      # (B, D)
         x = torch.cat([label[:, None], time[:, None], x], dim=1) + self.pos_embed  # (B, X + L, D)
+        x = self.norm_f(self.through(x))                            # (B, X + L, D)
+        x = self.final_layer(x, time + label)                       # (B, X + L, p*p*C)
+        return self.unpatchify(x[:, EXTRAS:])                       # (B, 2C, H, W)
+
+    def through(self, x: Tensor) -> Tensor:
+        """The residual stream (B, X + L, D) after all blocks."""
         residual: Tensor | None = None
         skips: list[Tensor] = []
         for block in self.in_blocks:
@@ -102,10 +106,7 @@ class DiSDenoiser(Denoiser):
             x, residual = self.run(self.mid_block, x, residual)
         for block in self.out_blocks:
             x, residual = self.run(block, x, residual, skips.pop())
-        assert residual is not None
-        x = self.norm_f(residual + x)                               # (B, X + L, D)
-        x = self.final_layer(x, time + label)                       # (B, X + L, p*p*C)
-        return self.unpatchify(x[:, EXTRAS:])                       # (B, 2C, H, W)
+        return x if residual is None else residual + x
 
 
 class PatchEmbed(nn.Module):
