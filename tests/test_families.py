@@ -166,7 +166,7 @@ def test_it_is_trained_resumed_sampled_and_scored_on_digits(family, capsys, tmp_
 @of_others
 def test_its_loss_falls_on_digits(family, capsys, tmp_path):
     run = tmp_path / "run"
-    chosen = ["--preset", "digits", "--model", f"{family.name}-T/2", "--steps", "60", "--batch", "64"]
+    chosen = ["--preset", "digits", "--model", f"{family.name}-N/2", "--steps", "80", "--batch", "64"]
     assert train.main([*chosen, "--out", str(run), "--device", "cpu"]) == 0
     losses = [json.loads(line)["loss"] for line in (run / "losses.jsonl").read_text().splitlines()]
     assert losses[0] > 0.9  # a fresh one predicts nothing

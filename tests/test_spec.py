@@ -38,7 +38,7 @@ def test_matched_depth_has_the_parameters_nearest_to_dit(family, size):
     """Among the depths of the family's form: those of pairs of blocks around one in the middle, where it has skips."""
     paper = spec(f"{family.name}-{size}/{family.patches[0]}")
     target = analytic(counterpart(paper), 256).params
-    depths = range(1, 50, family.skeleton.period)
+    depths = range(1, 60, family.skeleton.period)
     distance = {n: abs(analytic(dataclasses.replace(paper, depth=n), 256).params - target) for n in depths}
     matched = family.depths.get("matched", {}).get(size, paper.depth)
     assert matched == min(distance, key=distance.__getitem__)

@@ -196,10 +196,11 @@ def _formulas(workloads: Sequence[Workload]) -> str:
     for w in workloads:
         if w.spec.frames:
             continue
-        L, D, S = w.spec.tokens(w.resolution), w.spec.width, w.spec.state
+        L, D, S = w.spec.group * w.spec.tokens(w.resolution), w.spec.width, w.spec.state
         row: Fields = {"model": w.spec.name, "px": w.resolution, "L": L, "D": D, "N": S}
         row |= {f.name: f.multiply_adds(L, D, S) / 1e9 for f in FORMULAS}
-        block = sum(op.macs for op in analytic(w.spec, w.resolution).ops if op.where.startswith("blocks.*"))
+        ops = analytic(w.spec, w.resolution).ops
+        block = sum(op.macs for op in ops if "block" in op.where.partition(".")[0])  # DiS: in_blocks, mid_block, …
         rows.append(row | {"exact, one block": block / 1e9 / w.spec.depth})
     if not rows:
         return ""

@@ -13,6 +13,7 @@ import sys
 
 from models.families.dig import DIG
 from models.families.dim import DIM
+from models.families.dis import DIS
 from models.families.dit import DIT
 from models.families.family import Family, Implementations, Kernel
 
@@ -33,6 +34,7 @@ FAMILIES: list[Family] = [
     DIT,  # Diffusion Transformer: self-attention
     DIM,  # Diffusion Mamba: two selective scans, one in each direction
     DIG,  # Diffusion GLA: gated linear attention, in four orders
+    DIS,  # Diffusion state space models: Vim's scans, with long skips and the condition as tokens
 ]
 """In the order in which catalogues, tables and figures show them."""
 

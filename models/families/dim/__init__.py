@@ -77,6 +77,9 @@ def _backend_on(name: str, device: str) -> str:
     return resolve(name, device, torch.float32)
 
 
+SCAN = Implementations(field="scan", usual=("auto",), choices=_backends, resolve=_backend_on)
+"""The ways of running the selective scan, which families may share."""
+
 DIM = Family(
     name="DiM",
     depths={
@@ -88,6 +91,6 @@ DIM = Family(
     operations=operations,
     block=_block,
     video_block=_video_block,
-    implementations=Implementations(field="scan", usual=("auto",), choices=_backends, resolve=_backend_on),
+    implementations=SCAN,
     counterpart="DiT",
 )
