@@ -6,7 +6,8 @@ import copy
 import logging
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -48,7 +49,7 @@ def run(tool: str, model: nn.Module, *inputs: Tensor, hidden: Sequence[str] = ()
     `hidden` are the modules, as "blocks.*.mlp", whose own products with weights are kept from the tool.
     """
     name = version(tool)
-    with torch.no_grad(), traceable_kernels(), Hiding(hidden), warnings.catch_warnings():
+    with torch.no_grad(), traceable_kernels(), hiding(hidden), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         count, params = {"thop": _thop, "fvcore": _fvcore, "torch": _torch}[tool](model, inputs)
     return Reading(round(count), params, name)
@@ -80,33 +81,29 @@ def _torch(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[int, None]:
     return counter.get_total_flops(), None
 
 
-class Hiding(TorchFunctionMode):
+@contextmanager
+def hiding(modules: Sequence[str]) -> Iterator[None]:
     """Products with weights that modules of these names compute as functions become functions of autograd.
 
     So are those that a repository hands to a fused kernel: a tool that follows torch's operators does not see inside.
     Layers that such a module calls are not hidden.
     """
+    if not modules:
+        yield
+        return
+    with ModuleTracker() as tracker, _Hiding(modules, tracker):
+        yield
 
-    def __init__(self, modules: Sequence[str]) -> None:
+
+class _Hiding(TorchFunctionMode):
+    def __init__(self, modules: Sequence[str], tracker: ModuleTracker) -> None:
         super().__init__()
-        self.modules = frozenset(modules)
-        self.tracker = ModuleTracker()
-
-    def __enter__(self) -> Hiding:
-        if self.modules:
-            self.tracker.__enter__()  # type: ignore[no-untyped-call]
-        super().__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        if self.modules:
-            self.tracker.__exit__(*error)  # type: ignore[no-untyped-call]
+        self.modules, self.tracker = modules, tracker
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if self.modules and func is F.linear and self._hides():
+        if func is F.linear and self._hides():
             return _Opaque.apply(func, *args, *(kwargs or {}).values())
         return func(*args, **(kwargs or {}))
 
