@@ -101,10 +101,12 @@ class Counts:
         )
         return Traced(cost, extension.total([buffers for _, buffers in found]), extension)
 
-    def read(self, tool: str, spec: ModelSpec, resolution: int, batch: int) -> tools.Reading:
-        """What a tool says of a forward pass. fvcore executes it."""
+    def read(
+        self, tool: str, spec: ModelSpec, resolution: int, batch: int, hidden: tuple[str, ...] = ()
+    ) -> tools.Reading:
+        """What a tool says of a forward pass, with those modules' own products hidden. fvcore executes it."""
         extension = extension_of(spec, self.full)
-        found = [self._read(tool, model, resolution, batch) for model in _models(spec, extension)]
+        found = [self._read(tool, model, resolution, batch, hidden) for model in _models(spec, extension)]
         params = [reading.params for reading in found if reading.params is not None]
         return tools.Reading(
             count=extension.total([reading.count for reading in found]),
@@ -117,9 +119,12 @@ class Counts:
         cost = count(model, *inputs_of(spec, resolution, batch, "meta"))
         return cost, sum(buffer.numel() for buffer in model.buffers())
 
-    def _read_one(self, tool: str, spec: ModelSpec, resolution: int, batch: int) -> tools.Reading:
+    def _read_one(
+        self, tool: str, spec: ModelSpec, resolution: int, batch: int, hidden: tuple[str, ...]
+    ) -> tools.Reading:
         device = "cpu" if tool in EXECUTING else "meta"
-        return tools.run(tool, self._built(spec, resolution, device), *inputs_of(spec, resolution, batch, device))
+        model = self._built(spec, resolution, device)
+        return tools.run(tool, model, *inputs_of(spec, resolution, batch, device), hidden=hidden)
 
 
 def _sums(cost: Cost, amount: Callable[[Op], int]) -> dict[tuple[str, str], int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from harness.core.cards import ARITHMETICS, card
 from harness.core.options import check, option
 from harness.core.workload import Workload
 from harness.cost.analytic import step_macs
@@ -14,18 +15,27 @@ from harness.cost.analytic import step_macs
 class MeasuredStep:
     """One step as it was measured, and the peak of the device, in 10^12 FLOP/s of the step's dtype without sparsity.
 
+    A `card` by its name among the data sheets gives the peak of its products in `arithmetic`.
     Raises ValueError for a field out of bounds.
     """
 
     step_seconds: float = option(0.0, "what the step took", least=0)
     peak_tflops: float = option(0.0, "peak of the device in 10^12 FLOP/s, of the step's dtype, dense", least=0)
+    card: str = option("", "a card whose data sheet has the peak, instead of --peak-tflops, as H100")
+    arithmetic: str = option("bfloat16", "what that card computes products in", choices=ARITHMETICS)
     action: str = option("train", "what the step was", choices=("train", "sample", "forward"))
 
     def __post_init__(self) -> None:
         check(self)
+        if self.card and self.peak_tflops:
+            raise ValueError("give --card or --peak-tflops, not both")
+        if self.card:
+            object.__setattr__(self, "peak_tflops", card(self.card).flop_per_s[self.arithmetic] / 1e12)
         for name, value in (("step_seconds", self.step_seconds), ("peak_tflops", self.peak_tflops)):
             if not value:
-                raise ValueError(f"{name} must be positive: utilisation needs --step-seconds and --peak-tflops")
+                raise ValueError(
+                    f"{name} must be positive: utilisation needs --step-seconds, and --peak-tflops or --card"
+                )
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from harness.report.layout import Table, as_block
 Fields = dict[str, Any]
 
 
-OF_MFU = ("--step-seconds", "--peak-tflops", "--action")
+OF_MFU = ("--step-seconds", "--peak-tflops", "--card", "--arithmetic", "--action")
 OF_PER = ("--guidance", "--sampling-steps", "--training-steps", "--training-batch", "--recompute")
 
 

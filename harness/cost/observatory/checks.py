@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from harness.cost.conventions import CONVENTIONS
-from harness.cost.observatory.outlines import outline
+from harness.cost.observatory.outlines import SAME_BACKBONE, outline
 from harness.cost.observatory.verdicts import Observation
 
-TRACED = ("exact", "normalised")
-"""Rules whose operations the trace of torch's dispatcher gives."""
+if TYPE_CHECKING:
+    from harness.cost.extension import Counts
+
+TOOLS = ("thop", "fvcore")
+LINEAR = "linear in "
 
 
 def check(observations: Iterable[Observation]) -> list[str]:
-    """Run thop, or trace, what those verdicts rest on; a line a tool, with the models.
+    """Run thop or fvcore, or trace, what those verdicts rest on; a line a tool, with the models.
 
-    Raises ValueError where a tool and the closed form of the same passes differ, and where a tool is not installed.
+    A tool sees the model with the same products hidden as the reading has; terms that a reading adds are not part of
+    the check. Shows a progress bar on a terminal. Raises ValueError where a tool, or a trace, and the closed form of
+    the same pass differ, and where a tool is not installed.
     """
+    from tqdm import tqdm
+
     from harness.cost.extension import Counts
+
+    counts, done = Counts(), dict[str, list[str]]()
+    built = [one for one in observations if one.built and one.best]
+    for one in tqdm(built, desc="checking", unit="figure", disable=None, leave=False):
+        done.setdefault(_checked(one, counts), []).append(f"{one.printed.model} at {one.printed.resolution}")
+    return [f"{how}: {', '.join(dict.fromkeys(names))}" for how, names in done.items()]
+
+
+def _checked(one: Observation, counts: Counts) -> str:
+    """How it was checked."""
     from harness.cost.operations import differences
     from models import spec
 
-    counts, done = Counts(), dict[str, list[str]]()
-    for one in observations:
-        if not one.built or one.best is None or not one.printed.model.startswith(("DiT", "DiM")):
-            continue
-        reading, name, pixels = one.best.reading, one.printed.model, one.printed.resolution
-        found = outline(name, pixels, reading.batch)
-        assert found is not None
-        if reading.rule in TRACED:
-            traced = counts.trace(spec(name), pixels, reading.batch)
-            if lines := differences(found.cost, traced.cost):
-                raise ValueError(f"the two counts of {name} differ: {'; '.join(lines)}")
-            done.setdefault("traced on the meta device", []).append(f"{name} at {pixels}")
-        elif reading.rule == "thop":
-            read = counts.read("thop", spec(name), pixels, reading.batch)
-            if read.count != (by_rule := CONVENTIONS["thop"].total(found.cost)):
-                raise ValueError(f"{read.tool} gives {read.count} for {name}, its rule {by_rule}")
-            done.setdefault(read.tool, []).append(f"{name} at {pixels}")
-    return [f"{tool}: {', '.join(dict.fromkeys(names))}" for tool, names in done.items()]
+    assert one.best is not None
+    reading, pixels = one.best.reading, one.printed.resolution
+    found = outline(one.printed.model, pixels, reading.batch)
+    assert found is not None
+    family, dash, rest = one.printed.model.partition("-")
+    model = spec(SAME_BACKBONE.get(family, family) + dash + rest)
+    if reading.rule not in TOOLS:
+        traced = counts.trace(model, pixels, reading.batch)
+        if lines := differences(found.cost, traced.cost):
+            raise ValueError(f"the two counts of {model.name} differ: {'; '.join(lines)}")
+        return "traced on the meta device"
+    hidden = tuple(name.removeprefix(LINEAR) for name in reading.hidden if name.startswith(LINEAR))
+    said = counts.read(reading.rule, model, pixels, reading.batch, hidden)
+    if said.count != (by_rule := reading.counted(found.cost)):
+        raise ValueError(f"{said.tool} gives {said.count} for {model.name}, its rule {by_rule}")
+    return said.tool

@@ -15,6 +15,7 @@ from harness.cost.conventions import CONVENTIONS
 from harness.cost.observatory.outlines import Outline, outline
 from harness.cost.observatory.outlines.pieces import PRODUCT
 from harness.cost.observatory.printed import TRAINING, Printed, printed_figures, read_csv
+from harness.cost.operations import Cost
 from models.operations import Op
 
 QUOTIENT = "quotient"
@@ -80,10 +81,14 @@ class Reading:
         found = outline(printed.model, printed.resolution, self.batch)
         if found is None:
             return None
-        counted = sum(RULES[self.rule](op) for op in found.cost.ops if not self._hides(op))
+        counted = self.counted(found.cost)
         added = self.batch * sum(value_of(term, found.letters) for term in self.terms)
         images = float(printed.images) if printed.quantity == TRAINING else 1
         return self.times * (counted + added) * images / 1e9
+
+    def counted(self, cost: Cost) -> int:
+        """What the rule makes of operations, without those that are hidden."""
+        return sum(RULES[self.rule](op) for op in cost.ops if not self._hides(op))
 
     def _hides(self, op: Op) -> bool:
         return any(fnmatchcase(f"{op.kind} in {op.where}", pattern) for pattern in self.hidden)

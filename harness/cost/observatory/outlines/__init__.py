@@ -34,9 +34,8 @@ Form = Callable[[int, int], tuple[list[Op], dict[str, int]]]
 
 FORMS: dict[str, Form] = {
     **{f"DiT-XL/2 {block}": partial(dit_blocks.operations, block) for block in dit_blocks.BLOCKS},
-    **{f"DiG-{size}/2": partial(dig.operations, size) for size in dig.SIZES},
-    **{f"DiG-{size}/2 causal": partial(dig.operations, size, convolution=False) for size in dig.SIZES},
-    **{f"DiS-{size}/{patch}": partial(dis.operations, size, patch) for size in dis.SIZES for patch in (2, 4)},
+    **{f"DiG-{size}/2 causal": partial(dig.operations, size) for size in dig.SIZES},
+    **{f"DiS-{size}/{patch} on pixels": partial(dis.operations, size, patch) for size in dis.SIZES for patch in (2, 4)},
     "DiffuSSM-XL": diffussm.operations,
     **{f"DiCo-{size}": partial(dico.operations, size) for size in dico.SIZES},
     **{f"U-ViT-{size}/{patch}": partial(u_vit.operations, size, patch) for size in u_vit.SIZES for patch in (2, 4)},
