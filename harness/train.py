@@ -24,6 +24,7 @@ from harness.core.options import add_options, from_arguments, option
 from harness.core.signals import stop_on_signals
 from harness.cost.training import training_macs
 from harness.diffusion.config import PRESETS, Execution, TrainConfig, presets
+from harness.suites.fitting import auto_fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +34,14 @@ class Request:
     preset: str = option("digits", "settings, which the other flags change", choices=tuple(PRESETS))
     out: Path | None = option(None, "directory of the run (default: below output/runs, by its settings)")
     dry_run: bool = option(False, "print the resolved configuration and stop")
+    auto_fit: bool = option(False, "choose --checkpoint-activations, --accumulate and --fsdp by predicted memory")
+    card_gib: float | None = option(None, "for --auto-fit: GiB a process (default: what is free)", least=0.01)
 
 
 def parser() -> Parser:
     command = Parser(prog="python -m harness.train", description=__doc__, epilog=presets())
-    add_options(command, Request)
-    add_options(command, TrainConfig, overrides_only=True)
-    add_options(command, Execution)
+    for options in (Request, TrainConfig, Execution):
+        add_options(command, options, overrides_only=options is TrainConfig)
     return command
 
 
@@ -54,12 +56,13 @@ def work(given: argparse.Namespace) -> int:
     config = from_arguments(TrainConfig, given, PRESETS[request.preset])
     config.spec()
     execution.check(config)
+    adapt = auto_fit(config, execution, request.auto_fit, request.card_gib)
     out = request.out or paths.runs() / f"{request.preset}-{config.model.replace('/', '-')}-seed{config.seed}"
     from harness.diffusion.training import train  # imports torch, which takes longer than to refuse a flag
 
     with stop_on_signals() as received:
         done = train(
-            config, out, execution, dry_run=request.dry_run, stop=lambda: bool(received),
+            config, out, execution, adapt=adapt, dry_run=request.dry_run, stop=lambda: bool(received),
             announce=lambda resolved: print(json.dumps(resolved)),
             flops_per_item=lambda spec: 2 * training_macs(spec, config.resolution, config.joint_images),
         )  # fmt: skip
@@ -68,9 +71,7 @@ def work(given: argparse.Namespace) -> int:
     if done.left_out:
         print(f"{len(done.left_out)} corrupt items were left out: {', '.join(done.left_out[:5])}")
     if not done.finished:
-        print(
-            f"stopped at step {done.step} of {done.steps}, checkpoint written; the same command continues", flush=True
-        )
+        print(f"stopped at step {done.step} of {done.steps}, checkpoint written; the same command continues")
         return STOPPED
     print(f"{done.step} steps in {done.out}; next: python -m harness.sample --ckpt {done.out}")
     return 0

@@ -48,7 +48,7 @@ SchedulerParameters=batch_sched_delay=0,bf_interval=1,sched_interval=1,sched_min
 DefMemPerNode=100
 ReturnToService=2
 SlurmdParameters=config_overrides
-KillWait=20
+KillWait=60
 NodeName=n[1-{nodes}] NodeAddr=127.0.0.1 NodeHostname={host} Port=[{ports[1]}-{ports[2]}] CPUs={cores} RealMemory=1000
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
@@ -125,7 +125,7 @@ class Slurm:
         """What one of Slurm's commands prints; nothing where it fails."""
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False).stdout
 
-    def until(self, true: Callable[[], object], seconds: float = 120) -> None:
+    def until(self, true: Callable[[], object], seconds: float = 300) -> None:
         """Wait until `true()`. Raises TimeoutError."""
         deadline = time.monotonic() + seconds
         while not true():

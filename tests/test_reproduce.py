@@ -13,7 +13,7 @@ import pytest
 from harness import reproduce
 from harness.core import store
 from harness.core.locks import LockedError, locked
-from harness.suites import Launch, Plan, Run, budget, suite
+from harness.suites import Launch, Plan, Run, budget, fitting, suite
 from harness.suites.execution import claimed, trained
 from models import create_model
 
@@ -217,3 +217,20 @@ def test_a_run_that_fails_is_named_and_the_exit_code_says_so(tmp_path, capsys):
     )
     assert code == 1
     assert "no data at '/nowhere/at/all'" in capsys.readouterr().err
+
+
+def test_a_model_that_no_card_holds_is_shared_and_its_states_are_slices():
+    """By hand: of P parameters in float32 a process keeps weights, gradients, two moments and an average, 20 P bytes;
+    of W processes each has 20 P / W, beside three blocks, whatever lies outside of blocks, and activations."""
+    run = Run(preset="imagenet256", model="DiT-S/8", milestones=(1,), changes=(("batch", 32),))
+    parameters = budget.exact_cost(run).params
+    kept = fitting.fit(run.config, run.spec, 8, 20 * parameters + 2**26)
+    assert not kept.shared
+    assert kept.nbytes > 20 * parameters
+    shared = fitting.fit(run.config, run.spec, 8, 0.9 * 20 * parameters)
+    assert shared.flags == ["--fsdp"], "what no part of a batch would fit, all of it does"
+    least = fitting.fit(run.config, run.spec, 8, 0)
+    assert least.flags == ["--checkpoint-activations", "--accumulate", "4", "--fsdp"]
+    block = 4 * 18 * 384**2  # but for biases: 4 D^2 of attention, 8 D^2 of the MLP, 6 D^2 of the modulation
+    by_hand = 20 * parameters / 8 + 3 * block + (4 * parameters - 12 * block)
+    assert least.nbytes == pytest.approx(by_hand, rel=0.02), "one image's activations are next to nothing"

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 from PIL import Image
 
 from harness import train
@@ -617,3 +618,91 @@ def test_a_run_writes_down_its_speed(tmp_path):
     laps = [json.loads(line) for line in (tmp_path / "throughput.jsonl").read_text().splitlines()]
     assert [lap["step"] for lap in laps] == [20, 25]
     assert all(lap["samples_per_s"] > 0 and lap["flop_per_s"] > 0 and lap["mfu"] is None for lap in laps)
+
+
+# Training at scale: what differs is where things lie and how they travel, not what is learnt
+
+
+def curve(where, key="loss"):
+    return np.array([line[key] for line in losses(where)])
+
+
+SCALED = ["--steps", 15, "--batch", 16]
+CLIPS = ["--preset", "moving-digits", "--model", "DiT-P/4-video", "--batch", 4, "--joint-images", 2, "--clip-norm", 0]
+VARIANTS = {  # name: processes, flags, and how far losses and norms may lie from those of one process
+    "shared": (2, ["--fsdp"], 0),  # a sum of two has one order: bit for bit
+    "rounded": (2, ["--reduce-dtype", "bf16", "--clip-norm", 0.5], 2e-2),  # gradients of eight bits
+    "shared by four": (4, ["--fsdp", "--checkpoint-activations", "--clip-norm", 0.5], 1e-5),  # summed in another order
+    "rounded by four": (4, ["--fsdp", "--reduce-dtype", "bf16", "--accumulate", 2, "--clip-norm", 0.5], 2e-2),
+}
+
+
+def _train_in_turn(rank, port, world, runs):
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "localhost", "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
+    for number, (where, flags) in enumerate(runs):
+        os.environ["MASTER_PORT"] = str(port + number)
+        assert run(where, *flags) == 0
+
+
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory):
+    """Each variant, and a run of clips that is shared for two steps, alone for two, and shared again."""
+    out = tmp_path_factory.mktemp("scaled")
+    for world in (2, 4):
+        runs = [(out / name, [*SCALED, *flags]) for name, (n, flags, _) in VARIANTS.items() if n == world]
+        runs += [(out / "clips", [*CLIPS, "--fsdp", "--steps", 2])] * (world == 2)
+        mp.spawn(_train_in_turn, args=(35_000 + os.getpid() % 1000 + world, world, runs), nprocs=world)
+    assert run(out / "clips", *CLIPS, "--accumulate", 2, "--steps", 4) == 0
+    again = [(out / "clips", [*CLIPS, "--fsdp", "--steps", 6])]
+    mp.spawn(_train_in_turn, args=(36_000 + os.getpid() % 1000, 2, again), nprocs=2)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_shared_models_and_rounded_gradients_learn_as_one_process_does(scaled, tmp_path, name):
+    world, flags, tolerance = VARIANTS[name]
+    clipped = flags[flags.index("--clip-norm") :] if "--clip-norm" in flags else []
+    assert run(tmp_path, *SCALED, *clipped, "--accumulate", world) == 0
+    for key in ("loss", "gradient_norm"):  # which are sums over processes, too, in the log
+        np.testing.assert_allclose(curve(scaled / name, key), curve(tmp_path, key), rtol=max(tolerance, 1e-6))
+    if tolerance == 0:
+        assert_same_weights(scaled / name, tmp_path)
+    if "bf16" in flags:
+        assert (curve(scaled / name) != curve(tmp_path))[1:].any(), "gradients are rounded"
+
+
+@pytest.mark.slow
+def test_a_shared_run_of_clips_continues_alone_and_an_unshared_one_shared(scaled, tmp_path):
+    """A checkpoint is whole, whoever wrote it; blocks of video models run twice a pass beside joint images."""
+    assert run(tmp_path, *CLIPS, "--accumulate", 2, "--steps", 6) == 0
+    assert_same_weights(scaled / "clips", tmp_path)
+    np.testing.assert_allclose(curve(scaled / "clips"), curve(tmp_path), rtol=1e-6)
+
+
+def assert_same_weights(left, right):
+    a, b = newest(left), newest(right)
+    for key in ("step", "model", "ema", "optimizer"):
+        assert_same(a[key], b[key], key)
+
+
+def test_one_process_cannot_share(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path, "--fsdp", "--steps", 1)
+    assert "--fsdp shares a model among processes, and there is one" in capsys.readouterr().err
+
+
+def test_auto_fit_recomputes_and_then_takes_parts_by_prediction(tmp_path, capsys):
+    fitted = ["--model", "DiT-N/2", "--batch", 64, "--steps", 1, "--auto-fit"]
+    assert run(tmp_path / "whole", *fitted) == 0
+    assert "auto-fit: no flag; a process takes" in capsys.readouterr().out
+    assert run(tmp_path / "less", *fitted, "--card-gib", 0.02) == 0
+    assert "auto-fit: --checkpoint-activations; a process takes" in capsys.readouterr().out
+    assert curve(tmp_path / "less") == pytest.approx(curve(tmp_path / "whole"))
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path, *fitted, "--accumulate", 2)
+    assert "--auto-fit chooses" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path, "--card-gib", 1)
+    assert "--card-gib is of --auto-fit" in capsys.readouterr().err

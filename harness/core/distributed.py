@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from harness.core.capacity import physical_bytes
 from harness.core.command import FAILED, one_line
 from harness.core.locks import locked
 
@@ -58,6 +59,13 @@ def choose_device(name: str | None = None) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {name!r} requested, but torch sees {torch.cuda.device_count()} CUDA devices here")
     return device
+
+
+def free_bytes(device: torch.device) -> int:
+    """The memory of a device that is free; of a machine's, this process's share among those that torchrun started."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return physical_bytes() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @contextmanager

@@ -90,8 +90,9 @@ class TrainConfig:
 class Execution:
     """How a run is carried out, and what it leaves out of its data.
 
-    Nothing else of it changes what is computed, beyond floating-point reordering. `milestones` are steps whose
-    checkpoints stay for good. Raises ValueError, naming the field, for impossible values.
+    Nothing else of it changes what is computed, beyond floating-point reordering, but `reduce_dtype` bf16, which rounds
+    gradients. `milestones` are steps whose checkpoints stay for good. Raises ValueError, naming the field, for
+    impossible values.
     """
 
     accumulate: int = option(1, "parts in which a process computes its batch", least=1)
@@ -99,6 +100,8 @@ class Execution:
         False, "recompute blocks in the backward pass", flag="--checkpoint-activations"
     )
     compile: bool = option(False, "torch.compile the model")
+    reduce_dtype: str = option("fp32", "what gradients travel in, between processes", choices=("fp32", "bf16"))
+    fsdp: bool = option(False, "share parameters, gradients and optimizer among the processes (FSDP2)")
     workers: int = option(2, "threads that prepare batches", least=1, most=256)
     checkpoint_every: int = option(1000, "steps from one checkpoint to the next", least=1, metavar="STEPS")
     milestones: tuple[int, ...] = option(

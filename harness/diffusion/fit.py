@@ -23,6 +23,7 @@ from harness.diffusion.config import Execution, TrainConfig
 from harness.diffusion.learner import Learner, make_step, new_learner, require_same_run
 from harness.diffusion.losses import DivergenceError, LossLog
 from harness.diffusion.numerics import set_precision
+from harness.diffusion.sharding import shard
 from harness.diffusion.throughput import Throughput
 from models.denoiser import Denoiser
 
@@ -67,6 +68,8 @@ def fit(
     parts = parts_of(config, execution, ranks)
     set_precision(config.precision)
     directory, log = run / "checkpoints", LossLog(run / "losses.jsonl")
+    if execution.fsdp:
+        shard(model, ranks, torch.bfloat16 if execution.reduce_dtype == "bf16" else None)
     learner = new_learner(model, config)
     step, spent = restore(learner, directory, record, log, ranks)
     if ranks.first:
@@ -105,9 +108,11 @@ def fit(
                 bar.set_postfix(shown, refresh=False)
                 bar.update(len(seen))
             if due:
+                learnt = learner.state(keep=ranks.first)
                 if ranks.first:
-                    state = {"config": record, "step": step, **learner.state(), **log.saved(), "spent": speed.spent}
+                    state = {"config": record, "step": step, **learnt, **log.saved(), "spent": speed.spent}
                     checkpoint.save(directory, state, milestone)
+                del learnt
                 speed.start(step)
     distributed.barrier()
     return step

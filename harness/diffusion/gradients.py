@@ -2,7 +2,8 @@
 
 On CPUs the parts are summed in the order of their rows, whoever computed them. So W processes that accumulate A parts
 each take, bit for bit, the step of one process that accumulates W x A parts (the same kernels and threads provided).
-Accelerators sum by DistributedDataParallel, whose order is its own: equal up to rounding.
+Accelerators sum by DistributedDataParallel, whose order is its own: equal up to rounding. So do processes that share
+the model itself (harness.diffusion.sharding), and those whose gradients travel in bfloat16, which has eight bits.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.core.distributed import Ranks
+from harness.diffusion.config import Execution
 
 BUCKET_BYTES = 32 << 20
 """Of gradients that travel at once: many small messages are slow, one large one doubles the memory."""
@@ -45,11 +48,13 @@ class OneProcess:
 
 
 class Reduced(OneProcess):
-    """Accelerators: gradients are averaged over processes while the last part is computed."""
+    """Accelerators: gradients are averaged over processes while the last part is computed, in bfloat16 if `rounded`."""
 
-    def __init__(self, model: nn.Module, accumulate: int) -> None:
+    def __init__(self, model: nn.Module, accumulate: int, rounded: bool = False) -> None:
         super().__init__(model, accumulate)
         self.network = self.ddp = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        if rounded:
+            self.ddp.register_comm_hook(None, bf16_compress_hook)
 
     def part(self, last: bool) -> AbstractContextManager[object]:
         return nullcontext() if last else self.ddp.no_sync()
@@ -82,13 +87,17 @@ class Ordered(OneProcess):
         return total
 
 
-def gradients_of(model: nn.Module, accumulate: int, ranks: Ranks) -> OneProcess:
-    """How the gradients of this run add up."""
-    if ranks.world == 1:
-        return OneProcess(model, accumulate)
-    if ranks.device.type == "cpu":
-        return Ordered(model, accumulate, ranks.world)
-    return Reduced(model, accumulate)
+def gradients_of(model: nn.Module, execution: Execution, ranks: Ranks) -> OneProcess:
+    """How the gradients of this run add up.
+
+    A model that is shared reduces its gradients itself, after each part, and is to its caller like one process's.
+    """
+    rounded = execution.reduce_dtype == "bf16"
+    if ranks.world == 1 or execution.fsdp:
+        return OneProcess(model, execution.accumulate)
+    if ranks.device.type == "cpu" and not rounded:
+        return Ordered(model, execution.accumulate, ranks.world)
+    return Reduced(model, execution.accumulate, rounded)
 
 
 def _taken(parameter: nn.Parameter) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from harness.diffusion.config import Execution, TrainConfig
 from harness.diffusion.gradients import gradients_of
 from harness.diffusion.numerics import autocast
 from harness.diffusion.process import linear_schedule, training_loss
+from harness.diffusion.sharding import all_whole, mine, spread, whole
 from models.denoiser import Denoiser
 
 MAY_CHANGE = ("steps", "data", "vae", "sampling_steps", "provenance")
@@ -28,7 +29,10 @@ DEFAULTS = {setting.name: setting.default for setting in fields(TrainConfig)}
 
 @dataclass(frozen=True)
 class Learner:
-    """What a checkpoint saves, and the two lists of the moving average: its entries and the parameters they follow."""
+    """What a checkpoint saves, and the two lists of the moving average: its entries and the parameters they follow.
+
+    Of a model that is shared among processes all of these are slices, but for what `state` gives.
+    """
 
     model: Denoiser
     ema: dict[str, Tensor]
@@ -36,18 +40,25 @@ class Learner:
     parameters: list[Tensor]
     optimizer: torch.optim.Optimizer
 
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"model": self.model.state_dict(), "ema": self.ema, "optimizer": self.optimizer.state_dict()}
+    def state(self, keep: bool = True) -> dict[str, Any]:
+        """For a checkpoint, in those processes that `keep` it; all take part."""
+        state = {"model": self.model.state_dict(), "ema": self.ema, "optimizer": self.optimizer.state_dict()}
+        return cast(dict[str, Any], all_whole(state, keep))
 
     def restore(self, state: dict[str, Any], path: Path) -> None:
         """Take over a checkpoint's. Raises ValueError, naming the file, when it does not fit."""
         try:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            own = self.model.state_dict()
+            weights = {n: spread(value, own[n]) if n in own else value for n, value in state["model"].items()}
+            self.model.load_state_dict(weights)
+            moments = {
+                index: {name: spread(v, self.parameters[index]) if v.ndim else v for name, v in of_one.items()}
+                for index, of_one in state["optimizer"]["state"].items()
+            }
+            self.optimizer.load_state_dict({**state["optimizer"], "state": moments})
             for name, value in self.ema.items():
-                value.copy_(state["ema"][name])
-        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+                value.copy_(spread(state["ema"][name], value))
+        except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
             reason = (str(error).splitlines() or [""])[0]
             raise ValueError(f"{path} does not fit the model: {type(error).__name__} {reason}") from error
 
@@ -57,7 +68,7 @@ def new_learner(model: Denoiser, config: TrainConfig) -> Learner:
     ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
     names, parameters = zip(*model.named_parameters(), strict=True)
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0, fused=True)
-    return Learner(model, ema, [ema[name] for name in names], list(parameters), optimizer)
+    return Learner(model, ema, [mine(ema[name]) for name in names], list(parameters), optimizer)
 
 
 def require_same_run(path: Path, saved_config: dict[str, Any], record: dict[str, Any]) -> None:
@@ -78,7 +89,7 @@ def make_step(
     model.activation_checkpointing = execution.activation_checkpointing
     if execution.compile:
         model.compile()
-    gradients = gradients_of(model, execution.accumulate, ranks)
+    gradients = gradients_of(model, execution, ranks)
     schedule = linear_schedule().to(ranks.device)
 
     def loss_of(batch: Batch) -> Tensor:
@@ -104,7 +115,7 @@ def make_step(
         learner.optimizer.step()
         learner.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
-            torch._foreach_lerp_(learner.averages, learner.parameters, 1 - config.ema_decay)
-        return torch.stack([total, norm])
+            torch._foreach_lerp_(learner.averages, [*map(mine, learner.parameters)], 1 - config.ema_decay)
+        return torch.stack([total, whole(norm)])
 
     return train_step

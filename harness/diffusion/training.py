@@ -47,12 +47,14 @@ def train(
     dry_run: bool = False,
     stop: Callable[[], bool] = lambda: False,
     flops_per_item: Callable[[ModelSpec], float] | None = None,
+    adapt: Callable[[ModelSpec, Ranks], Execution] | None = None,
 ) -> Training:
     """Train to `config.steps`, continuing from the newest sound checkpoint under `out`.
 
     `announce` is given the resolved configuration before the first step, on the first process; with `dry_run` that is
     all. When `stop()` turns true, a checkpoint is written and fewer steps are done; the same call continues.
     `flops_per_item` gives the exact operations that one item costs in a step, for the MFU in `throughput.jsonl`.
+    `adapt` gives the execution once the model and the processes are known.
 
     Under torchrun W processes share each batch; on CPUs they take, bit for bit, the steps of one process that
     accumulates W times as many parts (harness.diffusion.gradients).
@@ -64,6 +66,7 @@ def train(
     execution.check(config)
     with ranks(choose_device(execution.device)) as here:
         dataset, autoencoder, spec = open_data(config, execution, here)
+        execution = adapt(spec, here) if adapt else execution
         parts = parts_of(config, execution, here)
         record = describe(config, dataset, autoencoder, spec)
         if here.first:
@@ -78,7 +81,9 @@ def train(
         with exclusively(run, here):
             with torch.random.fork_rng(devices=[]):  # a caller's random numbers stay as they are
                 torch.manual_seed(config.seed)
-                model = create_model(spec, config.resolution).to(here.device)
+                model = create_model(spec, config.resolution)
+                if not execution.fsdp:  # which moves one block after the other, each to all processes
+                    model = model.to(here.device)
             step = fit(model, dataset, autoencoder, config, record, execution, run, here, stop, flops)
         return Training(run, step, config.steps, tuple(sorted(getattr(dataset, "corrupt", ()))))
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 from functools import cache
 
-from harness.core.workload import Workload
+from harness.core.capacity import GIB
 from harness.cost import Cost, analytic
+from harness.suites.fitting import fit
 from harness.suites.run import Run
 from harness.suites.score import Score
 
@@ -46,37 +47,7 @@ def scoring_macs(score: Score) -> int:
     return exact_cost(score.run).macs * score.samples * score.sampling_steps * guided
 
 
-@cache
-def peak_bytes(step: Workload, accumulated: bool) -> int:
-    """Of a training step, predicted; where gradients are `accumulated`, they are there all along."""
-    from harness.cost.memory import predict_memory
-
-    peak = predict_memory(step)
-    return peak.nbytes - peak.parts["gradients"] + peak.parts["weights"] if accumulated else peak.nbytes
-
-
 def fitted(run: Run, processes: int, card_gib: float) -> tuple[list[str], float]:
-    """What harness.train is given for a run to fit cards of so many GiB, and the predicted peak on each.
-
-    In order: nothing; recompute activations; and then compute the batch in as many parts as it takes. Of several
-    processes each keeps its gradients, which are reduced in place.
-    """
-    config = run.config
-    share = -(-config.batch // processes)
-    flags: list[str] = []
-    gib = 0.0
-    for checkpointing, parts in [(False, 1), *((True, n) for n in range(1, share + 1) if share % n == 0)]:
-        step = Workload(
-            spec=run.spec,
-            resolution=config.resolution,
-            batch=share // parts,
-            joint_images=config.joint_images,
-            action="train",
-            dtype="bfloat16" if config.precision == "bf16" else "float32",
-            checkpointing=checkpointing,
-        )
-        flags = ["--checkpoint-activations"] * checkpointing + ["--accumulate", str(parts)] * (parts > 1)
-        gib = peak_bytes(step, parts > 1 or processes > 1) / 2**30
-        if gib <= card_gib:
-            break
-    return flags, gib
+    """What harness.train is given for a run to fit cards of so many GiB, and the predicted peak on each, in GiB."""
+    found = fit(run.config, run.spec, processes, card_gib * GIB)
+    return found.flags, found.nbytes / GIB

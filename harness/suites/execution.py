@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -44,11 +45,18 @@ class Workers:
     stopped: threading.Event = field(default_factory=threading.Event)
     children: set[subprocess.Popen[bytes]] = field(default_factory=set)
 
-    def stop(self, *_: object) -> None:
-        """End all children, and start no more; also a handler of signals."""
+    def stop(self, number: int = signal.SIGTERM, frame: object = None) -> None:
+        """End all children, and start no more; a handler of signals.
+
+        Once: torchrun breaks off what it does at the second. Who types Ctrl-C twice does not want to wait.
+        """
+        again = self.stopped.is_set()
         self.stopped.set()
         for child in list(self.children):
-            child.terminate()
+            if not again:
+                child.terminate()
+            elif number == signal.SIGINT:
+                child.kill()
 
     def run(self, command: Command, log: Path, lock: int | None, home: Path) -> str:
         """One command; its output goes to `log`. Returns "" or why it failed. The child keeps the lock if we die.
