@@ -637,25 +637,26 @@ VARIANTS = {  # name: processes, flags, and how far losses and norms may lie fro
 }
 
 
-def _train_in_turn(rank, port, world, runs):
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "localhost", "OMP_NUM_THREADS": "1"}
+def _train_in_turn(rank, port, runs):
+    """Each run by the first `world` of four processes; of one, it is no group."""
     torch.set_num_threads(1)
-    for number, (where, flags) in enumerate(runs):
-        os.environ["MASTER_PORT"] = str(port + number)
-        assert run(where, *flags) == 0
+    for number, (world, where, flags) in enumerate(runs):
+        group = {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "localhost"}
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (group | {"MASTER_PORT": str(port + number)} if world > 1 else {}).items():
+                patch.setenv(name, value)
+            if rank < world:  # the others meet the first one again in the next group
+                assert run(where, *flags) == 0
 
 
 @pytest.fixture(scope="module")
 def scaled(tmp_path_factory):
     """Each variant, and a run of clips that is shared for two steps, alone for two, and shared again."""
     out = tmp_path_factory.mktemp("scaled")
-    for world in (2, 4):
-        runs = [(out / name, [*SCALED, *flags]) for name, (n, flags, _) in VARIANTS.items() if n == world]
-        runs += [(out / "clips", [*CLIPS, "--fsdp", "--steps", 2])] * (world == 2)
-        mp.spawn(_train_in_turn, args=(35_000 + os.getpid() % 1000 + world, world, runs), nprocs=world)
-    assert run(out / "clips", *CLIPS, "--accumulate", 2, "--steps", 4) == 0
-    again = [(out / "clips", [*CLIPS, "--fsdp", "--steps", 6])]
-    mp.spawn(_train_in_turn, args=(36_000 + os.getpid() % 1000, 2, again), nprocs=2)
+    runs = [(world, out / name, [*SCALED, *flags]) for name, (world, flags, _) in VARIANTS.items()]
+    shared, alone = [*CLIPS, "--fsdp", "--steps"], [*CLIPS, "--accumulate", 2, "--steps"]
+    runs += [(2, out / "clips", [*shared, 2]), (1, out / "clips", [*alone, 4]), (2, out / "clips", [*shared, 6])]
+    mp.spawn(_train_in_turn, args=(35_000 + os.getpid() % 1000, runs), nprocs=4)
     return out
 
 
