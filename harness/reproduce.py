@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for flag, where in (("--runs", paths.runs()), ("--results", paths.home())):
         parser.add_argument(flag, type=folder, default=where, metavar="DIR", help="default: %(default)s")
     add_options(parser.add_argument_group("with --submit slurm"), suites.Allocation)
+    add_options(parser.add_argument_group("what the times of --plan rest on"), suites.Assumptions)
     args, given = parser.parse_args(arguments), parser.given(arguments)
     return run(parser, lambda: _reproduce(args, given))
 
@@ -49,10 +50,12 @@ def _reproduce(args: argparse.Namespace, given: set[str]) -> int:
     request, allocation = from_arguments(suites.Request, args), from_arguments(suites.Allocation, args)
     if request.submit != "slurm":
         only_with("--submit slurm", given & {"--time", "--partition", "--sbatch", "--dry-run"})
+    if not request.printed:
+        only_with("--plan", given & {"--device-flops", "--card", "--mfu", "--network-gb-per-s", "--storage-gb-per-s"})
     plan = request.plan(runs=args.runs, results=args.results, data=dict(args.data), references=dict(args.ref))
     if request.printed:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, as there is nothing else to be done
-        for line in plan.script(request.flops):
+        for line in suites.script(plan, from_arguments(suites.Assumptions, args), request.max_jobs or 1):
             print(line)
         return 0
     if request.submit == "slurm":

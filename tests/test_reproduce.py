@@ -71,7 +71,9 @@ def test_a_finished_suite_has_its_tables_and_figures(reproduced):
 
 
 def test_a_finished_suite_has_nothing_left_to_run(reproduced):
-    assert plan(reproduced[0]) == ["# 0 runs, 0 scores, 0 GPU-hours at 1e+14 FLOP/s"]
+    assert plan(reproduced[0]) == [
+        "# 0 runs, 0 scores, 0 GPU-hours; wall time 0 s (nodes: 2, processes on each: 1, runs at a time: 2)"
+    ]
 
 
 def test_a_finished_suite_has_contact_sheets_of_both_families(reproduced):
@@ -102,35 +104,37 @@ def test_the_plan_counts_what_the_closed_form_counts():
 
 def test_a_run_that_does_not_fit_a_card_recomputes_activations_and_then_takes_its_batch_in_parts():
     run = Run(preset="digits", model="DiT-N/2", milestones=(1,), changes=(("batch", 64),))
-    flags, whole = budget.fitted(run, 1, 1e9)
-    assert flags == []
-    flags, recomputed = budget.fitted(run, 1, 0.99 * whole)
-    assert (flags, recomputed < whole) == (["--checkpoint-activations"], True)
-    flags, halved = budget.fitted(run, 1, 0.99 * recomputed)
-    assert flags == ["--checkpoint-activations", "--accumulate", "2"]
-    assert halved < recomputed
-    flags, least = budget.fitted(run, 1, 0)  # hopeless, as its own figure shows
-    assert flags[-1] == "64"
-    assert 0 < least < halved
+    whole = fitting.fit(run.config, run.spec, 1, 1e18)
+    assert whole.flags == []
+    recomputed = fitting.fit(run.config, run.spec, 1, 0.99 * whole.nbytes)
+    assert (recomputed.flags, recomputed.nbytes < whole.nbytes) == (["--checkpoint-activations"], True)
+    halved = fitting.fit(run.config, run.spec, 1, 0.99 * recomputed.nbytes)
+    assert halved.flags == ["--checkpoint-activations", "--accumulate", "2"]
+    assert halved.nbytes < recomputed.nbytes
+    least = fitting.fit(run.config, run.spec, 1, 0)  # hopeless, as its own figure shows
+    assert least.flags[-1] == "64"
+    assert 0 < least.nbytes < halved.nbytes
 
 
 def test_gradients_that_are_kept_and_joint_images_need_memory_of_their_own():
     run = Run(preset="moving-digits", model="DiT-N/4-video", milestones=(1,), changes=(("batch", 4),))
     joint = dataclasses.replace(run, changes=(("batch", 8), ("joint_images", 4)))
     alone = dataclasses.replace(run, changes=(("batch", 8),))
-    assert budget.fitted(joint, 1, 1e9)[1] > budget.fitted(alone, 1, 1e9)[1]
+    assert budget.fitted(joint, 1, 1e9).nbytes > budget.fitted(alone, 1, 1e9).nbytes
     parameters = 4 * sum(p.numel() for p in create_model(run.spec, run.config.resolution, device="meta").parameters())
-    kept = 2**30 * (budget.fitted(alone, 2, 1e9)[1] - budget.fitted(run, 1, 1e9)[1])
+    kept = budget.fitted(alone, 2, 1e9).nbytes - budget.fitted(run, 1, 1e9).nbytes
     assert 0.5 * parameters < kept <= parameters  # but for those that are there at the peak anyhow
 
 
 def test_the_plan_says_how_a_run_fits_a_card(tmp_path):
     chosen = suite("paper")
     run = next(run for run in chosen.runs() if run.model == "DiM-B/4")
-    flags, gib = budget.fitted(run, 8, 80)
-    assert flags == []
+    fits = budget.fitted(run, 8, 80)
+    assert fits.flags == []
     places = {"runs": tmp_path, "results": tmp_path}
-    plan = Plan(suite=chosen, parts=("table2",), launch=Launch(processes=8), card_gib=0.9 * gib, **places)
+    plan = Plan(
+        suite=chosen, parts=("table2",), launch=Launch(processes=8), card_gib=0.9 * fits.nbytes / 2**30, **places
+    )
     assert "--checkpoint-activations" in plan.train(run)
 
 
@@ -196,7 +200,7 @@ def test_the_right_to_a_run_is_not_the_trainers_own_lock(tmp_path):
         (["--suite", "smoke", "--card-gib", "-1"], "argument --card-gib: must be at least 1, not -1"),
         (["--suite", "smoke", "--card-gib", "nan"], "argument --card-gib: must be a finite number, not nan"),
         (["--suite", "smoke", "--device-flops", "0"], "argument --device-flops: must be at least 1, not 0"),
-        (["--suite", "smoke", "--device-flops", "1e12"], "--device-flops is of --plan"),
+        (["--suite", "smoke", "--device-flops", "1e12"], "--device-flops changes nothing without --plan"),
         (["--suite", "smoke", "--results", __file__], "argument --results: cannot write into"),
         (["--suite", "smoke", "--runs", f"{__file__}/runs"], "argument --runs: cannot write into"),
     ],

@@ -462,7 +462,7 @@ def test_under_torchrun_a_failure_is_one_line_and_ends_all_processes_at_once(tmp
     assert code
     assert len(complaints(message)) == 1
     assert "is in use by process" in complaints(message)[0]
-    assert "Traceback (most recent call last):\n  File \"" not in message.split("torch/distributed")[0]
+    assert 'Traceback (most recent call last):\n  File "' not in message.split("torch/distributed")[0]
 
 
 # One directory, one process

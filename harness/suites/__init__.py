@@ -11,6 +11,7 @@ Importing this package imports neither torch nor pandas.
 
 from harness.suites.allocation import Allocation
 from harness.suites.catalogue import SCALES, SUITES, suite
+from harness.suites.estimate import Assumptions
 from harness.suites.launch import Launch
 from harness.suites.plan import Plan
 from harness.suites.reproduction import StoppedError, reproduce
@@ -18,10 +19,11 @@ from harness.suites.request import Request
 from harness.suites.rows import Row, Suite
 from harness.suites.run import Run
 from harness.suites.score import Score
+from harness.suites.script import script
 from harness.suites.slurm import give_back
 from harness.suites.submission import submit
 
 __all__ = [
-    "SCALES", "SUITES", "Allocation", "Launch", "Plan", "Request", "Row", "Run", "Score", "StoppedError", "Suite",
-    "give_back", "reproduce", "submit", "suite",
+    "SCALES", "SUITES", "Allocation", "Assumptions", "Launch", "Plan", "Request", "Row", "Run", "Score", "StoppedError",
+    "Suite", "give_back", "reproduce", "script", "submit", "suite",
 ]  # fmt: skip

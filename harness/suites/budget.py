@@ -11,7 +11,7 @@ from functools import cache
 
 from harness.core.capacity import GIB
 from harness.cost import Cost, analytic
-from harness.suites.fitting import fit
+from harness.suites.fitting import Fitting, fit
 from harness.suites.run import Run
 from harness.suites.score import Score
 
@@ -47,7 +47,6 @@ def scoring_macs(score: Score) -> int:
     return exact_cost(score.run).macs * score.samples * score.sampling_steps * guided
 
 
-def fitted(run: Run, processes: int, card_gib: float) -> tuple[list[str], float]:
-    """What harness.train is given for a run to fit cards of so many GiB, and the predicted peak on each, in GiB."""
-    found = fit(run.config, run.spec, processes, card_gib * GIB)
-    return found.flags, found.nbytes / GIB
+def fitted(run: Run, processes: int, card_gib: float) -> Fitting:
+    """How a run fits cards of so many GiB."""
+    return fit(run.config, run.spec, processes, card_gib * GIB)

@@ -1,18 +1,15 @@
-"""A plan: which commands fill a suite, which of them are still to be run, and what they cost."""
+"""A plan: which commands fill a suite, and which of them are still to be run."""
 
 from __future__ import annotations
 
 import difflib
-import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from harness.core import paper, paths, store
 from harness.core.records import Record
-from harness.suites.budget import fitted, macs_per_item, scoring_macs, training_macs
+from harness.suites.budget import fitted, scoring_macs, training_macs
 from harness.suites.catalogue import suite
 from harness.suites.launch import Launch
 from harness.suites.rows import Suite
@@ -130,7 +127,7 @@ class Plan:
 
     def train(self, run: Run) -> Command:
         data = ["--data", self.data[run.preset]] if run.preset in self.data else []
-        fitting = [] if run.small else fitted(run, self.launch.world, self.card_gib)[0]
+        fitting = [] if run.small else fitted(run, self.launch.world, self.card_gib).flags
         return ["-m", "harness.train", *run.flags(), *data, *fitting, "--out", str(self.directory(run))]
 
     def score(self, scores: list[Score]) -> Command:
@@ -183,28 +180,6 @@ class Plan:
             ["-m", "harness.tables", "--table", *tables, *where, "--output", str(self.tables)],
             ["-m", "harness.plots", *where, *samples, "--output", str(self.results / "figures" / below)],
         ]
-
-    def script(self, device_flops: float) -> Iterator[str]:
-        """The plan as a shell script: what each run costs, then the lines that a scheduler would take."""
-        launcher = self.launch.words
-        todo, hours = self.work(), 0.0
-        for work in tqdm(todo, desc="planning", unit="run", disable=None, leave=False):
-            flags, gib = fitted(work.run, self.launch.world, self.card_gib)
-            training = training_macs(work.run, recomputed=bool(flags)) * work.train
-            macs = training + sum(map(scoring_macs, work.scores))
-            needed = 2 * macs / device_flops / 3600
-            hours += needed
-            yield (
-                f"# {work.run.name}: {macs_per_item(work.run) / 1e9:.4g} GMACs an item, {macs:.3g} MACs in all "
-                f"({100 * training / macs:.0f} % training), {gib:.3g} GiB a card, "
-                f"{needed:.3g} GPU-hours at {device_flops:.2g} FLOP/s"
-            )
-            if work.train:
-                yield f"{launcher} {shlex.join(self.train(work.run))}"
-            for alike in grouped(work.scores):
-                yield f"{launcher} {shlex.join(self.score(alike))}"
-        count = sum(len(work.scores) for work in todo)
-        yield f"# {len(todo)} runs, {count} scores, {hours:.4g} GPU-hours at {device_flops:.2g} FLOP/s"
 
 
 def grouped(scores: list[Score]) -> list[list[Score]]:

@@ -11,8 +11,6 @@ from harness.suites.catalogue import SUITES, suite
 from harness.suites.launch import Launch
 from harness.suites.plan import CARD_GIB, STAGES, Plan
 
-DEVICE_FLOPS = 1e14
-
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -30,12 +28,9 @@ class Request:
     card_gib: float = option(CARD_GIB, "memory of a card in GiB: a larger run recomputes activations, and takes its "
                              "batch in parts", least=1)  # fmt: skip
     printed: bool = option(False, "print the commands and what they cost; run nothing", flag="--plan")
-    device_flops: float | None = option(None, f"FLOP/s of a card, for the plan (default: {DEVICE_FLOPS:.0e})", least=1)
 
     def __post_init__(self) -> None:
         check(self)
-        if self.device_flops and not self.printed:
-            raise ValueError("--device-flops is of --plan")
         if self.gpus_per_node and self.submit != "slurm" and not self.printed:
             raise ValueError("--gpus-per-node is what Slurm gives: --submit slurm (here, --nproc-per-node)")
 
@@ -47,8 +42,3 @@ class Request:
             launch=Launch(self.nodes, processes, self.gpus_per_node), **places,
         )  # fmt: skip
         return replace(whole.renewed(), names=self.run)  # runs may be there that a choice has brought
-
-    @property
-    def flops(self) -> float:
-        """FLOP/s of a card."""
-        return self.device_flops or DEVICE_FLOPS

@@ -1,0 +1,44 @@
+"""A plan as a shell script: the commands, and in comments what each run costs and how long it takes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+from harness.core.capacity import GIB
+from harness.suites.budget import fitted, macs_per_item, scoring_macs, training_macs
+from harness.suites.estimate import Assumptions, Cluster, estimate, measured_mfu
+from harness.suites.plan import Plan, grouped
+
+
+def script(plan: Plan, assumed: Assumptions, at_a_time: int = 1) -> Iterator[str]:
+    """Line by line. Times are of so many runs at a time, each on the plan's nodes."""
+    launch, cluster, hours = plan.launch, Cluster(at_a_time), 0.0
+    todo = plan.work()
+    if todo:
+        yield f"# assumed: {assumed.text}"
+    for work in tqdm(todo, desc="planning", unit="run", disable=None, leave=False):
+        run, mfu = work.run, measured_mfu(work.run, plan.runs)
+        fitting, flop_per_s = fitted(run, launch.world, plan.card_gib), assumed.flop_per_s(run, mfu)
+        training = training_macs(run, recomputed=fitting.checkpointing) * work.train
+        macs = training + sum(map(scoring_macs, work.scores))
+        hours += 2 * macs / flop_per_s / 3600
+        taken = estimate(run, work.train, work.scores, launch, fitting, flop_per_s, assumed)
+        cluster.add(taken.total)
+        share, origin = assumed.share(mfu)
+        of_peak = f" ({share:.2g} of {assumed.card}'s peak, {origin})" if assumed.card else ""
+        yield (
+            f"# {run.name}: {macs_per_item(run) / 1e9:.4g} GMACs an item, {macs:.3g} MACs in all "
+            f"({100 * training / macs:.0f} % training), {fitting.nbytes / GIB:.3g} GiB a card, "
+            f"{2 * macs / flop_per_s / 3600:.3g} GPU-hours at {flop_per_s:.2g} FLOP/s{of_peak}; "
+            f"wall time {taken.text}"
+        )
+        if work.train:
+            yield f"{launch.words} {shlex.join(plan.train(run))}"
+        for alike in grouped(work.scores):
+            yield f"{launch.words} {shlex.join(plan.score(alike))}"
+    count = sum(len(work.scores) for work in todo)
+    room = f"nodes: {at_a_time * launch.nodes}, processes on each: {launch.processes}, runs at a time: {at_a_time}"
+    yield f"# {len(todo)} runs, {count} scores, {hours:.4g} GPU-hours; wall time {cluster.text} ({room})"
