@@ -6,6 +6,7 @@ computed is what every process alone would compute; what differs is where it lie
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -26,9 +27,10 @@ def shard(model: Denoiser, ranks: Ranks, reduce_dtype: torch.dtype | None) -> No
     """
     if ranks.world == 1:
         raise ValueError("--fsdp shares a model among processes, and there is one: torchrun --nproc-per-node N -m ...")
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module")  # outputs are views, and nobody writes into them
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
     policy = MixedPrecisionPolicy(reduce_dtype=reduce_dtype)
-    for module in (*model.blocks, model):
+    for module in (*list(model.every_block()), model):
         fully_shard(module, mesh=mesh, mp_policy=policy)
 
 

@@ -97,7 +97,7 @@ def shared_bytes(peak: Peak, step: Workload, processes: int) -> int:
     """
     weights, states = peak.parts["weights"], peak.parts["optimizer and EMA"]
     model = create_model(step.spec, step.resolution, device="meta")
-    blocks = [sum(p.nbytes for p in block.parameters()) for block in model.blocks]
+    blocks = [sum(p.nbytes for p in block.parameters()) for block in model.every_block()]
     outside = sum(p.nbytes for p in model.parameters()) - sum(blocks)
     activations = peak.nbytes - weights - states - peak.parts["gradients"]
     return activations + (2 * weights + states) // processes + outside + 3 * max(blocks)
