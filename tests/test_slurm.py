@@ -86,7 +86,8 @@ def test_a_suite_that_is_disturbed_ends_complete_with_nothing_done_twice(slurm, 
     shown = submit()
     assert f"scoring failed: CANCELLED, job {cancelled}" in shown.stdout
     assert shown.stdout.count("submitted again") == 1
-    slurm.until(lambda: submit().returncode == DONE)
+    while submit().returncode == TO_BE_CONTINUED:
+        slurm.until(lambda: not submit.jobs(states=("PENDING", "RUNNING", "COMPLETING")))
     assert [node for _, _, node in submit.jobs("score") + submit.jobs("report")].count(drained) == 0
     assert [state for _, state, node in submit.jobs("train") if node == drained] == ["COMPLETED"]
 

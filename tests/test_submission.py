@@ -230,6 +230,18 @@ def test_what_waits_or_runs_is_left_alone_and_what_failed_is_submitted_again_alo
     assert [(batch.stage, batch.dependency) for batch in sent] == [("score", "afterok:7_2")]
 
 
+def test_tables_that_are_left_are_a_job_of_their_own_and_shown_when_it_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Plan, "work", lambda plan: [])
+    plan = Plan(suite=suite("smoke"), parts=("table7",), runs=tmp_path / "runs", results=tmp_path)
+    sent: list[Batch] = []
+    last = {("report", "report"): Job(9, None, "r", "FAILED", "NonZeroExitCode")}
+    queue = submission.Queue(plan, lambda batch: sent.append(batch) or "10", last=last)
+    assert queue.fill() == 0
+    assert [(batch.stage, batch.dependency) for batch in sent] == [("report", "")]
+    log = tmp_path / "runs" / "report.txt"
+    assert queue.lines == [f"tables and figures failed: FAILED (NonZeroExitCode), job 9, {log}; submitted again"]
+
+
 def test_a_batch_has_one_name_wherever_it_is_written_down_and_another_in_other_folders():
     one = Batch("smoke", "train", ("a", "b"), ("/runs", "/results"))
     assert one.name == dataclasses.replace(one, dependency="afterok:7").name

@@ -52,7 +52,8 @@ class Queue:
             return f"{DOING[stage]}: {self.verb}"
         if job.active:
             return f"{DOING[stage]}: {job}"
-        return f"{DOING[stage]} failed: {job}, {self.plan.runs / run / 'log.txt'}; {self.verb} again"
+        log = self.plan.runs / ("report.txt" if stage == REPORT else f"{run}/log.txt")
+        return f"{DOING[stage]} failed: {job}, {log}; {self.verb} again"
 
     def send(self, stage: str, runs: list[str], dependency: str = "") -> str:
         """Submit one stage of some runs; returns the number of the array."""
@@ -83,6 +84,8 @@ class Queue:
                 dependency = f"afterok:{trained_by}" + (f"_{train.index(run)}" if len(train) > 1 else "")
             waiting.setdefault(dependency, []).append(run)
         waited_for |= {self.send(SCORE, runs, dependency) for dependency, runs in waiting.items()}
+        if REPORT in stages and not work and not self.plan.reported:
+            self.lines.append(self.describe(REPORT, REPORT))
         if REPORT in stages and (work or not self.plan.reported) and not self.active(REPORT, REPORT):
             self.send(REPORT, [REPORT], f"afterany:{':'.join(sorted(waited_for))}" if waited_for else "")
         return len(work)
@@ -112,11 +115,10 @@ def submit(plan: Plan, allocation: Allocation, at_a_time: int | None = None) -> 
             queue.last = look(folder)  # before the records: what has ended by now is recorded by now
         left = queue.fill()
     runs = sum(map(plan.means, plan.suite.runs(plan.parts)))
-    reporting = " (tables and figures are to be made)" if not left and not plan.reported else ""
-    done = f"{runs - left} of {runs} runs done{reporting}"
+    done = f"{runs - left} of {runs} runs done"
     if allocation.dry_run:
-        return [*(f"# {line}" for line in queue.lines), f"# {done}", *scripts], not left
-    return [*queue.lines, done], not left and not reporting
+        return [*(f"# {line}" for line in queue.lines), f"# {done}", *scripts], not queue.lines
+    return [*queue.lines, done], not queue.lines
 
 
 def look(folder: Path) -> dict[tuple[str, str], Job]:
