@@ -143,10 +143,10 @@ class AdaLNDenoiser(Denoiser):
 
     def denoise(self, x: Tensor, c: Tensor, blocks: Iterable[nn.Module]) -> Tensor:
         """x (B, C, H, W) under the condition c (B, D), by those blocks. Returns (B, 2C or C, H, W)."""
-        x = self.x_embedder(x) + self.pos_embed  # (B, L, D)
-        x = self.through(blocks, x, c)           # (B, L, D)
-        x = self.final_layer(x, c)               # (B, L, p*G*p*C)
-        return self.unpatchify(x)                # (B, 2C, H, W)
+        # The embedded tokens (B, L, D) have no name here: it would keep them in memory while the blocks run.
+        x = self.through(blocks, self.x_embedder(x) + self.pos_embed, c)  # (B, L, D)
+        x = self.final_layer(x, c)                                        # (B, L, p*G*p*C)
+        return self.unpatchify(x)                                         # (B, 2C, H, W)
 
     def through(self, blocks: Iterable[nn.Module], x: Tensor, c: Tensor) -> Tensor:
         """Tokens x (B, L, D) under the condition c (B, D), one block after the other."""

@@ -9,22 +9,23 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.core.workload import Workload
 from harness.cost.memory import Peak, predict_memory
-
-MARGIN_BYTES = 2 * 2**30
-"""Of a card's memory, left to what no prediction sees.
-
-The CUDA context with its loaded kernels, 0.5 to 1.3 GiB (a V100's 1.3 in huggingface.co/docs/transformers, "Model
-training anatomy"); workspaces of cuBLAS and cuDNN, tens of MiB; what the caching allocator rounds up and cannot join;
-and that a driver reports some 0.5 GiB less than a card of 80 GiB is sold with.
-"""
+from models import families
 
 Bytes = npt.NDArray[np.int64]
+
+
+class Remedy(NamedTuple):
+    """A change to a workload, in words, and its peak with it."""
+
+    words: str
+    nbytes: int
 
 
 @cache
@@ -66,6 +67,42 @@ def largest_batch(workload: Workload, budget: int) -> int:
             too_large = guess
         guess = int(min(fits + max(1, (budget - peak(fits)) // slope), too_large - 1))
     return fits
+
+
+def remedies(workload: Workload, budget: int) -> list[Remedy]:
+    """The changes that bring the predicted peak within `budget` bytes, each by itself.
+
+    Where none does, all of them at once, if there are any, which may still be too much.
+    """
+    changes = _changes(workload)
+    found = [Remedy(words, peak_bytes(dataclasses.replace(workload, **fields))) for words, fields in changes.items()]
+    largest = largest_batch(workload, budget)
+    if 0 < largest < workload.batch:
+        found.append(Remedy(f"batch {largest}", peak_bytes(dataclasses.replace(workload, batch=largest))))
+    enough = [one for one in found if one.nbytes <= budget]
+    if enough or not found:
+        return enough
+    fields = {name: value for several in changes.values() for name, value in several.items()}
+    best = dataclasses.replace(workload, **fields)
+    batch = max(1, min(workload.batch, largest_batch(best, budget)))
+    words = [*changes, *([f"batch {batch}"] if batch < workload.batch else [])]
+    return [Remedy(" and ".join(words), peak_bytes(dataclasses.replace(best, batch=batch)))]
+
+
+def _changes(workload: Workload) -> dict[str, dict[str, Any]]:
+    """What a workload can do without a change of the network or of the batch, to take less memory."""
+    found: dict[str, dict[str, Any]] = {}
+    ways = families.named(workload.spec.family).implementations
+    if ways and workload.implementation != ways.default:
+        found[ways.words(ways.default)] = {"implementation": ways.default}
+    if workload.operands == "kept":
+        found["operands recomputed"] = {"operands": "recomputed"}
+    if workload.action == "train":
+        if workload.dtype == "float32":
+            found["bfloat16"] = {"dtype": "bfloat16"}
+        if not workload.checkpointing:
+            found["checkpointing"] = {"checkpointing": True}
+    return found
 
 
 def _of_depth(workload: Workload, depth: int) -> Workload:
