@@ -64,6 +64,17 @@ class Denoiser(nn.Module):
         for block in self.every_block():
             block.keep_operands()
 
+    @torch.no_grad()
+    def store_weights(self, dtype: torch.dtype) -> None:
+        """Store the weights of linear layers and convolutions in the dtype that autocast casts them to in every call.
+
+        Outputs under autocast in that dtype are the same bit for bit. What autocast does not cast stays as it is, as
+        embeddings and the state space, and so do biases.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+                module.weight = nn.Parameter(module.weight.to(dtype), module.weight.requires_grad)
+
     def run(self, block: nn.Module, *inputs: Tensor | None) -> Any:
         """One block, its activations kept or to be recomputed."""
         if self.activation_checkpointing and self.training:

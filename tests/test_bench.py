@@ -256,6 +256,7 @@ def test_unlike_things_are_not_compared(tmp_path):
         (["--device-memory", "80GiB"], "--device-memory changes nothing without --predict"),
         (["--predict", "--rounds", "3"], "--rounds changes nothing with --predict"),
         (["--fits", "24GiB", "--batch", "3"], "--batch changes nothing with --fits"),
+        (["--weights", "bfloat16", "--action", "train", "--dtype", "bfloat16"], "--weights bfloat16 is of --dtype"),
         (["--operands", "kept"], "--operands kept is of --action train of a DiM"),
         (["--steps", "50"], "--steps changes nothing without --action sample"),
         (["--model", "DiT-N/4", "--scan", "naive"], "--scan is of none of the models DiT-N/4"),

@@ -49,6 +49,8 @@ CASES = [
     workload("DiM-T/8", 256, batch=16, dtype="bfloat16", overrides=SHALLOW),
     workload("DiM-S/4", batch=8, dtype="bfloat16", overrides=SHALLOW),
     workload("DiM-T/2", batch=16, action="sample", dtype="bfloat16", overrides=SHALLOW),
+    workload("DiM-S/4", batch=8, dtype="bfloat16", weights="bfloat16", overrides=SHALLOW),
+    workload("DiT-T/2", batch=16, action="sample", dtype="bfloat16", weights="bfloat16", overrides=SHALLOW),
     workload("DiM-T/2", batch=16, action="train", dtype="bfloat16", overrides=SHALLOW),
     workload("DiM-S/4", batch=16, action="train", dtype="bfloat16", overrides=SHALLOW),
     workload("DiM-T/2", batch=16, action="train", dtype="bfloat16", checkpointing=True, overrides=SHALLOW),
@@ -196,6 +198,22 @@ def test_the_search_ends_at_the_largest_batch_whatever_the_growth(largest, extra
     case = workload("DiT-P/8", 64)
     budget = peak(dataclasses.replace(case, batch=largest)) if largest else 1000
     assert largest_batch(case, budget) == largest
+
+
+def test_a_forward_pass_in_bfloat16_keeps_two_copies_of_its_weights_or_one_of_half_the_size():
+    full, half, stored = (
+        predict_memory(workload("DiT-S/2", **how)).nbytes
+        for how in ({}, {"dtype": "bfloat16"}, {"dtype": "bfloat16", "weights": "bfloat16"})
+    )
+    params = 4 * sum(p.numel() for p in _parameters("DiT-S/2"))
+    assert half - full == pytest.approx(params / 2, rel=0.1)
+    assert full - stored == pytest.approx(params / 2, rel=0.1)
+
+
+@pytest.mark.parametrize("how", [{"action": "train", "dtype": "bfloat16"}, {"dtype": "float32"}])
+def test_weights_in_bfloat16_are_refused_where_they_are_trained_or_nothing_else_is(how):
+    with pytest.raises(ValueError, match="weights in bfloat16 are of forward and sample in bfloat16, not of"):
+        workload("DiT-T/2", weights="bfloat16", **how)
 
 
 @pytest.mark.parametrize(("dtype", "itemsize"), [("float32", 4), ("bfloat16", 2)])

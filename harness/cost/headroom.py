@@ -97,6 +97,8 @@ def _changes(workload: Workload) -> dict[str, dict[str, Any]]:
         found[ways.words(ways.default)] = {"implementation": ways.default}
     if workload.operands == "kept":
         found["operands recomputed"] = {"operands": "recomputed"}
+    if workload.action != "train" and workload.weights == "float32":
+        found["bfloat16 weights"] = {"dtype": "bfloat16", "weights": "bfloat16"}
     if workload.action == "train":
         if workload.dtype == "float32":
             found["bfloat16"] = {"dtype": "bfloat16"}

@@ -20,7 +20,7 @@ Mark = Callable[[Tensor, str, str], None]
 
 
 def configure(model: Denoiser, workload: Workload) -> None:
-    """Choose the implementation of the mixers and the checkpointing that a workload names.
+    """Choose the implementation of the mixers, the checkpointing and the storage of weights that a workload names.
 
     Raises ValueError, with the choices, for an unknown implementation.
     """
@@ -28,6 +28,8 @@ def configure(model: Denoiser, workload: Workload) -> None:
     model.train(workload.action == "train")
     if workload.implementation:
         model.set_implementation(workload.implementation)
+    if workload.weights == "bfloat16":
+        model.store_weights(torch.bfloat16)
     if workload.operands == "kept":
         model.keep_operands()
 
