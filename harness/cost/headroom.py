@@ -34,7 +34,8 @@ def peak_bytes(workload: Workload) -> int:
 
     Raises ValueError as `predict_memory` does.
     """
-    period = 2 if workload.spec.axes(0) != workload.spec.axes(1) else 1
+    alternating = 2 if workload.spec.axes(0) != workload.spec.axes(1) else 1
+    period = max(alternating, families.named(workload.spec.family).skeleton.period)
     periods = workload.spec.depth / period
     if periods <= 3 or periods % 1:
         return predict_memory(workload).nbytes
@@ -118,16 +119,31 @@ def _before(peak: Peak) -> int:
 
 def _shared(two: Peak, three: Peak) -> list[tuple[Bytes, Bytes]]:
     """The bytes alive in the turns of the first and of the last blocks, of each run through them, in a shallow and in a
-    deeper network. Nothing where the two do not allocate alike, so that no depth follows from them."""
+    deeper network. Nothing where no depth follows from them: where the two do not allocate alike, or the blocks in the
+    middle are others or take more."""
     found: list[tuple[Bytes, Bytes]] = []
     runs, deeper = _runs(two), _runs(three)
     for one, other in zip(runs, deeper, strict=False):
         more = len(other) - len(one)
-        ends = [*other[:more], *other[-more:]]
-        if len(runs) != len(deeper) or len(one) != 2 * more or list(map(two.made, one)) != list(map(three.made, ends)):
+        first, middle, last = (other[n * more : (n + 1) * more] for n in range(3))
+        alike = list(map(two.made, one)) == list(map(three.made, [*first, *last]))
+        if len(runs) != len(deeper) or len(one) != 2 * more or not alike:
             return []
-        found += [(np.array(two.climb[a]), np.array(three.climb[b])) for a, b in zip(one, ends, strict=True)]
+        if not all(_between(three, *spans) for spans in zip(first, middle, last, strict=True)):
+            return []
+        found += [(_bytes(two, a), _bytes(three, b)) for a, b in zip(one, [*first, *last], strict=True)]
     return found
+
+
+def _between(peak: Peak, first: slice, middle: slice, last: slice) -> bool:
+    """Whether a block in the middle allocates as the first or the last does, and never has more alive than these."""
+    begun = slice(last.start, last.start + middle.stop - middle.start)  # a last turn goes on with what follows
+    like = [_bytes(peak, span) for span in (first, begun) if peak.made(span) == peak.made(middle)]
+    return bool(like) and bool((_bytes(peak, middle) <= np.max(like, axis=0)).all())
+
+
+def _bytes(peak: Peak, span: slice) -> Bytes:
+    return np.array(peak.climb[span])
 
 
 def _runs(peak: Peak) -> list[list[slice]]:
