@@ -111,6 +111,20 @@ def test_measured_memory_stands_beside_its_prediction():
     assert f"Measured peak on {GPU}" in text
 
 
+def test_a_card_keeps_a_margin_and_kept_operands_stand_beside_recomputed_ones():
+    how = {"action": "train", "dtype": "bfloat16"}
+    predictions = [prediction("DiM-XL/2", 512, 22.5, **how), prediction("DiM-XL/2", 512, 21.5, **how, operands="kept")]
+    text = report.memory_table(predictions, []).markdown()
+    assert "| DiM-XL/2 | 1 | train | bfloat16 | auto scan | 22.50 [40] |" in text  # of 24 GiB two are left
+    assert "| DiM-XL/2 | 1 | train | bfloat16 | auto scan, operands kept | 21.50 [24] |" in text
+    assert "over one that keeps them, is not measured: `python -m harness.bench" in text
+    steps = [latency("DiM-XL/2", r, s, action="train", operands=o)
+             for r, s, o in ((256, 1.04, "recomputed"), (256, 1.0, "kept"), (512, 2.0, "recomputed"))]  # fmt: skip
+    text = report.memory_table([*predictions, *steps], []).markdown()
+    assert f"over one that keeps them, is 1.040 to 1.040 on {GPU} (1 runs)" in text
+    assert f"Measured over predicted on {GPU}: 2.000 to 2.000 in 3 runs." in text
+
+
 def test_where_one_line_falls_below_another():
     """On logarithmic axes both are straight: t = a x and t = b x^2 meet at a / b."""
     one, two = [(x, 300.0 * x) for x in (100, 1000)], [(x, 1.0 * x * x) for x in (100, 1000)]

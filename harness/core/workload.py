@@ -117,6 +117,12 @@ _CPU: dict[str, object] = {
 }  # fmt: skip
 _SMALL, _LARGE = PAIRS["S"] + PAIRS["B"], PAIRS["XL"]
 
+_MEMORY: dict[str, object] = {
+    "model": _LARGE, "res": [256, 512, 1024, 2048], "action": ["train"], "dtype": ["bfloat16", "float32"],
+    "attention": ["sdpa"], "scan": ["auto"], "weights": ["float32"], "operands": ["recomputed"],
+    "checkpointing": False, "batch": 1, "device": "cuda",
+}  # fmt: skip
+
 PRESETS: dict[str, list[dict[str, object]]] = {
     # Both families at the paper's depth and DiM at equal parameters: some ten minutes on one data-centre card.
     "gpu-sweep": [
@@ -137,6 +143,15 @@ PRESETS: dict[str, list[dict[str, object]]] = {
         {**_CPU, "model": _LARGE, "res": [256, 512], "action": ["sample"]},
         {**_CPU, "model": _SMALL, "res": [256, 512, 1024], "action": ["train"]},
         {**_CPU, "model": _LARGE, "res": [256, 512], "action": ["train"]},
+    ],
+    # What the table of memory predicts: the GPU sweep, what takes less of it or more, and the paper's batch at 2048.
+    "memory": [
+        {**_MEMORY, "action": ["forward", "train"], "attention": ["sdpa", "naive"]},
+        {**_MEMORY, "action": ["forward"], "dtype": ["bfloat16"], "weights": ["bfloat16"]},
+        {**_MEMORY, "checkpointing": True},
+        {**_MEMORY, "model": _LARGE[1:], "operands": ["kept"]},
+        {**_MEMORY, "model": _LARGE[:2], "res": [2048], "action": ["forward"], "dtype": ["float32"], "batch": 3,
+         "attention": ["sdpa", "naive"], "scan": ["auto", "naive"]},
     ],
 }  # fmt: skip
 """Sweeps of `harness.bench` by name, in parts, each as defaults of its flags."""
@@ -170,12 +185,17 @@ def runs(
 
 
 def preset(name: str) -> list[Workload]:
-    """The workloads of a named sweep, one image each. Raises ValueError for an unknown name."""
+    """The workloads of a named sweep. Raises ValueError for an unknown name."""
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
     found: list[Workload] = []
     for part in PRESETS[name]:
-        flags: dict[str, Any] = part
-        base = [Workload(spec=spec(m), resolution=r) for m, r in itertools.product(flags["model"], flags["res"])]
-        found += runs(base, flags["action"], flags["dtype"], flags)
+        flags: dict[str, Any] = {"batch": 1, "checkpointing": False, "operands": ["recomputed"], "weights": ["float32"]}
+        flags |= part
+        base = [
+            Workload(spec=spec(model), resolution=resolution, batch=flags["batch"])
+            for model, resolution in itertools.product(flags["model"], flags["res"])
+        ]
+        how = (flags[name] for name in ("checkpointing", "operands", "weights"))
+        found += runs(base, flags["action"], flags["dtype"], flags, *how)
     return found
