@@ -195,7 +195,7 @@ def test_sizes_and_families_are_told_apart_in_the_figures_of_memory_and_latency(
     records = [prediction(model, r, r / 100) for model in models for r in (256, 512)]
     lines = [line for line in report.figure("memory", records).axes[0].lines if line.get_label()[0] != "_"]
     assert [line.get_label().split(",")[0] for line in lines] == list(models)
-    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(models)
+    assert len({line.get_color() for line in lines}) == len({line.get_marker() for line in lines}) == len(models)
     panels = report.figure("latency", [latency(model, r, r / 100) for model in models for r in (256, 512)]).axes
     assert [axes.get_title().split(" ")[0] for axes in panels] == ["B/4", "XL/2"]
     for axes, n in zip(panels, (2, 3), strict=True):
@@ -207,6 +207,10 @@ def test_no_panel_is_drawn_empty():
     naive = [prediction("DiM-XL/2", r, 1.0, implementation="naive") for r in (256, 512)]
     with pytest.raises(ValueError, match="needs predictions"):
         report.figure("memory", naive)
+    kept = [prediction("DiM-XL/2", r, 1.0, action="train", operands="kept") for r in (256, 512)]
+    on_cpu = [latency("DiT-XL/2", r, 1.0, device="cpu: slow") for r in (256, 512)]  # with a prediction for that CPU
+    with pytest.raises(ValueError, match="needs predictions"):
+        report.figure("memory", [*kept, *on_cpu])
     other = [prediction("DiT-XL/2", r, 1.0, action="sample") for r in (256, 512)]
     assert [axes.get_title() for axes in report.figure("memory", [*naive, *other]).axes] == [
         "a denoising step, float32, one image"
