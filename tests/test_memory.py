@@ -175,7 +175,7 @@ def test_a_network_whose_blocks_do_not_repeat_is_followed_as_a_whole(name, resol
 
 @pytest.mark.parametrize(("name", "action"), [("DiT-T/2", "forward"), ("DiM-T/2", "train")])
 def test_the_largest_batch_fits_and_one_more_does_not(name, action):
-    case = workload(name, 256, action=action)
+    case = workload(name, 256, action=action, overrides={"depth": 4})
     budget = GIB // 2
     largest = largest_batch(case, budget)
     assert largest > 2
