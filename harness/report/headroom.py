@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,9 @@ MARGIN = f"Of each card {MARGIN_BYTES / GIB:g} GiB are left to the CUDA context,
 
 def fits_text(workloads: Iterable[Workload], cards: Sequence[int], style: str) -> str:
     """The largest batch of each workload on each card of so many bytes: a line each for reading, else rows."""
-    rows = [_fit(w, card) for w in workloads for card in cards]
+    questions = list(itertools.product(workloads, cards))
+    bar = tqdm(questions, desc="searching batches", unit="answer", disable=None, leave=False)
+    rows = [_fit(workload, card) for workload, card in bar]
     return report.render(rows, style) if style != "table" else "\n".join([*map(_sentence, rows), MARGIN])
 
 
@@ -57,7 +60,7 @@ def _predicted(workload: Workload, peak: Peak, cards: Sequence[int], reading: bo
         below["GiB at the peak"] = parts
     else:
         row |= {name: nbytes / GIB for name, nbytes in peak.parts.items()}
-    below["of the activations"] = _held(peak)
+    below["most of it"] = _held(peak)
     for card in cards:
         name, budget = f"{card / GIB:.4g} GiB", card - MARGIN_BYTES
         first, *others = [largest_batch(way, budget) for _, way in _ways(workload)]
