@@ -146,7 +146,7 @@ WHOLE = [
     workload("DiT-XL/2", 512, batch=2),
     workload("DiM-XL/2-matched", 512, batch=2, dtype="bfloat16"),
     workload("DiT-T/2", batch=3, action="sample", implementation="naive", dtype="bfloat16"),
-    workload("DiT-T/2", batch=3, action="train", checkpointing=True),
+    workload("DiT-T/2", batch=3, action="train", implementation="naive", dtype="bfloat16", checkpointing=True),
     workload("DiM-T/2", batch=3, action="train", dtype="bfloat16"),
     workload("DiM-T/2", batch=3, action="train", operands="kept", checkpointing=True),
     workload("DiT-S/4-video", overrides={"frames": 4}, batch=2, action="train", joint_images=2),
