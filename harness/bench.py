@@ -27,8 +27,8 @@ from harness.cost import flags
 from harness.cost.sweep import measure_latency, predict_sweep
 from harness.cost.timing import Timing
 from harness.report.floors import floors_text
-from harness.report.headroom import fits_text
-from harness.report.sweep import compared_rows, measured_rows, predicted_rows
+from harness.report.headroom import fits_text, predicted_text
+from harness.report.sweep import compared_rows, measured_rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def _text(parts: Sequence[argparse.Namespace], given: set[str]) -> str:
     workloads = list(dict.fromkeys(w for part in parts for w in flags.workloads_of(part, given)))
     if args.predict:
         peaks = predict_sweep(workloads, args.records or paths.measurements() / "memory.jsonl")
-        return report.render(predicted_rows(peaks, args.device_memory, args.format), args.format)
+        return predicted_text(peaks, args.device_memory, args.format)
     timing = from_arguments(Timing, args)
     records = measure_latency(workloads, timing, args.records or paths.measurements() / "bench.jsonl")
     device = records[0].workload["device"] if records else "nothing is measured"

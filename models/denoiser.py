@@ -64,6 +64,17 @@ class Denoiser(nn.Module):
         for block in self.every_block():
             block.keep_operands()
 
+    @torch.no_grad()
+    def store_weights(self, dtype: torch.dtype) -> None:
+        """Store the weights of linear layers and convolutions in the dtype that autocast casts them to in every call.
+
+        Outputs under autocast in that dtype are the same bit for bit. What autocast does not cast stays as it is, as
+        embeddings and the state space, and so do biases.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
+                module.weight = nn.Parameter(module.weight.to(dtype), module.weight.requires_grad)
+
     def run(self, block: nn.Module, *inputs: Tensor | None) -> Any:
         """One block, its activations kept or to be recomputed."""
         if self.activation_checkpointing and self.training:
@@ -143,10 +154,10 @@ class AdaLNDenoiser(Denoiser):
 
     def denoise(self, x: Tensor, c: Tensor, blocks: Iterable[nn.Module]) -> Tensor:
         """x (B, C, H, W) under the condition c (B, D), by those blocks. Returns (B, 2C or C, H, W)."""
-        x = self.x_embedder(x) + self.pos_embed  # (B, L, D)
-        x = self.through(blocks, x, c)           # (B, L, D)
-        x = self.final_layer(x, c)               # (B, L, p*G*p*C)
-        return self.unpatchify(x)                # (B, 2C, H, W)
+        # The embedded tokens (B, L, D) have no name here: it would keep them in memory while the blocks run.
+        x = self.through(blocks, self.x_embedder(x) + self.pos_embed, c)  # (B, L, D)
+        x = self.final_layer(x, c)                                        # (B, L, p*G*p*C)
+        return self.unpatchify(x)                                         # (B, 2C, H, W)
 
     def through(self, blocks: Iterable[nn.Module], x: Tensor, c: Tensor) -> Tensor:
         """Tokens x (B, L, D) under the condition c (B, D), one block after the other."""

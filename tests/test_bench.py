@@ -1,6 +1,7 @@
 """harness.bench: fresh processes, raw samples, OOM and failure as rows; sweeps continue, comparisons refuse."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -133,19 +134,46 @@ def test_throughput_and_flops_follow_from_latency():
     assert row["TFLOP/s"] == pytest.approx(4 * 4 * 118.62e9 / 0.5 / 1e12)
 
 
-def test_predictions_name_the_card_and_the_tensor(capsys, tmp_path):
+def test_predictions_name_the_card_the_tensor_and_what_makes_it_fit(capsys, tmp_path):
+    """At 1024 pixels DiT-S/2 has 4096 tokens and 6 heads: a tensor of its scores is 6 x 4096 x 4096 x 4 bytes."""
     path = tmp_path / "memory.jsonl"
-    arguments = ["--predict", "--model", "DiT-S/2", "--res", "1024", "--device-memory", "0.5GiB", "80GiB"]
+    arguments = ["--predict", "--model", "DiT-S/2", "--res", "1024", "--device-memory", "2.5GiB", "80GiB"]
     bench.main([*arguments, "--records", str(path)])
-    sdpa, naive = (line for line in capsys.readouterr().out.splitlines() if "DiT-S/2" in line)
+    out = capsys.readouterr().out
+    sdpa, naive = (line for line in out.splitlines() if line.lstrip().startswith("DiT-S/2 1024"))
     assert "OOM" not in sdpa
-    assert "OOM (no batch)" in naive
-    assert "0.5 GiB: " in naive
-    assert "in blocks.*.attn: " in naive
-    assert "6x4096x4096 float32, 0.38 GiB" in naive
+    assert "OOM 0" in naive
+    (broken,) = (line for line in out.splitlines() if line.startswith("  2.5 GiB: "))
+    assert "in blocks.*.attn: 6x4096x4096 float32, 0.38 GiB; fits with sdpa attention (0.19 GiB)" in broken
+    assert "bmm in blocks.*.attn 0.38 GiB (4" in out
+    assert "2 GiB are left to the CUDA context" in out
     record = json.loads(path.read_text().splitlines()[0])
     assert record["verdict"] == "estimated"
     assert sum(record["parts"].values()) == record["value"]
+
+
+
+def test_predictions_as_rows_have_batches_with_and_without_checkpointing(capsys, tmp_path):
+    arguments = ["--predict", "--model", "DiT-N/4", "--res", "64", "--attention", "sdpa", "--action", "train"]
+    bench.main([*arguments, "--device-memory", "3GiB", "--format", "json", "--records", str(tmp_path / "m.jsonl")])
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["3 GiB"] == "fits"
+    assert 2 < row["batch, 3 GiB"] < row["batch, 3 GiB, checkpointing"]
+
+
+def test_what_fits_a_card_is_one_line_an_answer(capsys):
+    bench.main(["--fits", "24GiB", "2.001GiB", "--model", "DiT-N/4", "--res", "64", "--action", "train",
+                "--attention", "sdpa"])  # fmt: skip
+    large, small, margin = capsys.readouterr().out.splitlines()
+    question = "DiT-N/4 train at 64 px, float32, sdpa attention, on "
+    answers = r"24 GiB: batch (\d+) fits, peak (\S+) GiB; with checkpointing batch (\d+) fits, peak (\S+) GiB"
+    found = re.fullmatch(question + answers, large)
+    batch, peak, recomputed, its_peak = map(float, found.groups())
+    assert 1000 < batch < recomputed
+    assert (peak, its_peak) == (22, 22)
+    assert small.startswith(f"{question}2.001 GiB: no batch fits, one takes 0.0")
+    assert "does not fit even with bfloat16 and checkpointing (" in small
+    assert margin.startswith("Of each card 2 GiB are left")
 
 
 def test_equal_macs_adds_the_depth_of_equal_cost(capsys, tmp_path):
@@ -227,6 +255,9 @@ def test_unlike_things_are_not_compared(tmp_path):
         (["--device-memory", "2000000GiB"], "must be at least 1MiB and at most 1048576GiB"),
         (["--device-memory", "80GiB"], "--device-memory changes nothing without --predict"),
         (["--predict", "--rounds", "3"], "--rounds changes nothing with --predict"),
+        (["--fits", "24GiB", "--batch", "3"], "--batch changes nothing with --fits"),
+        (["--weights", "bfloat16", "--action", "train", "--dtype", "bfloat16"], "--weights bfloat16 is of --dtype"),
+        (["--operands", "kept"], "--operands kept is of --action train of a DiM"),
         (["--steps", "50"], "--steps changes nothing without --action sample"),
         (["--model", "DiT-N/4", "--scan", "naive"], "--scan is of none of the models DiT-N/4"),
         (["--model", "DiT-N/4", "--equal-macs"], "no model here stands beside its counterpart"),

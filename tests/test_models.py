@@ -353,6 +353,19 @@ def test_a_compiler_takes_the_mixer_in_training():
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(expected, found, strict=True))
 
 
+@pytest.mark.parametrize("name", ["DiT-N/4", "DiM-N/4", "DiG-N/4"])
+def test_weights_stored_in_bfloat16_give_the_outputs_of_autocast_to_the_last_bit(name):
+    model = randomised(name)
+    x, t, y = inputs(model)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = model(x, t, y)
+        model.store_weights(torch.bfloat16)
+        assert torch.equal(model(x, t, y), expected)
+    halved = [p for p in model.parameters() if p.dtype == torch.bfloat16]
+    assert sum(p.numel() for p in halved) > 0.7 * sum(p.numel() for p in model.parameters())
+    assert all(p.dtype == torch.float32 for key, p in model.named_parameters() if "A_" in key or key.endswith("bias"))
+
+
 def test_a_family_that_recomputes_nothing_keeps_nothing():
     with pytest.raises(ValueError, match="DiT recomputes no operands"):
         create_model("DiT-N/2", 64, depth=1).keep_operands()

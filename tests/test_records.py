@@ -40,6 +40,10 @@ def test_a_users_batch_does_not_change_the_papers_tables():
 def test_what_a_record_does_not_state_is_its_default():
     assert cost(1.0).key() == cost(1.0, frames=0, joint_images=0).key()
     assert cost(1.0).key() != cost(1.0, frames=16).key()
+    usual = Workload(spec=spec("DiT-S/4"), resolution=256, dtype="bfloat16")
+    stored = dataclasses.replace(usual, weights="bfloat16")
+    assert "weights" not in usual.settings()
+    assert LatencyRecord.key_of("latency", usual.settings()) != LatencyRecord.key_of("latency", stored.settings())
 
 
 def test_one_model_for_another_task_is_another_question():

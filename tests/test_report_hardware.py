@@ -111,6 +111,20 @@ def test_measured_memory_stands_beside_its_prediction():
     assert f"Measured peak on {GPU}" in text
 
 
+def test_a_card_keeps_a_margin_and_kept_operands_stand_beside_recomputed_ones():
+    how = {"action": "train", "dtype": "bfloat16"}
+    predictions = [prediction("DiM-XL/2", 512, 22.5, **how), prediction("DiM-XL/2", 512, 21.5, **how, operands="kept")]
+    text = report.memory_table(predictions, []).markdown()
+    assert "| DiM-XL/2 | 1 | train | bfloat16 | auto scan | 22.50 [40] |" in text  # of 24 GiB two are left
+    assert "| DiM-XL/2 | 1 | train | bfloat16 | auto scan, operands kept | 21.50 [24] |" in text
+    assert "over one that keeps them, is not measured: `python -m harness.bench" in text
+    steps = [latency("DiM-XL/2", r, s, action="train", operands=o)
+             for r, s, o in ((256, 1.04, "recomputed"), (256, 1.0, "kept"), (512, 2.0, "recomputed"))]  # fmt: skip
+    text = report.memory_table([*predictions, *steps], []).markdown()
+    assert f"over one that keeps them, is 1.040 to 1.040 on {GPU} (1 runs)" in text
+    assert f"Measured over predicted on {GPU}: 2.000 to 2.000 in 3 runs." in text
+
+
 def test_where_one_line_falls_below_another():
     """On logarithmic axes both are straight: t = a x and t = b x^2 meet at a / b."""
     one, two = [(x, 300.0 * x) for x in (100, 1000)], [(x, 1.0 * x * x) for x in (100, 1000)]
@@ -181,7 +195,7 @@ def test_sizes_and_families_are_told_apart_in_the_figures_of_memory_and_latency(
     records = [prediction(model, r, r / 100) for model in models for r in (256, 512)]
     lines = [line for line in report.figure("memory", records).axes[0].lines if line.get_label()[0] != "_"]
     assert [line.get_label().split(",")[0] for line in lines] == list(models)
-    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(models)
+    assert len({line.get_color() for line in lines}) == len({line.get_marker() for line in lines}) == len(models)
     panels = report.figure("latency", [latency(model, r, r / 100) for model in models for r in (256, 512)]).axes
     assert [axes.get_title().split(" ")[0] for axes in panels] == ["B/4", "XL/2"]
     for axes, n in zip(panels, (2, 3), strict=True):
@@ -193,6 +207,10 @@ def test_no_panel_is_drawn_empty():
     naive = [prediction("DiM-XL/2", r, 1.0, implementation="naive") for r in (256, 512)]
     with pytest.raises(ValueError, match="needs predictions"):
         report.figure("memory", naive)
+    kept = [prediction("DiM-XL/2", r, 1.0, action="train", operands="kept") for r in (256, 512)]
+    on_cpu = [latency("DiT-XL/2", r, 1.0, device="cpu: slow") for r in (256, 512)]  # with a prediction for that CPU
+    with pytest.raises(ValueError, match="needs predictions"):
+        report.figure("memory", [*kept, *on_cpu])
     other = [prediction("DiT-XL/2", r, 1.0, action="sample") for r in (256, 512)]
     assert [axes.get_title() for axes in report.figure("memory", [*naive, *other]).axes] == [
         "a denoising step, float32, one image"

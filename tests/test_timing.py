@@ -9,7 +9,7 @@ import torch
 from harness.core.workload import PRESETS, Workload, preset
 from harness.cost import clock
 from harness.cost.conditions import CpuConditions, CpuTimes, GpuConditions
-from harness.cost.memory import Peak
+from harness.cost.memory import Allocation, Peak
 from harness.cost.sweep import comparable, held_at_once
 from harness.cost.timing import Series, Timing, median_interval, relative_spread
 from harness.cost.worker import Station, refused_bytes
@@ -175,8 +175,9 @@ def test_one_that_runs_out_of_memory_does_not_stop_the_others(scripted):
 
 
 def peak(weights: int, activations: int) -> Peak:
-    parts = {"weights": weights, "optimizer and EMA": 0, "gradients": 0, "activations": activations}
-    return Peak(weights + activations, parts, None, [], [])
+    parts = {"weights": weights, "activations": activations}
+    alive = [Allocation(nbytes, "", "", (), "", 0, category) for category, nbytes in parts.items()]
+    return Peak(weights + activations, alive, [], [], [])
 
 
 def test_rounds_are_shared_as_far_as_the_memory_holds_all_at_once():

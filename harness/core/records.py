@@ -21,8 +21,8 @@ VERDICTS = ("ok", "oom", "unsupported", "estimated", "error")
 TASK = ("channels", "downsample", "num_classes")
 """Of what is generated; records of the usual task, ImageNet in latents of four channels, do not state them."""
 DEFAULTS: Mapping[str, Any] = {
-    "frames": 0, "joint_images": 0, "checkpointing": False, "operands": "recomputed", "cache": "warm",
-    "cuda_graph": False, "keep_all": False,
+    "frames": 0, "joint_images": 0, "checkpointing": False, "weights": "float32",
+    "operands": "recomputed", "cache": "warm", "cuda_graph": False, "keep_all": False,
 }  # fmt: skip
 """What a field is in records that do not state it."""
 
@@ -128,7 +128,7 @@ class RunRecord(Record):
 
     KEY: ClassVar[tuple[str, ...]] = (
         "model", "resolution", "frames", "joint_images", *TASK, "batch", "action", "dtype", "checkpointing",
-        "operands",
+        "weights", "operands",
     )  # fmt: skip
 
     @classmethod

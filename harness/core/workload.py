@@ -28,6 +28,7 @@ class Workload:
     action: str = "forward"
     dtype: str = "float32"
     implementation: str = ""
+    weights: str = "float32"  # as they are stored; those of linear layers and convolutions also in bfloat16
     checkpointing: bool = False
     operands: str = "recomputed"  # of the mixer, in training: made again in the backward, or kept for it
     joint_images: int = 0  # single frames beside each clip, in training
@@ -42,7 +43,12 @@ class Workload:
             object.__setattr__(self, "implementation", ways.default)
         if self.implementation and not ways:
             raise ValueError(f"{self.spec.family} has one implementation only, not {self.implementation!r}")
-        if self.operands == "kept" and not (self.action == "train" and named(self.spec.family).recomputes):
+        if self.weights == "bfloat16" and not _half_weights(self.action, self.dtype):
+            raise ValueError(
+                f"weights in bfloat16 are of forward and sample in bfloat16, not of {self.action} in {self.dtype}; "
+                "training updates weights in float32"
+            )
+        if self.operands == "kept" and not _recomputes(self.spec, self.action):
             raise ValueError(f"{self.action} of {self.spec.name} recomputes no operands, which could be kept")
         if self.batch < 1:
             raise ValueError(f"batch must be a positive integer, not {self.batch!r}")
@@ -79,15 +85,28 @@ class Workload:
         """What a measurement of time or memory depends on: the key, and how the network is run."""
         ways = named(self.spec.family).implementations
         mixer = {ways.field: self.implementation} if ways else {}
-        kept = {"operands": self.operands} if self.operands != "recomputed" else {}
-        return {**self.key(), "dtype": self.dtype, **mixer, "checkpointing": self.checkpointing, **kept}
+        changed = {name: getattr(self, name) for name in ("weights", "operands") if getattr(self, name) != USUAL[name]}
+        return {**self.key(), "dtype": self.dtype, **mixer, "checkpointing": self.checkpointing, **changed}
+
+
+def _half_weights(action: str, dtype: str) -> bool:
+    """Whether weights may be stored in bfloat16."""
+    return action != "train" and dtype == "bfloat16"
+
+
+def _recomputes(model: ModelSpec, action: str) -> bool:
+    """Whether there are operands that may be kept."""
+    return action == "train" and named(model.family).recomputes
 
 
 CHOICES = {
     "action": ("forward", "sample", "train"),
     "dtype": ("float32", "bfloat16"),
+    "weights": ("float32", "bfloat16"),
     "operands": ("recomputed", "kept"),
 }
+USUAL = {name: choices[0] for name, choices in CHOICES.items()}
+"""What a workload is where it does not state it."""
 
 PAIRS = {size: [f"DiT-{size}/2", f"DiM-{size}/2", f"DiM-{size}/2-matched"] for size in ("S", "B", "XL")}
 """DiT, DiM of its depth, and DiM of its parameters."""
@@ -97,6 +116,12 @@ _CPU: dict[str, object] = {
     "device": "cpu", "rounds": 10, "warmup": 2, "spread": 0.02, "seconds": 45.0, "timeout": 3600.0,
 }  # fmt: skip
 _SMALL, _LARGE = PAIRS["S"] + PAIRS["B"], PAIRS["XL"]
+
+_MEMORY: dict[str, object] = {
+    "model": _LARGE, "res": [256, 512, 1024, 2048], "action": ["train"], "dtype": ["bfloat16", "float32"],
+    "attention": ["sdpa"], "scan": ["auto"], "weights": ["float32"], "operands": ["recomputed"],
+    "checkpointing": False, "batch": 1, "device": "cuda",
+}  # fmt: skip
 
 PRESETS: dict[str, list[dict[str, object]]] = {
     # Both families at the paper's depth and DiM at equal parameters: some ten minutes on one data-centre card.
@@ -119,6 +144,15 @@ PRESETS: dict[str, list[dict[str, object]]] = {
         {**_CPU, "model": _SMALL, "res": [256, 512, 1024], "action": ["train"]},
         {**_CPU, "model": _LARGE, "res": [256, 512], "action": ["train"]},
     ],
+    # What the table of memory predicts: the GPU sweep, what takes less of it or more, and the paper's batch at 2048.
+    "memory": [
+        {**_MEMORY, "action": ["forward", "train"], "attention": ["sdpa", "naive"]},
+        {**_MEMORY, "action": ["forward"], "dtype": ["bfloat16"], "weights": ["bfloat16"]},
+        {**_MEMORY, "checkpointing": True},
+        {**_MEMORY, "model": _LARGE[1:], "operands": ["kept"]},
+        {**_MEMORY, "model": _LARGE[:2], "res": [2048], "action": ["forward"], "dtype": ["float32"], "batch": 3,
+         "attention": ["sdpa", "naive"], "scan": ["auto", "naive"]},
+    ],
 }  # fmt: skip
 """Sweeps of `harness.bench` by name, in parts, each as defaults of its flags."""
 
@@ -130,32 +164,38 @@ def runs(
     implementations: Mapping[str, Sequence[str]] | None = None,
     checkpointing: bool = False,
     operands: Sequence[str] = ("recomputed",),
+    weights: Sequence[str] = ("float32",),
 ) -> list[Workload]:
     """Each workload in every way of running it, once.
 
     `implementations` gives names by their field, as {"attention": ["sdpa", "naive"], "scan": ["auto"]}; a model varies
     over those of its own family, and runs in the default where there are none. `operands` are of families that
-    recompute them, in training.
+    recompute them, in training; `weights` of what is not trained, in bfloat16.
     """
     found = []
     for w in base:
         ways = named(w.spec.family).implementations
         names = (implementations or {}).get(ways.field, (ways.default,)) if ways else ("",)
-        for action, dtype, name, kept in itertools.product(actions, dtypes, names, operands):
-            if not (action == "train" and named(w.spec.family).recomputes):
-                kept = CHOICES["operands"][0]
-            how: dict[str, Any] = {"action": action, "dtype": dtype, "implementation": name, "operands": kept}
+        for action, dtype, name, kept, stored in itertools.product(actions, dtypes, names, operands, weights):
+            how: dict[str, Any] = {"action": action, "dtype": dtype, "implementation": name}
+            how["operands"] = kept if _recomputes(w.spec, action) else USUAL["operands"]
+            how["weights"] = stored if _half_weights(action, dtype) else USUAL["weights"]
             found.append(dataclasses.replace(w, **how, checkpointing=checkpointing))
     return list(dict.fromkeys(found))
 
 
 def preset(name: str) -> list[Workload]:
-    """The workloads of a named sweep, one image each. Raises ValueError for an unknown name."""
+    """The workloads of a named sweep. Raises ValueError for an unknown name."""
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
     found: list[Workload] = []
     for part in PRESETS[name]:
-        flags: dict[str, Any] = part
-        base = [Workload(spec=spec(m), resolution=r) for m, r in itertools.product(flags["model"], flags["res"])]
-        found += runs(base, flags["action"], flags["dtype"], flags)
+        flags: dict[str, Any] = {"batch": 1, "checkpointing": False, "operands": ["recomputed"], "weights": ["float32"]}
+        flags |= part
+        base = [
+            Workload(spec=spec(model), resolution=resolution, batch=flags["batch"])
+            for model, resolution in itertools.product(flags["model"], flags["res"])
+        ]
+        how = (flags[name] for name in ("checkpointing", "operands", "weights"))
+        found += runs(base, flags["action"], flags["dtype"], flags, *how)
     return found

@@ -30,6 +30,8 @@ def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
         how = f"of {', '.join(names)} (default: {' '.join(ways.usual)})"
         parser.add_argument(f"--{field}", nargs="+", default=list(ways.usual), metavar="BACKEND", help=how)
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
+    parser.add_argument("--weights", nargs="+", choices=CHOICES["weights"], default=["float32"],
+                        help="as stored, in --dtype bfloat16 and not in training (default: %(default)s)")  # fmt: skip
     parser.add_argument("--operands", nargs="+", choices=CHOICES["operands"], default=["recomputed"],
                         help="of DiM's scans, in training (default: %(default)s)")  # fmt: skip
     parser.add_argument("--equal-macs", action="store_true", help="add models of their counterpart's multiply-adds")
@@ -65,7 +67,8 @@ def check_mode_flags(args: argparse.Namespace, given: set[str]) -> None:
         other = {"--predict", "--floor", "--card", "--records", "--batch", *OF_PREDICTING, *OF_MEASURING}
         only_with("--fits", given & other, not_with=True)
     elif args.floor:
-        how = {"--predict", "--checkpointing", "--operands", "--preset", *(f"--{field}" for field in implementations())}
+        how = {"--predict", "--checkpointing", "--operands", "--weights", "--preset"}
+        how |= {f"--{field}" for field in implementations()}
         only_with("--floor", given & {*how, *OF_PREDICTING, *OF_MEASURING}, not_with=True)
         only_with("--card cpu", given & {"--records"} if cards.CPU not in args.card else ())
     else:
@@ -89,7 +92,9 @@ def workloads_of(args: argparse.Namespace, given: set[str]) -> list[Workload]:
     if args.checkpointing and "train" not in args.action:
         raise ValueError("--checkpointing is of --action train: only training has a backward pass")
     base = with_equal_macs(base) if args.equal_macs else base
-    found = runs(base, args.action, args.dtype, chosen, args.checkpointing, args.operands)
+    found = runs(base, args.action, args.dtype, chosen, args.checkpointing, args.operands, args.weights)
+    if "bfloat16" in args.weights and not any(w.weights == "bfloat16" for w in found):
+        raise ValueError("--weights bfloat16 is of --dtype bfloat16 in --action forward or sample, not train")
     if "kept" in args.operands and not any(w.operands == "kept" for w in found):
         raise ValueError("--operands kept is of --action train of a DiM: nothing else recomputes operands")
     return found

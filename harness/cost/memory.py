@@ -11,6 +11,7 @@ import itertools
 import math
 import re
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -71,18 +72,35 @@ class Pass(NamedTuple):
 
 @dataclass(frozen=True)
 class Peak:
-    """The high-water mark of a workload: bytes in all and by category, and the largest activation then alive.
+    """The high-water mark of a workload, in bytes, and what is `alive` then.
 
     `climb` has the bytes alive after each allocation, in order: the first above a budget is the one that breaks it.
     `passes` has where in that order each block's turn begins.
     """
 
     nbytes: int
-    parts: dict[str, int]
-    largest: Allocation
+    alive: list[Allocation] = field(repr=False)
     climb: list[int] = field(repr=False)
     log: list[Allocation] = field(repr=False)
     passes: list[Pass] = field(repr=False)
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Its bytes by category."""
+        return {category: sum(a.nbytes for a in self.alive if a.category == category) for category in CATEGORIES}
+
+    @property
+    def largest(self) -> Allocation:
+        """The largest activation."""
+        return max((a for a in self.alive if a.category == "activations"), key=lambda a: a.nbytes)
+
+    def holders(self) -> dict[str, int]:
+        """The bytes of its activations by operator and module, most first."""
+        found: Counter[str] = Counter()
+        for a in self.alive:
+            if a.category == "activations":
+                found[f"{a.op} in {a.module}" if a.module else a.op] += a.nbytes
+        return dict(found.most_common())
 
     def made(self, where: slice) -> list[tuple[str, str, str]]:
         """What made the allocations of a span, by operator, module and dtype."""
@@ -216,10 +234,8 @@ class _Allocations(TorchDispatchMode):
         """What was alive when the most was."""
         nbytes = max(self.climb)
         when = self.climb.index(nbytes)
-        then = [a for a in self.log if a.born <= when and (a.died is None or a.died > when)]
-        parts = {category: sum(a.nbytes for a in then if a.category == category) for category in CATEGORIES}
-        largest = max((a for a in then if a.category == "activations"), key=lambda a: a.nbytes)
-        return Peak(nbytes, parts, largest, self.climb, self.log, self.passes)
+        alive = [a for a in self.log if a.born <= when and (a.died is None or a.died > when)]
+        return Peak(nbytes, alive, self.climb, self.log, self.passes)
 
 
 class _CudaAutocast(TorchFunctionMode):

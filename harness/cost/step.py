@@ -20,7 +20,7 @@ Mark = Callable[[Tensor, str, str], None]
 
 
 def configure(model: Denoiser, workload: Workload) -> None:
-    """Choose the implementation of the mixers and the checkpointing that a workload names.
+    """Choose the implementation of the mixers, the checkpointing and the storage of weights that a workload names.
 
     Raises ValueError, with the choices, for an unknown implementation.
     """
@@ -28,6 +28,8 @@ def configure(model: Denoiser, workload: Workload) -> None:
     model.train(workload.action == "train")
     if workload.implementation:
         model.set_implementation(workload.implementation)
+    if workload.weights == "bfloat16":
+        model.store_weights(torch.bfloat16)
     if workload.operands == "kept":
         model.keep_operands()
 
@@ -87,7 +89,8 @@ def _train(
     def step() -> None:
         with precision:
             out = model(x, t, y, keep)
-        out.float().square().mean().backward()
+        loss = out.float().square().mean()
+        torch.autograd.backward(loss)  # in `loss.backward()` a mode over torch's functions would be off
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - EMA_DECAY)

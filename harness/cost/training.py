@@ -1,6 +1,7 @@
 """Multiply-adds of training: a forward pass, and a backward one of twice as many.
 
-The factor is the usual convention (PaLM, arXiv 2204.02311, appendix B); recomputed activations are no part of it.
+The factor is the usual convention (PaLM, arXiv 2204.02311, appendix B); recomputed activations, the operands of
+DiM's scans among them, are no part of it.
 """
 
 from __future__ import annotations

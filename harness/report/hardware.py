@@ -30,6 +30,8 @@ def columns_of(workload: Mapping[str, Any]) -> Fields:
     kept = ["operands kept"] if workload.get("operands") == "kept" else []
     mixer = ", ".join(run[:1] + kept)
     stated = {"frames": 0, "checkpointing": False, **workload, "mixer": mixer}
+    if workload.get("weights") == "bfloat16":
+        stated["dtype"] = "bfloat16 and weights"
     return {name: stated[name] for name in RUN}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from harness.core.capacity import GIB, MARGIN_BYTES
 from harness.core.records import LatencyRecord, MemoryRecord, Record
 from harness.core.workload import Workload
 from harness.report.hardware import (
@@ -13,8 +14,10 @@ from harness.report.hardware import (
     Fields,
     by_resolution,
     columns_of,
+    is_gpu,
     key_of,
     known_lines,
+    measured,
     missing_note,
     predicted,
     runs_on_devices,
@@ -24,12 +27,13 @@ from harness.report.layout import Table
 CARDS = (24, 40, 80, 141)
 """Memory of common cards in GiB: RTX 3090 and 4090, A100 40 GB, A100 and H100 80 GB, H200."""
 
-PREDICT_COMMAND = "python -m harness.bench --predict --preset gpu-sweep"
-GIB = 2**30
+PREDICT_COMMAND = "python -m harness.bench --predict --preset memory --device-memory 80GiB"
+RATIO_COMMAND = "python -m harness.bench --model DiM-S/2 DiM-B/2 --res 256 --action train --operands recomputed kept"
 NOTES = [
-    "Of a DiM in bfloat16 the prediction is unproven: on a CPU a small one takes up to a third more.",
-    "Predicted: allocations of the real model, followed on fake tensors; weights, optimizer and EMA (training), "
-    "gradients and activations. In brackets the smallest card, of 24, 40, 80 and 141 GiB, that it fits; OOM: none.",
+    "Predicted: allocations of the real model on a GPU, followed on fake tensors: weights, optimizer and EMA "
+    "(training), gradients and activations. In brackets the smallest card, of 24, 40, 80 and 141 GiB, that it fits; "
+    f"OOM: none. Of a card {MARGIN_BYTES / GIB:g} GiB are left to the CUDA context, the libraries and the allocator.",
+    "bfloat16 and weights: the weights of linear layers and convolutions are stored in bfloat16, too, and not cast.",
     "Measured: torch's own peak on the device of the heading; OOM where the device ran out of memory.",
 ]
 
@@ -37,13 +41,13 @@ NOTES = [
 def memory_rows(records: Sequence[Record], sweep: Iterable[Workload] | None = None) -> list[Fields]:
     """A row a run and device: the predicted peak, what it consists of, the measured peak, and their ratio; in GiB.
 
-    Runs that were only predicted are rows without a device.
+    Runs that were only predicted are rows without a device. Those on a CPU have the prediction for it, of their record.
     """
     predictions = predicted(records)
     rows, seen = [], set()
     for device, workload, record in runs_on_devices(records, sweep):
-        seen.add(key_of(workload))
-        guess = _predicted(predictions.get(key_of(workload)), record)
+        seen |= {key_of(workload)} if is_gpu(device) else set()
+        guess = _predicted(predictions.get(key_of(workload)) if is_gpu(device) else None, record)
         rows.append({**columns_of(workload), "device": device, **guess, **_measured(record)})
     alone = [record for key, record in predictions.items() if key not in seen]
     return rows + [{**columns_of(r.workload), "device": "", **_predicted(r, None), "measured": ""} for r in alone]
@@ -81,19 +85,53 @@ def memory_table(records: Sequence[Record], sweep: Iterable[Workload] | None = N
     for device in dict.fromkeys(row["device"] for row in rows if row["device"] and row["measured"] != MISSING):
         cells = known_lines((row, _peak(row)) for row in rows if row["device"] == device)
         blocks.append(by_resolution(cells, f"Measured peak on {device}, GiB"))
-    once = {tuple(row[name] for name in RUN): row for row in rows}.values()
+    on_cards = [row for row in rows if not row["device"] or is_gpu(row["device"])]
+    once = {tuple(row[name] for name in RUN): row for row in on_cards}.values()
     cells = known_lines((row, _card(row["predicted_gib"])) for row in once)
     blocks += [by_resolution(cells, "Predicted peak, GiB [smallest card]")] if cells else []
-    notes = NOTES + missing_note(rows, "measured", SWEEP_COMMAND)
+    notes = [*NOTES, *_agreement(rows), *_recomputation(records), *missing_note(rows, "measured", SWEEP_COMMAND)]
     unpredicted = [{**row, "device": "", "predicted": MISSING} for row in once if row["predicted_gib"] is None]
     notes += [f"Not predicted, {note}" for note in missing_note(unpredicted, "predicted", PREDICT_COMMAND)]
     return Table("memory", "Peak memory by resolution, measured and predicted", pd.DataFrame(rows), blocks, notes)
 
 
+def _agreement(rows: Iterable[Fields]) -> list[str]:
+    """How far the measured peaks on each device are from their predictions."""
+    ratios: dict[str, list[float]] = {}
+    for row in rows:
+        if row["measured"] == "ok":
+            ratios.setdefault(row["device"], []).append(row["measured_over_predicted"])
+    return [
+        f"Measured over predicted on {device}: {min(found):.3f} to {max(found):.3f} in {len(found)} runs."
+        for device, found in ratios.items()
+    ]
+
+
+def _recomputation(records: Sequence[Record]) -> list[str]:
+    """What it costs in time to make the operands of scans again, where something is known of runs that keep them."""
+    if not any(record.get("operands") == "kept" for record in records):
+        return []
+    ratios: dict[str, list[float]] = {}
+    for device, found in measured(records).items():
+        steps = {key_of(record.workload): record for record in found}
+        for kept in (record for record in found if record.get("operands") == "kept"):
+            usual = {name: value for name, value in kept.workload.items() if name != "operands"}
+            twin = steps.get(key_of(usual))
+            if twin and twin.value and kept.value:
+                ratios.setdefault(device, []).append(twin.value / kept.value)
+    times = [f"{min(all_):.3f} to {max(all_):.3f} on {device} ({len(all_)} runs)" for device, all_ in ratios.items()]
+    known = f"is {'; '.join(times)}" if times else f"is not measured: `{RATIO_COMMAND}`"
+    return [
+        "operands kept: those of DiM's scans are kept for the backward, which makes them again otherwise. The time of "
+        f"a training step that makes them again, over one that keeps them, {known}."
+    ]
+
+
 def _card(gib: float | None) -> str:
     if gib is None:
         return MISSING
-    return f"{gib:.2f} [{next((f'{card}' for card in CARDS if gib <= card), 'OOM')}]"
+    needed = gib + MARGIN_BYTES / GIB
+    return f"{gib:.2f} [{next((f'{card}' for card in CARDS if needed <= card), 'OOM')}]"
 
 
 def _peak(row: Fields) -> str:

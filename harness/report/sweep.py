@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.core import store
 from harness.core.records import LatencyRecord
-from harness.core.workload import Workload
 from harness.report.hardware import Fields, columns_of
 from harness.report.latency import quartiles, tokens_of, utilisation
-
-if TYPE_CHECKING:
-    from harness.cost.memory import Peak
 
 GIB = 2**30
 
@@ -23,29 +19,6 @@ def label(workload: Mapping[str, Any]) -> Fields:
     run = columns_of(workload)
     how = [run["action"], run["dtype"], run["mixer"], "checkpointing" if run["checkpointing"] else ""]
     return {"model": run["model"], "px": run["resolution"], "batch": run["batch"], "run": ", ".join(filter(None, how))}
-
-
-def predicted_rows(peaks: Iterable[tuple[Workload, Peak]], cards: Sequence[int], style: str) -> list[Fields]:
-    """Predicted peaks, a row each: what they consist of, and for each card the verdict and the largest batch.
-
-    `cards` are bytes. What exceeds the largest card that does not suffice is named. For reading (`style` "table") parts
-    of nothing are left out.
-    """
-    return [_predicted(workload, peak, cards, style != "table") for workload, peak in peaks]
-
-
-def _predicted(workload: Workload, peak: Peak, cards: Sequence[int], zeros: bool) -> Fields:
-    from harness.cost.headroom import largest_batch
-
-    row = label(workload.settings()) | {"peak GiB": peak.nbytes / GIB}
-    row |= {name: nbytes / GIB for name, nbytes in peak.parts.items() if nbytes or zeros}
-    for card in cards:
-        batch, broken = largest_batch(workload, card), peak.breaks(card)
-        name = f"{card / GIB:.4g} GiB"
-        row[name] = f"{'OOM' if broken else 'fits'} (batch <= {batch})" if batch else "OOM (no batch)"
-        if broken:
-            row["broken by"] = f"{name}: {broken}"
-    return row
 
 
 def compared_rows(before: Path, after: Path) -> list[Fields]:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NOT_DRAWN = "naive scan"  # a reference that nobody trains with
+NOT_DRAWN = ("naive scan", "operands kept")
+"""A reference that nobody trains with, and what DiM does not do unless it is made to."""
 USUAL = (("forward", "float32"), ("train", "bfloat16"))
 """What the panels are of where there are predictions of it."""
 ACTIONS = {"forward": "a forward pass", "sample": "a denoising step", "train": "a training step"}
@@ -31,7 +32,8 @@ def memory_figure(records: Sequence[Record]) -> Figure:
         if row["batch"] == 1
         and not (row["checkpointing"] or row["frames"])
         and row["predicted_gib"]
-        and row["mixer"] != NOT_DRAWN
+        and not row["mixer"].endswith(NOT_DRAWN)
+        and (not row["device"] or is_gpu(row["device"]))
     ]
     there = dict.fromkeys((row["action"], row["dtype"]) for row in rows)
     panels = [panel for panel in USUAL if panel in there] or list(there)[:2]

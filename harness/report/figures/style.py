@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,8 +33,6 @@ KINDS = {("DiT", ""): (BLUE, "o", "-"), ("DiM", ""): (VERMILION, "s", "-"), ("Di
 EQUAL_MACS = (PURPLE, "D", ":")
 FURTHER = ("v", "P", "X", "*", "<", ">")
 """Markers of further sizes of a family and variant."""
-INSIDE = 4
-"""Entries of a legend that fit among the lines."""
 OTHERS = ((ORANGE, "v"), (SKY, "P"), (BLACK, "X"), (YELLOW, "*"))
 """Colours and markers of further families, in their order; a variant differs in its line."""
 
@@ -77,21 +76,27 @@ def look_of(model: str) -> dict[str, Any]:
 
 
 def looks(models: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """`look_of` each model; models of one family and variant differ in their markers."""
+    """`look_of` each model; further models of a family and variant have a marker of their own, and a lighter colour."""
     found: dict[str, dict[str, Any]] = {}
     seen: dict[str, int] = {}
+    markers = itertools.cycle(FURTHER)
     for model in dict.fromkeys(models):
         look = look_of(model)
         place = seen[look["color"]] = seen.get(look["color"], -1) + 1
-        found[model] = look | ({"marker": FURTHER[(place - 1) % len(FURTHER)]} if place else {})
+        found[model] = look | ({"marker": next(markers), "color": _lighter(look["color"], place)} if place else {})
     return found
 
 
+def _lighter(colour: str, steps: int) -> str:
+    """A colour of the palette, so many steps on the way to white, of which it takes two thirds at most."""
+    white = 2 / 3 * (1 - 0.5**steps)
+    parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(part + white * (255 - part)):02x}" for part in parts)
+
+
 def legend(axes: Axes, title: str, fontsize: float) -> None:
-    """A legend under a title: among the lines, or below the axes where they are many."""
-    many = len(axes.get_legend_handles_labels()[1]) > INSIDE
-    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2}
-    axes.legend(**(below if many else {"loc": "upper left"}), title=title, title_fontsize=fontsize)
+    """A legend under a title, below the axes, where it hides no line."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, title=title, title_fontsize=fontsize)
 
 
 NAIVE = {"linestyle": "--", "fillstyle": "none"}
