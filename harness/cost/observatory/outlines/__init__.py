@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from harness.cost.analytic import analytic
-from harness.cost.observatory.outlines import dico, diffussm, dig, dis, dit_blocks, u_vit
+from harness.cost.observatory.outlines import dico, diffussm, dig, dis, dit_blocks, lightning_dit, u_vit
 from harness.cost.operations import Cost
 from models import catalogue, spec
 from models.operations import Op
@@ -38,6 +38,7 @@ FORMS: dict[str, Form] = {
     **{f"DiS-{size}/{patch} on pixels": partial(dis.operations, size, patch) for size in dis.SIZES for patch in (2, 4)},
     "DiffuSSM-XL": diffussm.operations,
     **{f"DiCo-{size}": partial(dico.operations, size) for size in dico.SIZES},
+    "LightningDiT-XL/1": lightning_dit.operations,
     **{f"U-ViT-{size}/{patch}": partial(u_vit.operations, size, patch) for size in u_vit.SIZES for patch in (2, 4)},
 }
 SAME_BACKBONE = {"SiT": "DiT"}
