@@ -65,7 +65,7 @@ def test_closed_form_and_traced_count_agree_to_the_last_multiply_add(name):
         assert differences(analytic(spec(name), resolution), counts.trace(spec(name), resolution, 1).cost) == []
 
 
-@pytest.mark.parametrize("name", ["DiT-XL/2", "DiM-XL/2", "DiG-XL/2", "DiS-L/2"])
+@pytest.mark.parametrize("name", ["DiT-XL/2", "DiM-XL/2", "DiG-XL/2", "DiS-L/2", "DiffuSSM-XL/1"])
 def test_they_agree_on_the_whole_model_too(name):
     assert differences(analytic(spec(name), 256), traced(name, 256)) == []
 

@@ -65,7 +65,7 @@ def test_every_way_of_running_it_gives_the_same(family):
                 outputs[way] = model(*inputs(model))
         except ValueError as error:
             assert "cannot run here" in str(error)  # noqa: PT017
-    assert len(outputs) >= 3
+    assert len(outputs) >= 2
     first = outputs.pop(family.implementations.default)
     assert first.abs().max() > 0.01
     assert all(torch.allclose(out, first, atol=1e-4 * float(first.abs().max())) for out in outputs.values()), outputs

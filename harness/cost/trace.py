@@ -47,7 +47,7 @@ MOVEMENT = frozenset(
     "new_empty_strided zeros zeros_like new_zeros ones ones_like full full_like new_full new_ones arange scalar_tensor "
     "fill_ zero_ rand randn rand_like randn_like repeat index index_select gather scatter embedding masked_fill where "
     "tril triu repeat_interleave eye contiguous _reshape_copy _unsafe_view resize_ set_ linspace "
-    "as_strided_ squeeze_ unsqueeze_ t_ transpose_ swapaxes_ swapdims_ detach_".split()
+    "complex as_strided_ squeeze_ unsqueeze_ t_ transpose_ swapaxes_ swapdims_ detach_".split()
 )
 
 

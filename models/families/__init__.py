@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import sys
 
+from models.families.diffussm import DIFFUSSM
 from models.families.dig import DIG
 from models.families.dim import DIM
 from models.families.dis import DIS
@@ -35,6 +36,7 @@ FAMILIES: list[Family] = [
     DIM,  # Diffusion Mamba: two selective scans, one in each direction
     DIG,  # Diffusion GLA: gated linear attention, in four orders
     DIS,  # Diffusion state space models: Vim's scans, with long skips and the condition as tokens
+    DIFFUSSM,  # S4D in both directions inside an hourglass
 ]
 """In the order in which catalogues, tables and figures show them."""
 
