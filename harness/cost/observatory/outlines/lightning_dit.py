@@ -1,5 +1,6 @@
-"""LightningDiT-XL/1: DiT with SwiGLU, RMSNorm and rotary positions, on latents of 32 channels of a sixteenth of the side
-(Yao et al., arXiv 2501.01423; github.com/hustvl/LightningDiT, its configuration `lightningdit_xl_vavae_f16d32`).
+"""LightningDiT-XL/1: DiT with SwiGLU, RMSNorm and rotary positions, on latents of 32 channels (Yao et al., 2501.01423).
+
+As github.com/hustvl/LightningDiT makes it by its configuration `lightningdit_xl_vavae_f16d32`.
 
 Letters: L tokens, T = B·L, D width, N blocks, I inner width of the SwiGLU.
 """
