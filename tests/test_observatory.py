@@ -37,6 +37,11 @@ def test_digs_closed_form_is_what_fvcore_says_of_digs_own_module(size, counted):
     assert by_rule("fvcore", f"DiG-{size}/2", 256, ["linear in blocks.*.mlp"]) + unpatchify == counted
 
 
+def test_lightning_dits_closed_form_is_what_torchprofile_says_of_its_own_module():
+    """torchprofile 0.1.0 on github.com/hustvl/LightningDiT, its attention as two products of tensors."""
+    assert by_rule("torchprofile", "LightningDiT-XL/1", 256) == 118756416000
+
+
 @pytest.mark.parametrize(("size", "counted"), [("S", 4248541568), ("B", 16879923200)])
 def test_dicos_closed_form_is_what_torchprofile_says_of_dicos_own_module(size, counted):
     """torchprofile 0.1.0 on github.com/shallowdream204/DiCo."""
@@ -68,7 +73,7 @@ def test_outlines_have_the_parameters_that_are_printed(model, pixels, millions):
 def test_what_is_known_of_the_catalogue_is_its_own_closed_form():
     assert outline("DiM-XL/2", 512).cost == analytic(spec("DiM-XL/2"), 512)
     assert outline("SiT-XL/2", 256).cost == analytic(spec("DiT-XL/2"), 256)
-    assert outline("LightningDiT-XL/1", 256) is None
+    assert outline("DRWKV-H/2", 256) is None
 
 
 def test_tools_and_traces_give_what_the_verdicts_rest_on():

@@ -22,8 +22,9 @@ NOTES = [
     "rounding of what the figure is computed from; unsolved; not read, where the rule is stated and the figure was not "
     "at hand. A reading that is supposed decides no verdict.",
     "exact: all multiply-adds of a forward pass of one image, in 10^9; of a model that is no family here, by a closed "
-    "form of what its source says. an image / exact: the printed figure of a forward pass, divided by the batch where "
-    "it is decoded as that of one, over the exact cost.",
+    "form of what its source says; of DiffuSSM, which has no public code, as it is built here.",
+    "an image / exact: the printed figure of a forward pass, divided by the batch where it is decoded as that of one, "
+    "over the exact cost.",
 ]
 
 

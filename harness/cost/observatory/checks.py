@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from harness.cost.observatory.outlines import SAME_BACKBONE, outline
+from harness.cost.observatory.outlines import built, outline
 from harness.cost.observatory.verdicts import Observation
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def check(observations: Iterable[Observation]) -> list[str]:
     from harness.cost.extension import Counts
 
     counts, done = Counts(), dict[str, list[str]]()
-    built = [one for one in observations if one.built and one.best]
-    for one in tqdm(built, desc="checking", unit="figure", disable=None, leave=False):
+    catalogued = [one for one in observations if one.built and one.best]
+    for one in tqdm(catalogued, desc="checking", unit="figure", disable=None, leave=False):
         done.setdefault(_checked(one, counts), []).append(f"{one.printed.model} at {one.printed.resolution}")
     return [f"{how}: {', '.join(dict.fromkeys(names))}" for how, names in done.items()]
 
@@ -36,14 +36,12 @@ def check(observations: Iterable[Observation]) -> list[str]:
 def _checked(one: Observation, counts: Counts) -> str:
     """How it was checked."""
     from harness.cost.operations import differences
-    from models import spec
 
     assert one.best is not None
     reading, pixels = one.best.reading, one.printed.resolution
-    found = outline(one.printed.model, pixels, reading.batch)
+    found, model = outline(one.printed.model, pixels, reading.batch), built(one.printed.model)
     assert found is not None
-    family, dash, rest = one.printed.model.partition("-")
-    model = spec(SAME_BACKBONE.get(family, family) + dash + rest)
+    assert model is not None
     if reading.rule not in TOOLS:
         traced = counts.trace(model, pixels, reading.batch)
         if lines := differences(found.cost, traced.cost):

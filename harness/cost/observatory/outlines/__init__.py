@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from harness.cost.analytic import analytic
-from harness.cost.observatory.outlines import dico, diffussm, dig, dis, dit_blocks, u_vit
+from harness.cost.observatory.outlines import dico, dig, dis, dit_blocks, lightning_dit, u_vit
 from harness.cost.operations import Cost
-from models import catalogue, spec
+from models import ModelSpec, catalogue, spec
 from models.operations import Op
 
 
@@ -21,7 +21,8 @@ from models.operations import Op
 class Outline:
     """A counted forward pass of `batch` images, with the letters that expressions are written in.
 
-    N blocks, L tokens, D width, S state. `built` is whether it is a model of the catalogue, which tools can be run on.
+    N blocks, L tokens (or the positions that rows of tokens are made of), D width, S state. `built` is whether it is a
+    model of the catalogue, which tools can be run on.
     """
 
     cost: Cost
@@ -36,12 +37,22 @@ FORMS: dict[str, Form] = {
     **{f"DiT-XL/2 {block}": partial(dit_blocks.operations, block) for block in dit_blocks.BLOCKS},
     **{f"DiG-{size}/2 causal": partial(dig.operations, size) for size in dig.SIZES},
     **{f"DiS-{size}/{patch} on pixels": partial(dis.operations, size, patch) for size in dis.SIZES for patch in (2, 4)},
-    "DiffuSSM-XL": diffussm.operations,
     **{f"DiCo-{size}": partial(dico.operations, size) for size in dico.SIZES},
+    "LightningDiT-XL/1": lightning_dit.operations,
     **{f"U-ViT-{size}/{patch}": partial(u_vit.operations, size, patch) for size in u_vit.SIZES for patch in (2, 4)},
 }
 SAME_BACKBONE = {"SiT": "DiT"}
 """Models that another paper's network is, under another name: SiT trains a DiT by flow matching."""
+
+WITHOUT_PATCHES = "/1"
+"""What the catalogue's names have where a paper's say nothing of patches."""
+
+
+def built(model: str) -> ModelSpec | None:
+    """The model of the catalogue that a paper's name stands for; None where there is none."""
+    family, dash, rest = model.partition("-")
+    name = SAME_BACKBONE.get(family, family) + dash + rest
+    return next((spec(one) for one in (name, name + WITHOUT_PATCHES) if one in catalogue()), None)
 
 
 def outline(model: str, pixels: int, batch: int = 1) -> Outline | None:
@@ -49,13 +60,11 @@ def outline(model: str, pixels: int, batch: int = 1) -> Outline | None:
 
     Raises ValueError for a resolution that it cannot have.
     """
-    family, dash, rest = model.partition("-")
-    name = SAME_BACKBONE.get(family, family) + dash + rest
-    if name in catalogue():
-        known = spec(name)
-        letters = {"N": known.depth, "L": known.tokens(pixels), "D": known.width, "S": known.state}
+    if known := built(model):
+        positions = known.tokens(pixels) * known.group
+        letters = {"N": known.depth, "L": positions, "D": known.width, "S": known.state}
         return Outline(analytic(known, pixels, batch), letters, built=True)
-    if name not in FORMS:
+    if model not in FORMS:
         return None
-    ops, letters = FORMS[name](pixels, batch)
+    ops, letters = FORMS[model](pixels, batch)
     return Outline(Cost(tuple(ops), sum(op.params for op in ops), "outline"), letters)
