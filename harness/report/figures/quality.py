@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from harness.suites.rows import Suite
 
 LABELS = {"fid": "FID", "fd": "FD"}
-VARIANTS = {"": "", "matched": ", equal parameters", "equal-macs": ", equal MACs"}
 ASIDE = {"": (1, 1), "matched": (1, -1), "equal-macs": (-1, -1)}
 """On which side of its point the size of a variant is written (right, up): neighbours do not meet."""
 
@@ -125,10 +124,6 @@ def _kinds(chosen: Sequence[Point]) -> list[tuple[str, str]]:
     return [kind for kind in order if any(point.kind == kind for point in chosen)]
 
 
-def _name(kind: tuple[str, str]) -> str:
-    return kind[0] + VARIANTS.get(kind[1], kind[1])
-
-
 def _seeds(chosen: Sequence[Point]) -> str:
     counts = sorted({len(point.values) for point in chosen})
     return f"mean, ± standard deviation over {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "") + " seeds"
@@ -151,7 +146,7 @@ def training_figure(suite: Suite, records: Iterable[Record]) -> Figure:
         for kind in _kinds(chosen):
             line = several.get((*panel, kind), [])
             if len(line) > 1:
-                _draw(axes, line, lambda point: point.step, _name(kind), band=True)
+                _draw(axes, line, lambda point: point.step, style.words(*kind), band=True)
         axes.set(title=f"{panel[0]}/{panel[1]}", xlabel="training steps")
         style.plain_log(axes, "y")
     for axes in grid.flat[len(panels) :]:
@@ -199,7 +194,7 @@ class AgainstCost:
 
         drawing, axes = style.sheet(style.COLUMN, 2.8)
         for kind in _kinds(chosen):
-            _draw(axes, [point for point in chosen if point.kind == kind], x, _name(kind))
+            _draw(axes, [point for point in chosen if point.kind == kind], x, style.words(*kind))
         for point in chosen:
             right, up = ASIDE.get(point.variant, (-1, 1))
             where: dict[str, Any] = {"xytext": (3 * right, 3 * up), "textcoords": "offset points", "fontsize": 6}
@@ -265,5 +260,5 @@ patch_figure = Swept(
     lambda point: point.patch,
     "patch size (latent positions a side)",
     lambda point: point.size,
-    lambda point: _name(point.kind),
+    lambda point: style.words(*point.kind),
 )

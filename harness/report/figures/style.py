@@ -30,6 +30,10 @@ BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK, GREY = (
 
 KINDS = {("DiT", ""): (BLUE, "o", "-"), ("DiM", ""): (VERMILION, "s", "-"), ("DiM", "matched"): (GREEN, "^", "-.")}
 EQUAL_MACS = (PURPLE, "D", ":")
+JOINT = "+IMG"
+"""The variant of models of clips that learn single frames, too; drawn as its family, dashed."""
+WORDS = {"": "", "matched": ", equal parameters", "equal-macs": ", equal multiply-adds", JOINT: ", joint images"}
+"""What a variant adds to the name of its family."""
 FURTHER = ("v", "P", "X", "*", "<", ">")
 """Markers of further sizes of a family and variant."""
 INSIDE = 4
@@ -59,7 +63,9 @@ STYLE: dict[Any, Any] = {
 
 
 def look(family: str, variant: str = "") -> dict[str, Any]:
-    """Colour, marker and line of a family and variant (`matched`, `equal-macs`), as arguments of `plot`."""
+    """Colour, marker and line of a family and variant (`matched`, `equal-macs`, `+IMG`), as arguments of `plot`."""
+    if variant == JOINT:
+        return look(family) | {"linestyle": "--"}
     further = [other.name for other in FAMILIES if (other.name, "") not in KINDS]
     if family in further:
         colour, marker = OTHERS[further.index(family) % len(OTHERS)]
@@ -67,6 +73,11 @@ def look(family: str, variant: str = "") -> dict[str, Any]:
     else:
         colour, marker, line = KINDS.get((family, variant), EQUAL_MACS)
     return {"color": colour, "marker": marker, "linestyle": line}
+
+
+def words(family: str, variant: str = "") -> str:
+    """What a family and variant is called where it is read: "DiM, equal parameters"."""
+    return family + WORDS.get(variant, f", {variant}")
 
 
 def look_of(model: str) -> dict[str, Any]:

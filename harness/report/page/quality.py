@@ -1,0 +1,107 @@
+"""How good: every score of the suites, one a seed, with what it cost and the command that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from harness import suites
+from harness.core import paper
+from harness.core.records import Key, LatencyRecord, Record, RunRecord, ScoreRecord, latest, of_kind
+from harness.core.workload import Workload
+from harness.report.cells import COLUMNS, NAMES, cell_of_row, evaluations, measured_columns
+from harness.report.page import kinds
+from harness.report.scores import protocol
+from harness.suites import Row, Suite
+from harness.suites.budget import exact_cost
+from harness.suites.run import Run
+
+
+def quality(records: Iterable[Record], places: Mapping[int, str]) -> dict[str, Any]:
+    """The suites of the tables that have scores, with every score once; commands and protocols are given by number.
+
+    `seconds` is the training up to the score, at the pace that a device was measured to take its steps at; it is there
+    where that was.
+    """
+    records = list(records)
+    paces = _paces(records)
+    known = evaluations(records)
+    found = [_suite(suites.suite(name), known, places, paces) for name in paper.SUITES]
+    several = [one for one in found if one["points"]]
+    texts: dict[str, list[str]] = {}
+    for field in ("command", "protocol"):
+        texts[field] = list(dict.fromkeys(point[field] for one in several for point in one["points"]))
+        numbers = {text: number for number, text in enumerate(texts[field])}
+        for point in (point for one in several for point in one["points"]):
+            point[field] = numbers[point[field]]
+    return {"suites": several, "commands": texts["command"], "protocols": texts["protocol"]}
+
+
+def _suite(
+    suite: Suite, known: Any, places: Mapping[int, str], paces: Mapping[Key, tuple[str, float]]
+) -> dict[str, Any]:
+    points: dict[int, dict[str, Any]] = {}
+    metrics: dict[str, dict[str, Any]] = {}
+    for row in suite.rows:
+        for column in _columns(suite, row):
+            cell, used = cell_of_row(row, column, known)
+            if used:
+                metrics.setdefault(column, {"name": column, "words": NAMES.get(cell.quantity, cell.quantity),
+                                            "better": COLUMNS[column][1]})  # fmt: skip
+            for record in used:
+                points.setdefault(id(record), _point(row, column, record, places, paces))
+    return {"name": suite.name, "title": suite.title, "metrics": list(metrics.values()), "points": list(points.values())}
+
+
+def _columns(suite: Suite, row: Row) -> list[str]:
+    """The metrics of a row: those of its table, or where it is of no table, of any that the suite has."""
+    tables = [table for table in paper.TABLES.values() if table.quality and table.part in suite.parts]
+    own = [table for table in tables if table.part == row.part] or tables
+    return list(dict.fromkeys(column for table in own for column in measured_columns(table, suite)))
+
+
+def _point(
+    row: Row, column: str, record: ScoreRecord, places: Mapping[int, str], paces: Mapping[Key, tuple[str, float]]
+) -> dict[str, Any]:
+    run, cost = row.scores[0].run, exact_cost(row.scores[0].run)
+    training, sampling = record.workload["training"], record.workload["sampling"]
+    point = {
+        "metric": column,
+        "value": record.value,
+        "model": record.get("model"),
+        "kind": kinds.name(row.family, row.variant),
+        "size": run.spec.size,
+        "patch": run.spec.patch,
+        "step": record.get("step"),
+        "guidance": sampling["cfg_scale"],
+        "seed": training["seed"],
+        "params": cost.params,
+        "macs": cost.macs,
+        "error": record.parts.get("standard_error"),
+        "run": str(record.get("source")),
+        "command": record.provenance.command,
+        "protocol": f"{record.get('metric')}; {protocol(record)}",
+        "record": places[id(record)],
+    }
+    pace = paces.get(_step_of(run))
+    return point | ({"seconds": pace[1] * record.workload["step"], "device": pace[0]} if pace else {})
+
+
+def _step_of(run: Run) -> Key:
+    """What a step of a run's training is, whatever it runs on."""
+    config = run.config
+    workload = Workload(
+        spec=run.spec,
+        resolution=config.resolution,
+        batch=config.batch,
+        joint_images=config.joint_images,
+        action="train",
+        dtype="bfloat16" if config.precision == "bf16" else "float32",
+    )
+    return RunRecord.key_of("latency", workload.settings())
+
+
+def _paces(records: Iterable[Record]) -> dict[Key, tuple[str, float]]:
+    """Device and seconds of each training step that was measured."""
+    steps = [r for r in latest(of_kind(records, LatencyRecord)).values() if r.get("action") == "train" and r.value]
+    return {RunRecord.key_of("latency", r.workload): (r.workload["device"], float(r.value or 0)) for r in steps}

@@ -1,0 +1,86 @@
+"""The tables as HTML: sortable where scripts run, read aloud cell by cell, each to be taken along in three formats."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from html import escape
+
+from harness.core import paper
+from harness.core.records import Record, ScoreRecord
+from harness.report.contents import HARDWARE
+from harness.report.cost import cost_table
+from harness.report.layout import Block, Bold, Table
+from harness.report.quality import quality_table
+from harness.suites import suite
+
+NUMBER = re.compile(r"(?:≈ )?(-?[\d,]+(?:\.\d+)?(?:e-?\d+)?)(?![\w/])")
+"""What a cell begins with that is sorted by its value."""
+FORMATS = {"CSV": ("csv", "text/csv"), "Markdown": ("md", "text/markdown"), "LaTeX": ("tex", "application/x-tex")}
+
+
+def articles(records: Sequence[Record], own: Sequence[ScoreRecord] = ()) -> str:
+    """Every table that the records fill; of one whose counts are not among them, the command that makes them."""
+    made = []
+    for number, table in paper.TABLES.items():
+        if table.costs:
+            try:
+                made.append(article(cost_table(number, records)))
+            except ValueError as error:
+                made.append(f"<p>{escape(str(error))}: <code>python -m harness.tables --table {number}</code></p>")
+        if table.quality:
+            made.append(article(quality_table(number, suite(table.suite), records, own)))
+    return "\n".join(made + [article(table) for make in HARDWARE.values() if (table := make(records)).blocks])
+
+
+def article(table: Table) -> str:
+    """A table under its title, with what becomes of the paper's claim, its notes, and its files."""
+    name = f"table-{table.name}"
+    small = [*table.notes, *table.left_out, *([f"Protocol. {table.protocol}"] if table.protocol else [])]
+    parts = [f'<article id="{name}" aria-labelledby="{name}-title">', f'<h3 id="{name}-title">{escape(table.title)}</h3>']
+    parts += [_list("verdict", table.claim)] if table.claim else []
+    parts += [grid(block, table.title) for block in table.blocks]
+    parts += [f"<details><summary>Notes and protocol</summary>{_list('notes', small)}</details>"] if small else []
+    parts += [f'<p class="files">Take it along: {" · ".join(_links(table))}</p>', "</article>"]
+    return "\n".join(parts)
+
+
+def grid(block: Block, title: str) -> str:
+    """A block as a table of its own, in a region that scrolls sideways where it is too wide."""
+    caption = block.caption or title
+    head = []
+    if block.groups:
+        cells = "".join(f'<th scope="colgroup" colspan="{n}">{escape(text)}</th>' for text, n in block.groups)
+        columns = "".join(f'<colgroup span="{n}"></colgroup>' for _, n in block.groups)
+        head = [columns, f'<thead><tr class="groups">{cells}</tr>']
+    else:
+        head = ["<thead>"]
+    titles = "".join(f'<th scope="col">{escape(text)}</th>' for text in block.header)
+    rows = "".join(f"<tr>{''.join(_cell(cell, not i) for i, cell in enumerate(row))}</tr>" for row in block.rows)
+    return (
+        f'<div class="scroll" role="region" aria-label="{escape(caption)}" tabindex="0"><table class="sortable">'
+        f"<caption>{escape(caption)}</caption>{''.join(head)}<tr>{titles}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _cell(text: str, first: bool) -> str:
+    number = NUMBER.match(text)
+    value = f' data-value="{float(number[1].replace(",", ""))!r}"' if number else ""
+    shown = f"<strong>{escape(text)}</strong>" if isinstance(text, Bold) else escape(text)
+    return f'<th scope="row"{value}>{shown}</th>' if first else f"<td{value}>{shown}</td>"
+
+
+def _list(kind: str, items: Sequence[str]) -> str:
+    return f'<ul class="{kind}">{"".join(f"<li>{escape(item)}</li>" for item in items)}</ul>'
+
+
+def _links(table: Table) -> list[str]:
+    texts = {"CSV": table.csv(), "Markdown": table.markdown(), "LaTeX": table.latex()}
+    links = []
+    for name, text in texts.items():
+        suffix, kind = FORMATS[name]
+        data = base64.b64encode(text.encode()).decode()
+        file = f"{table.name}.{suffix}"
+        links.append(f'<a download="{file}" href="data:{kind};charset=utf-8;base64,{data}">{name}</a>')
+    return links
