@@ -89,13 +89,13 @@ class Sheet:
 
 
 def sheets(folder: Path = SAMPLES) -> list[Sheet]:
-    """The sets of samples below a folder: by data; clips alone before joint training; by family."""
+    """The sets of samples below a folder: by data; clips alone before joint training; by size; by family."""
     found = [Sheet(path.parent, read_json(path)) for path in sorted(folder.rglob("settings.json"))]
     order = {family.name: place for place, family in enumerate(FAMILIES)}
 
-    def key(sheet: Sheet) -> tuple[str, str, int, Path]:
-        family = sheet.settings["model"].partition("-")[0]
-        return sheet.data, sheet.joint, order.get(family, len(order)), sheet.folder
+    def key(sheet: Sheet) -> tuple[str, str, str, int, Path]:
+        family, _, size = sheet.settings["model"].partition("-")
+        return sheet.data, sheet.joint, size, order.get(family, len(order)), sheet.folder
 
     return sorted((sheet for sheet in found if sheet.file.is_file() or sheet.grid.is_file()), key=key)
 

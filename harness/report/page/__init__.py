@@ -25,7 +25,7 @@ from harness.report.figures.contact_sheets import SAMPLES
 from harness.report.page import library
 from harness.report.page.answers import answers
 from harness.report.page.cost import costs
-from harness.report.page.kinds import kinds
+from harness.report.page.kinds import every_kind
 from harness.report.page.latency import latency
 from harness.report.page.memory import memory
 from harness.report.page.origins import origins, places
@@ -63,7 +63,7 @@ def content(files: Sequence[RecordsFile], records: Sequence[Record], folder: Pat
     """What the scripts draw, by section."""
     where = places(files)
     return {
-        "kinds": kinds(),
+        "kinds": every_kind(),
         "cost": costs(),
         "memory": memory(records, where),
         "latency": latency(records),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from harness.core.command import PAPER_SIZES
-from harness.core.paper import BASELINE, CHALLENGER
+from harness.core.paper import BASELINE, CHALLENGER, COST_TABLES
 from harness.core.records import Record, ScoreRecord, of_kind
 from harness.cost import CONVENTIONS, analytic, crossover
 from harness.cost.conventions import thop_params
@@ -27,10 +27,10 @@ def _cost() -> dict[str, Any]:
     dit, dim = (spec(f"{family}-{PAPER_SIZES[-1]}/{PATCHES[0]}") for family in (BASELINE, CHALLENGER))
     low, high = (analytic(dim, px).macs / analytic(dit, px).macs for px in ENDS)
     where = crossover(dim, dit)
-    less = f", and less above {where:.0f} px" if where else ""
+    less = f" It costs less above {where:.0f} px." if where else ""
     return {
-        "number": f"{low:.2f} to {high:.2f}",
-        "text": f"times the multiply-adds of {dit.name} is what {dim.name} costs, from {ENDS[0]} to {ENDS[1]} px{less}",
+        "number": f"{low:.2f} → {high:.2f}",
+        "text": f"times the multiply-adds of {dit.name} is what {dim.name} takes, at {ENDS[0]} and at {ENDS[1]} px.{less}",
         "section": "cost",
     }
 
@@ -39,7 +39,8 @@ def _printed() -> dict[str, Any]:
     """How many printed cells come out under the convention that the paper counts by."""
     convention = CONVENTIONS["paper"]
     found: dict[str, list[bool]] = {"gflops": [], "params_m": []}
-    for (model, px), cell in published_costs().items():
+    cells = [cell for table in COST_TABLES for cell in published_costs(table).items()]
+    for (model, px), cell in cells:
         cost = analytic(spec(model), px, convention.batch or 1)
         for column, value in (("gflops", convention.total(cost) / 1e9), ("params_m", thop_params(cost) / 1e6)):
             match = agrees(value, cell.get(f"published_{column}", ""))
@@ -47,8 +48,8 @@ def _printed() -> dict[str, Any]:
     gflops, params = (f"{sum(several)} of {len(several)}" for several in found.values())
     return {
         "number": gflops,
-        "text": f"printed Gflops, and {params} printed parameters, are the count of a tool that sees no attention, no "
-        f"scan, and {convention.batch} images",
+        "text": f"printed Gflops, and {params} printed parameters, are what {convention.tool} counts of "
+        f"{convention.batch} images, without attention and without the scan.",
         "section": "tables",
     }
 
@@ -58,4 +59,4 @@ def _scores(scores: list[ScoreRecord]) -> list[dict[str, Any]]:
     if not runs:
         return []
     return [{"number": f"{len(scores):,}", "section": "quality",
-             "text": f"scores of {len(runs)} training runs, each with its seed, protocol and command"}]  # fmt: skip
+             "text": f"scores of {len(runs)} training runs, each with its seed, protocol and command."}]  # fmt: skip

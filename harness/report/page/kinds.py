@@ -20,7 +20,7 @@ BESIDE_DEPTHS = ("equal-macs", style.JOINT)
 """Variants that are no depths of a family."""
 
 
-def kinds() -> list[dict[str, Any]]:
+def every_kind() -> list[dict[str, Any]]:
     """Every family and variant, in the order of the catalogue."""
     pairs = [(family.name, variant) for family in FAMILIES for variant in (*family.depths, *BESIDE_DEPTHS)]
     return [kind(*pair) for pair in pairs]
@@ -31,7 +31,7 @@ def kind(family: str, variant: str) -> dict[str, Any]:
     look = style.look(family, variant)
     return {
         "id": name(family, variant),
-        "family": family,
+        "words": style.words(family, variant),
         "colour": look["color"],
         "in_the_dark": in_the_dark(look["color"]),
         "symbol": SYMBOLS[look["marker"]],
@@ -39,13 +39,13 @@ def kind(family: str, variant: str) -> dict[str, Any]:
     }
 
 
-def name(family: str, variant: str) -> str:
-    """What tells a kind from all others, and is read: "DiM, equal parameters"."""
-    return style.words(family, variant)
+def name(family: str, variant: str = "") -> str:
+    """What tells a kind from all others, in data and in addresses: DiM-matched."""
+    return "-".join(filter(None, (family, variant.strip("+"))))
 
 
 def of_model(model: str) -> str:
-    """The kind of a model by its public name; with a departure from the catalogue it is of equal multiply-adds."""
+    """The kind of a model by its public name; of images with a departure from the catalogue, of equal multiply-adds."""
     base, departed, _ = model.partition("(")
     known = spec(base)
     return name(known.family, "equal-macs" if departed and not known.frames else known.variant)

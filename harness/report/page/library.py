@@ -31,4 +31,5 @@ def script() -> str:
     except ImportError as error:
         raise ValueError(INSTALL) from error
     bundle: str = vl_convert.javascript_bundle(SNIPPET)
-    return NOTICE + bundle.replace("</script", "<\\/script")
+    closed = bundle.replace("</script", "<\\/script")
+    return f"{NOTICE}(function () {{\n{closed}\n}})();"  # its hundreds of names stay its own

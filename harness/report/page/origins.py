@@ -9,7 +9,7 @@ from harness.core.records import Record
 from harness.report.recorded import RecordsFile
 
 COLUMNS = ("record", "quantity", "of", "value", "unit", "method", "commit", "command", "hash")
-SHOWN = ("metric", "convention", "input", "batch", "action", "dtype", "step", "device", "against")
+SHOWN = ("convention", "input", "action", "dtype", "step", "device", "against")
 """Fields of the question, beside model, resolution and seed, that say what a record is of."""
 DIGITS = 12
 """Of a hash or a commit."""

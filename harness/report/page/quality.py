@@ -16,6 +16,11 @@ from harness.suites import Row, Suite
 from harness.suites.budget import exact_cost
 from harness.suites.run import Run
 
+ONE_RATE = (
+    "All were trained at one learning rate, {}. A rate that suits one family need not suit another: read no order of the "
+    "families from these scores."
+)
+
 
 def quality(records: Iterable[Record], places: Mapping[int, str]) -> dict[str, Any]:
     """The suites of the tables that have scores, with every score once; commands and protocols are given by number.
@@ -50,7 +55,10 @@ def _suite(
                                             "better": COLUMNS[column][1]})  # fmt: skip
             for record in used:
                 points.setdefault(id(record), _point(row, column, record, places, paces))
-    return {"name": suite.name, "title": suite.title, "metrics": list(metrics.values()), "points": list(points.values())}
+    rates = {str(run.config.learning_rate): run for run in suite.runs()}
+    caution = ONE_RATE.format(*rates) if len(rates) == 1 else ""
+    return {"name": suite.name, "title": suite.title, "caution": caution, "metrics": list(metrics.values()),
+            "points": list(points.values())}  # fmt: skip
 
 
 def _columns(suite: Suite, row: Row) -> list[str]:

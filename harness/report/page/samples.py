@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from harness.report.figures import contact_sheets
 
-MOST = 40
-"""Samples of a set that the page shows."""
+CLASSES, EACH = 10, 3
+"""Classes of a set that the page shows, and samples of each."""
 LARGEST = 64
 """Pixels a side; larger pictures are reduced to it, each pixel the mean of those that it stands for."""
 BYTES = 48 * 1024
@@ -29,8 +29,9 @@ def samples(folder: Path = contact_sheets.SAMPLES) -> list[dict[str, Any]]:
 
 
 def _set(sheet: contact_sheets.Sheet) -> dict[str, Any]:
-    pixels, labels = sheet.first(MOST)
-    pixels = _reduced(pixels)
+    pixels, labels = sheet.first(contact_sheets.CANDIDATES)
+    chosen = [place for one in list(dict.fromkeys(labels.tolist()))[:CLASSES] for place in np.flatnonzero(labels == one)[:EACH]]
+    pixels, labels = _reduced(pixels[chosen]), labels[chosen]
     if (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1]
     count = max(1, min(len(pixels), BYTES // pixels[0].size))

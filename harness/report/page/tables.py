@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from html import escape
 
 from harness.core import paper
+from harness.core.grid import Bold
 from harness.core.records import Record, ScoreRecord
 from harness.report.contents import HARDWARE
 from harness.report.cost import cost_table
-from harness.report.layout import Block, Bold, Table
+from harness.report.layout import Block, Table
 from harness.report.quality import quality_table
 from harness.suites import suite
 
@@ -37,11 +38,14 @@ def articles(records: Sequence[Record], own: Sequence[ScoreRecord] = ()) -> str:
 def article(table: Table) -> str:
     """A table under its title, with what becomes of the paper's claim, its notes, and its files."""
     name = f"table-{table.name}"
-    small = [*table.notes, *table.left_out, *([f"Protocol. {table.protocol}"] if table.protocol else [])]
+    verdict = [claim.partition(" By metric: ")[0] for claim in table.claim if not claim.startswith("Significance")]
+    by_metric = [claim for claim in table.claim if claim not in verdict]
+    protocol = [f"Protocol. {table.protocol}"] if table.protocol else []
+    small = [*by_metric, *table.notes, *table.left_out, *protocol]
     parts = [f'<article id="{name}" aria-labelledby="{name}-title">', f'<h3 id="{name}-title">{escape(table.title)}</h3>']
-    parts += [_list("verdict", table.claim)] if table.claim else []
+    parts += [_list("verdict", verdict)] if verdict else []
     parts += [grid(block, table.title) for block in table.blocks]
-    parts += [f"<details><summary>Notes and protocol</summary>{_list('notes', small)}</details>"] if small else []
+    parts += [f"<details><summary>Notes, protocol and tests</summary>{_list('notes', small)}</details>"] if small else []
     parts += [f'<p class="files">Take it along: {" · ".join(_links(table))}</p>', "</article>"]
     return "\n".join(parts)
 
