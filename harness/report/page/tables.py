@@ -20,6 +20,8 @@ NUMBER = re.compile(r"(?:≈ )?(-?[\d,]+(?:\.\d+)?(?:e-?\d+)?)(?![\w/])")
 """What a cell begins with that is sorted by its value."""
 FORMATS = {"CSV": ("csv", "text/csv"), "Markdown": ("md", "text/markdown"), "LaTeX": ("tex", "application/x-tex")}
 
+LEFT = ' class="left"'
+
 
 def articles(records: Sequence[Record], own: Sequence[ScoreRecord] = ()) -> str:
     """Every table that the records fill; of one whose counts are not among them, the command that makes them."""
@@ -60,19 +62,26 @@ def grid(block: Block, title: str) -> str:
         head = [columns, f'<thead><tr class="groups">{cells}</tr>']
     else:
         head = ["<thead>"]
-    titles = "".join(f'<th scope="col">{escape(text)}</th>' for text in block.header)
-    rows = "".join(f"<tr>{''.join(_cell(cell, not i) for i, cell in enumerate(row))}</tr>" for row in block.rows)
+    left = [not any(NUMBER.match(row[i]) for row in block.rows) for i in range(len(block.header))]
+    titles = "".join(
+        f'<th scope="col"{LEFT * flush}>{escape(text)}</th>' for text, flush in zip(block.header, left, strict=True)
+    )
+    rows = "".join(
+        f"<tr>{''.join(_cell(cell, i, flush) for i, (cell, flush) in enumerate(zip(row, left, strict=True)))}</tr>"
+        for row in block.rows
+    )
     return (
         f'<div class="scroll" role="region" aria-label="{escape(caption)}" tabindex="0"><table class="sortable">'
         f"<caption>{escape(caption)}</caption>{''.join(head)}<tr>{titles}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
-def _cell(text: str, first: bool) -> str:
+def _cell(text: str, column: int, left: bool) -> str:
     number = NUMBER.match(text)
-    value = f' data-value="{float(number[1].replace(",", ""))!r}"' if number else ""
+    about = f' data-value="{float(number[1].replace(",", ""))!r}"' if number else ""
+    about += LEFT * left
     shown = f"<strong>{escape(text)}</strong>" if isinstance(text, Bold) else escape(text)
-    return f'<th scope="row"{value}>{shown}</th>' if first else f"<td{value}>{shown}</td>"
+    return f"<td{about}>{shown}</td>" if column else f'<th scope="row"{about}>{shown}</th>'
 
 
 def _list(kind: str, items: Sequence[str]) -> str:

@@ -127,8 +127,8 @@ function qualitySection() {
           encoding: { x, y, color: KINDS.colour, strokeDash: KINDS.dash, detail: { field: "line" } } },
         { transform: [{ filter: "datum.part == 'seed'" }], mark: { type: "point", filled: true, size: 60, opacity: 0.75, cursor: "pointer" },
           encoding: { x, y, color: KINDS.colour, shape: KINDS.symbol, tooltip } },
-        { transform: [{ filter: "datum.part == 'label'" }],
-          mark: { type: "text", align: "left", dx: 9, fontWeight: 600, aria: false }, encoding: { x, y, text: { field: "label" }, color: KINDS.colour } },
+        ...(size === "all" ? [{ transform: [{ filter: "datum.part == 'label'" }],
+          mark: { type: "text", align: "left", dx: 9, fontWeight: 600, aria: false }, encoding: { x, y, text: { field: "label" }, color: KINDS.colour } }] : []),
       ],
     }, rows);
     key(part("quality", "[data-key=points]"), [[`a point is a seed${size === "all" ? ", a letter the size of the model" : ""}; tap or click it for its run and command`, null]]);
