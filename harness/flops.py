@@ -1,9 +1,9 @@
 """`python -m harness.flops --res 256 512 1024 2048`: what DiT and DiM cost, exactly, and what other tools say of them.
 
-    python -m harness.flops                                                 # who is cheaper, where, by how much
-    python -m harness.flops --details                                       # and what thop, fvcore, torch and the paper count
-    python -m harness.flops --model DiM-B/4 DiT-B/4 --res 256 --by-op       # every operation, by module
-    python -m harness.flops --model torchvision.models:resnet18 --input 1x3x224x224         # any network of yours
+    python -m harness.flops                                                # who is cheaper, where, by how much
+    python -m harness.flops --details                                      # and what thop, fvcore, torch count
+    python -m harness.flops --model DiM-B/4 DiT-B/4 --res 256 --by-op      # every operation, by module
+    python -m harness.flops --model torchvision.models:resnet18 --input 1x3x224x224       # a network of yours
 
 Prints the exact multiply-adds of a forward pass and the resolution from which a model is cheaper than its counterpart.
 Needs no GPU: nothing is computed.

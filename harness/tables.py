@@ -5,8 +5,8 @@
     python -m harness.tables --table 2 7 --include mine.jsonl    # your scores as rows, where they follow the protocol
     python -m harness.tables --table memory latency --own        # with what harness.bench has recorded here
 
-Prints them, and writes CSV (every digit), Markdown (with notes and protocol) and LaTeX. What has no record is `missing`; what is counted is recorded in
-output/measurements.
+Prints them, and writes CSV (every digit), Markdown (with notes and protocol) and LaTeX. What has no record is
+`missing`; what is counted is recorded in output/measurements.
 """
 
 from __future__ import annotations

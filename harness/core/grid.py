@@ -41,7 +41,9 @@ def coloured() -> bool:
 
 def paragraph(text: str) -> str:
     """Text broken between words, its further lines set in."""
-    return textwrap.fill(text, min(columns(), LINE), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(
+        text, min(columns(), LINE), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]], keys: int = 1, width: int | None = None) -> str:

@@ -70,7 +70,7 @@ def load(*places: Path) -> list[Record]:
 
 
 def numbered(path: Path) -> dict[int, Record]:
-    """The records of one file by the number of their line, from 1; a line that is no valid record is named and skipped."""
+    """The records of one file by the number of their line, from 1; what is no valid record is named and skipped."""
     with path.open("rb") as file:
         return _numbered(file, path)
 

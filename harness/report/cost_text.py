@@ -194,7 +194,9 @@ def _depths(records: Sequence[CostRecord], workloads: Sequence[Workload]) -> str
     for one, other in _pairs(workloads):
         if not one.variant:
             depths = ", ".join(f"{equal_macs_depth(one, other, r)} at {r} px" for r in resolutions)
-            lines.append(paragraph(f"{one.name} has {one.depth} blocks; it would cost what {other.name} does with {depths}."))
+            lines.append(
+                paragraph(f"{one.name} has {one.depth} blocks; it would cost what {other.name} does with {depths}.")
+            )
     return "\n".join(lines)
 
 

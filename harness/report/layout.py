@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core.files import write_text
-from harness.core.formats import FORMATS, Rows, render
+from harness.core.formats import Rows, render
 from harness.core.grid import Bold, columns, fits, grid, paragraph
 
 if TYPE_CHECKING:

@@ -195,7 +195,7 @@ def _notes(lines: Sequence[Line]) -> list[str]:
     lacking = [column for column in columns if _unsupported(column, lines)]
     if lacking:
         names = ", ".join(NAMES.get(column, column) for column in lacking)
-        notes.append(f"{names}: these features have no counterpart, so that there is no such column beside the printed.")
+        notes.append(f"{names}: these features have no counterpart, hence no such column beside the printed.")
     if any(line.cells[c].mark == "unsupported" for line in lines for c in line.cells if c not in lacking):
         notes.append("unsupported: these features have no counterpart of that metric.")
     if any(cell.mark == "estimated" for cell in cells):

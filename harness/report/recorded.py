@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core import paths, store
-from harness.core.options import option
 from harness.core.files import sha256
+from harness.core.options import option
 from harness.core.records import Record, ScoreRecord
 from harness.report.own_scores import included
 
@@ -56,7 +57,8 @@ class Recorded:
         for place in places:
             if not place.exists():
                 raise ValueError(f"no records at {place}")
-        return _once(file for place in places for file in (sorted(place.glob("*.jsonl")) if place.is_dir() else [place]))
+        files = (sorted(place.glob("*.jsonl")) if place.is_dir() else [place] for place in places)
+        return _once(itertools.chain.from_iterable(files))
 
 
 def _name(path: Path) -> str:

@@ -5,9 +5,9 @@
 
     page(Recorded().files())          # HTML
 
-Python gives the data, each section's in a file of its name; the scripts in `assets` draw it. All charts are Vega-Lite's:
-its marks are SVG with names that are read aloud, and its script comes with a package (harness.report.page.library).
-The same records give the same page, apart from that script's version.
+Python gives the data, each section's in a file of its name; the scripts in `assets` draw it. All charts are
+Vega-Lite's: its marks are SVG with names that are read aloud, and its script comes with a package
+(harness.report.page.library). The same records give the same page, apart from that script's version.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from harness.report.page.samples import samples
 from harness.report.page.tables import articles
 from harness.report.recorded import RecordsFile
 
-SCRIPTS = ("state", "format", "elements", "charts", "cost", "memory", "latency", "quality", "samples", "origins", "main")
+SCRIPTS = "state format elements charts cost memory latency quality samples origins main".split()
 """In the order in which the page runs them."""
 
 

@@ -30,7 +30,7 @@ def _cost() -> dict[str, Any]:
     less = f" It costs less above {where:.0f} px." if where else ""
     return {
         "number": f"{low:.2f} → {high:.2f}",
-        "text": f"times the multiply-adds of {dit.name} is what {dim.name} takes, at {ENDS[0]} and at {ENDS[1]} px.{less}",
+        "text": f"times the multiply-adds of {dit.name} is what {dim.name} takes, at {ENDS[0]} and {ENDS[1]} px.{less}",
         "section": "cost",
     }
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from harness.core.command import PAPER_SIZES
 from harness.cost import CONVENTIONS, MAC_KINDS, analytic, crossover
 from harness.cost.published import published_costs
 from harness.report.page import kinds
-from models import ModelSpec, catalogue, counterpart, spec
+from models import ModelSpec, catalogue, counterpart, sizes, spec
 from models.spec import ARRANGEMENTS
 
-RESOLUTIONS = tuple(range(64, 2049, 64))
-"""In pixels a side: every patch of the catalogue divides them, and the paper ends at 2048."""
+LARGEST = 2048
+"""Pixels a side, where the paper ends."""
+SIZES = tuple(size for size in sizes.SIZES if sizes.SIZES[size].width >= sizes.SIZES[PAPER_SIZES[0]].width)
+"""The paper's sizes, and larger ones that a family may have."""
 COLOURS = ("#7A8B99", "#B8C4CE", "#CC79A7", "#E69F00", "#56B4E9", "#009E73")
 """Of the kinds of operation, in their order."""
 
@@ -22,13 +26,16 @@ def costs() -> dict[str, Any]:
 
     A convention that gives a multiple of an earlier one's amounts everywhere is stated as that multiple.
     """
-    specs = [spec(name) for name in catalogue(PAPER_SIZES)]
-    clips = [spec(name) for name in catalogue(PAPER_SIZES, video=True)]
+    specs = [spec(name) for name in catalogue(SIZES)]
+    clips = [spec(name) for name in catalogue(SIZES, video=True)]
     specs += [one for one in clips if one.arrangement == ARRANGEMENTS[0]]
-    models = [_model(one) for one in specs]
+    step = math.lcm(*(one.unit for one in specs))  # every model can be of every resolution
+    resolutions = range(step, LARGEST + 1, step)
+    models = [_model(one, resolutions) for one in specs]
     return {
-        "resolutions": RESOLUTIONS,
-        "sizes": PAPER_SIZES,
+        "resolutions": list(resolutions),
+        "sizes": SIZES,
+        "usual": PAPER_SIZES[-1],
         "operations": [{"kind": kind, "colour": colour} for kind, colour in zip(MAC_KINDS, COLOURS, strict=False)],
         "conventions": _conventions(models),
         "models": models,
@@ -39,10 +46,10 @@ def costs() -> dict[str, Any]:
     }
 
 
-def _model(one: ModelSpec) -> dict[str, Any]:
-    costs = [analytic(one, px) for px in RESOLUTIONS]
+def _model(one: ModelSpec, resolutions: Sequence[int]) -> dict[str, Any]:
+    costs = [analytic(one, px) for px in resolutions]
     batches = {convention.batch for convention in CONVENTIONS.values()} - {None}
-    several = {batch: [analytic(one, px, batch) for px in RESOLUTIONS] for batch in batches if batch}
+    several = {batch: [analytic(one, px, batch) for px in resolutions] for batch in batches if batch}
     rival = counterpart(one)
     return {
         "name": one.name,

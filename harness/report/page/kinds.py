@@ -1,4 +1,4 @@
-"""Families and their variants as the page draws them: one colour, symbol and line each, in the light and in the dark."""
+"""Families and their variants as the page draws them: a colour, symbol and line each, for light pages and dark."""
 
 from __future__ import annotations
 

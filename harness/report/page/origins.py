@@ -64,5 +64,5 @@ def _hashes(record: Record) -> str:
     """Digests of the weights and of the samples, where the record states them."""
     source, samples = record.get("source_identity"), record.get("samples_sha256")
     weights = source.get("sha256") if isinstance(source, dict) else None
-    found = [f"{what} {str(digest)[:DIGITS]}" for what, digest in (("weights", weights), ("samples", samples)) if digest]
-    return ", ".join(found)
+    found = {"weights": weights, "samples": samples}
+    return ", ".join(f"{what} {str(digest)[:DIGITS]}" for what, digest in found.items() if digest)

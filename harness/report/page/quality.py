@@ -7,31 +7,27 @@ from typing import Any
 
 from harness import suites
 from harness.core import paper
-from harness.core.records import Key, LatencyRecord, Record, RunRecord, ScoreRecord, latest, of_kind
-from harness.core.workload import Workload
-from harness.report.cells import COLUMNS, NAMES, cell_of_row, evaluations, measured_columns
+from harness.core.records import Record, ScoreRecord
+from harness.report.cells import COLUMNS, NAMES, Evaluations, cell_of_row, evaluations, measured_columns
 from harness.report.page import kinds
 from harness.report.scores import protocol
 from harness.suites import Row, Suite
 from harness.suites.budget import exact_cost
-from harness.suites.run import Run
 
 ONE_RATE = (
-    "All were trained at one learning rate, {}. A rate that suits one family need not suit another: read no order of the "
-    "families from these scores."
+    "All were trained at one learning rate, {}. A rate that suits one family need not suit another: read no order of "
+    "the families from these scores."
 )
 
 
 def quality(records: Iterable[Record], places: Mapping[int, str]) -> dict[str, Any]:
-    """The suites of the tables that have scores, with every score once; commands and protocols are given by number.
+    """The suites that have scores, with every score once; commands and protocols are given by number.
 
-    `seconds` is the training up to the score, at the pace that a device was measured to take its steps at; it is there
-    where that was.
+    `seconds` are those that a processor took for the training up to the score; a record may not state them.
     """
     records = list(records)
-    paces = _paces(records)
     known = evaluations(records)
-    found = [_suite(suites.suite(name), known, places, paces) for name in paper.SUITES]
+    found = [_suite(suites.suite(name, records), known, places) for name in suites.SUITES]
     several = [one for one in found if one["points"]]
     texts: dict[str, list[str]] = {}
     for field in ("command", "protocol"):
@@ -42,9 +38,7 @@ def quality(records: Iterable[Record], places: Mapping[int, str]) -> dict[str, A
     return {"suites": several, "commands": texts["command"], "protocols": texts["protocol"]}
 
 
-def _suite(
-    suite: Suite, known: Any, places: Mapping[int, str], paces: Mapping[Key, tuple[str, float]]
-) -> dict[str, Any]:
+def _suite(suite: Suite, known: Evaluations, places: Mapping[int, str]) -> dict[str, Any]:
     points: dict[int, dict[str, Any]] = {}
     metrics: dict[str, dict[str, Any]] = {}
     for row in suite.rows:
@@ -54,7 +48,7 @@ def _suite(
                 metrics.setdefault(column, {"name": column, "words": NAMES.get(cell.quantity, cell.quantity),
                                             "better": COLUMNS[column][1]})  # fmt: skip
             for record in used:
-                points.setdefault(id(record), _point(row, column, record, places, paces))
+                points.setdefault(id(record), _point(row, column, record, places))
     rates = {str(run.config.learning_rate): run for run in suite.runs()}
     caution = ONE_RATE.format(*rates) if len(rates) == 1 else ""
     return {"name": suite.name, "title": suite.title, "caution": caution, "metrics": list(metrics.values()),
@@ -68,9 +62,7 @@ def _columns(suite: Suite, row: Row) -> list[str]:
     return list(dict.fromkeys(column for table in own for column in measured_columns(table, suite)))
 
 
-def _point(
-    row: Row, column: str, record: ScoreRecord, places: Mapping[int, str], paces: Mapping[Key, tuple[str, float]]
-) -> dict[str, Any]:
+def _point(row: Row, column: str, record: ScoreRecord, places: Mapping[int, str]) -> dict[str, Any]:
     run, cost = row.scores[0].run, exact_cost(row.scores[0].run)
     training, sampling = record.workload["training"], record.workload["sampling"]
     point = {
@@ -91,25 +83,5 @@ def _point(
         "protocol": f"{record.get('metric')}; {protocol(record)}",
         "record": places[id(record)],
     }
-    pace = paces.get(_step_of(run))
-    return point | ({"seconds": pace[1] * record.workload["step"], "device": pace[0]} if pace else {})
-
-
-def _step_of(run: Run) -> Key:
-    """What a step of a run's training is, whatever it runs on."""
-    config = run.config
-    workload = Workload(
-        spec=run.spec,
-        resolution=config.resolution,
-        batch=config.batch,
-        joint_images=config.joint_images,
-        action="train",
-        dtype="bfloat16" if config.precision == "bf16" else "float32",
-    )
-    return RunRecord.key_of("latency", workload.settings())
-
-
-def _paces(records: Iterable[Record]) -> dict[Key, tuple[str, float]]:
-    """Device and seconds of each training step that was measured."""
-    steps = [r for r in latest(of_kind(records, LatencyRecord)).values() if r.get("action") == "train" and r.value]
-    return {RunRecord.key_of("latency", r.workload): (r.workload["device"], float(r.value or 0)) for r in steps}
+    seconds = record.get("training_cpu_seconds")
+    return point | ({"seconds": seconds} if seconds else {})

@@ -30,7 +30,8 @@ def samples(folder: Path = contact_sheets.SAMPLES) -> list[dict[str, Any]]:
 
 def _set(sheet: contact_sheets.Sheet) -> dict[str, Any]:
     pixels, labels = sheet.first(contact_sheets.CANDIDATES)
-    chosen = [place for one in list(dict.fromkeys(labels.tolist()))[:CLASSES] for place in np.flatnonzero(labels == one)[:EACH]]
+    classes = list(dict.fromkeys(labels.tolist()))[:CLASSES]
+    chosen = [place for one in classes for place in np.flatnonzero(labels == one)[:EACH]]
     pixels, labels = _reduced(pixels[chosen]), labels[chosen]
     if (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1]
@@ -59,4 +60,5 @@ def _reduced(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = height // times, width // times
     cut = pixels[:, :, : height * times, : width * times]
     blocks = cut.reshape(n, frames, height, times, width, times, channels)
-    return blocks.mean(axis=(3, 5)).round().astype(np.uint8)
+    means: NDArray[np.uint8] = blocks.mean(axis=(3, 5)).round().astype(np.uint8)
+    return means

@@ -10,7 +10,7 @@ from html import escape
 from harness.core import paper
 from harness.core.grid import Bold
 from harness.core.records import Record, ScoreRecord
-from harness.report.contents import HARDWARE
+from harness.report.contents import FIELD, HARDWARE
 from harness.report.cost import cost_table
 from harness.report.layout import Block, Table
 from harness.report.quality import quality_table
@@ -34,7 +34,8 @@ def articles(records: Sequence[Record], own: Sequence[ScoreRecord] = ()) -> str:
                 made.append(f"<p>{escape(str(error))}: <code>python -m harness.tables --table {number}</code></p>")
         if table.quality:
             made.append(article(quality_table(number, suite(table.suite), records, own)))
-    return "\n".join(made + [article(table) for make in HARDWARE.values() if (table := make(records)).blocks])
+    further = [make(records) for make in (*HARDWARE.values(), *FIELD.values())]
+    return "\n".join([*made, *(article(one) for one in further if one.blocks)])
 
 
 def article(table: Table) -> str:
@@ -44,10 +45,12 @@ def article(table: Table) -> str:
     by_metric = [claim for claim in table.claim if claim not in verdict]
     protocol = [f"Protocol. {table.protocol}"] if table.protocol else []
     small = [*by_metric, *table.notes, *table.left_out, *protocol]
-    parts = [f'<article id="{name}" aria-labelledby="{name}-title">', f'<h3 id="{name}-title">{escape(table.title)}</h3>']
+    parts = [f'<article id="{name}" aria-labelledby="{name}-title">']
+    parts += [f'<h3 id="{name}-title">{escape(table.title)}</h3>']
     parts += [_list("verdict", verdict)] if verdict else []
     parts += [grid(block, table.title) for block in table.blocks]
-    parts += [f"<details><summary>Notes, protocol and tests</summary>{_list('notes', small)}</details>"] if small else []
+    notes = f"<details><summary>Notes, protocol and tests</summary>{_list('notes', small)}</details>"
+    parts += [notes] if small else []
     parts += [f'<p class="files">Take it along: {" · ".join(_links(table))}</p>', "</article>"]
     return "\n".join(parts)
 

@@ -54,6 +54,7 @@ function draw(element, spec, rows) {
     const tooltip = { theme: "custom", sanitize: plain, formatTooltip: tip };
     const options = { ast: true, renderer: "svg", actions: false, mode: "vega-lite", tooltip };
     chart.view = (await vegaEmbed(element, whole, options)).view;
+    element.querySelector("form")?.remove(); // of Vega's own controls, of which there are none
     if (chart.onclick) chart.view.addEventListener("click", (event, item) => item?.datum && chart.onclick(item.datum));
   });
   return chart.work;

@@ -1,16 +1,16 @@
 // What does it cost: closed forms' figures of harness.cost, computed when the page was made.
 
 function costSection() {
-  const { models, sizes, conventions, resolutions, operations, printed } = DATA.cost;
+  const { models, sizes, usual, conventions, resolutions, operations, printed } = DATA.cost;
   const form = part("cost", ".controls");
   const kinds = DATA.kinds.filter((kind) => models.some((model) => model.kind === kind.id));
   const patches = [...new Set(models.map((model) => model.patch))];
   const rule = (name) => conventions.find((one) => one.name === name);
-  choice(form, "cost.kinds", "Models", kinds.map((kind) => [kind.id, kind.words, look(kind)]), kinds.map((kind) => kind.id).join(), true);
+  const offerKinds = choice(form, "cost.kinds", "Models", kinds.map((kind) => [kind.id, kind.words, look(kind)]), kinds.map((kind) => kind.id).join(), true);
   choice(form, "cost.of", "Of", [["image", "an image"], ["clip", "a clip"]], "image");
-  choice(form, "cost.size", "Size", sizes.map((size) => [size, size]), sizes.at(-1));
+  choice(form, "cost.size", "Size", sizes.map((size) => [size, size]), usual);
   choice(form, "cost.patch", "Patch", patches.map((patch) => [patch, patch]), patches[0]);
-  choice(form, "cost.printed", "Beside them", [["yes", "what the paper prints"]], "yes", true);
+  choice(form, "cost.printed", "Beside them", [["yes", "what the paper prints"]], "yes", true)(["yes"]);
   slider(form, "cost.px", "Resolution", resolutions, 256, "px");
   menu(form, "cost.convention", "Counted as", conventions.map((one) => [one.name, `${one.name} (${one.unit})`]), "exact", explain);
 
@@ -32,8 +32,9 @@ function costSection() {
     const at = resolutions.indexOf(px);
     const unit = `G${convention.unit}`;
     const clips = of("of") === "clip";
-    const chosen = models.filter((model) => state.list("cost.kinds").includes(model.kind) && model.size === of("size")
-      && model.patch === Number(of("patch")) && model.frames > 0 === clips);
+    const there = models.filter((model) => model.size === of("size") && model.patch === Number(of("patch")) && model.frames > 0 === clips);
+    offerKinds(there.map((model) => model.kind));
+    const chosen = there.filter((model) => state.list("cost.kinds").includes(model.kind));
     const exact = convention.name === "exact";
     const rivalOf = (model) => models.find((one) => one.name === model.rival);
     const printedOf = (model) => printed.find((one) => one.model === model.name && one.px === px);
@@ -69,7 +70,8 @@ function costSection() {
     const { scale, ticks } = logarithmic(rows.map((row) => row.cost).filter((cost) => cost > 0));
     const y = { field: "cost", type: "quantitative", title: `${unit} of ${item}${convention.batch > 1 ? `, times ${convention.batch}` : ""}`,
       scale, axis: { format: "~s", values: ticks } };
-    const tooltip = TIP(["model", "model"], ["resolution", "resolution"], ["shown", "cost"], ["params", "parameters"]);
+    const brief = TIP(["model", "model"], ["resolution", "resolution"], ["shown", "cost"]);
+    const tooltip = [...brief, ...TIP(["params", "parameters"])];
     draw(part("cost", "[data-chart=lines]"), {
       height: 340, description: `Cost against resolution of ${names.join(", ")}; the table below has the numbers.`,
       layer: [
@@ -78,7 +80,7 @@ function costSection() {
         { transform: [{ filter: "datum.part == 'line' || datum.part == 'now'" }], mark: { type: "line", strokeWidth: 2.5 },
           encoding: { x, y, color: KINDS.colour, strokeDash: KINDS.dash } },
         { transform: [{ filter: "datum.part == 'crossing'" }], mark: { type: "rule", strokeWidth: 1.5, strokeDash: [3, 3] },
-          encoding: { x, color: KINDS.colour, tooltip } },
+          encoding: { x, color: KINDS.colour, tooltip: brief } },
         { transform: [{ filter: "datum.part == 'crossing'" }], mark: { type: "text", align: "left", dx: 5, dy: -6, fontWeight: 600 },
           encoding: { x, y: { value: { expr: "height" } }, text: { field: "label" }, color: KINDS.colour } },
         { transform: [{ filter: "datum.part == 'line'" }], mark: { type: "point", opacity: 0, size: 120, filled: true, aria: false },
@@ -87,7 +89,7 @@ function costSection() {
           encoding: { x, y, color: KINDS.colour, shape: KINDS.symbol, tooltip } },
         { transform: [{ filter: "datum.part == 'printed'" }],
           mark: { type: "point", shape: "M-1,-1L1,1M-1,1L1,-1", size: 60, strokeWidth: 2, filled: false, opacity: 1 },
-          encoding: { x, y, color: KINDS.colour, tooltip } },
+          encoding: { x, y, color: KINDS.colour, tooltip: brief } },
       ],
     }, rows);
     const notes = [];

@@ -10,12 +10,11 @@ function el(tag, attributes = {}, ...children) {
   return node;
 }
 
-// A sentence of texts and **bold** parts.
+// Sentences, a line each, of texts, **bold** parts and `commands`.
 function say(node, ...sentences) {
-  node.replaceChildren(...sentences.flatMap((sentence, i) => {
-    const parts = sentence.split("**").map((part, j) => (j % 2 ? el("b", {}, part) : part));
-    return i ? [el("br"), ...parts] : parts;
-  }));
+  const piece = (text) => (text.startsWith("**") ? el("b", {}, text.slice(2, -2)) : text.startsWith("`") ? el("code", {}, text.slice(1, -1)) : text);
+  const pieces = sentences.map((sentence) => sentence.split(/(\*\*.*?\*\*|`.*?`)/).map(piece));
+  node.replaceChildren(...pieces.flatMap((one, i) => (i ? [el("br"), ...one] : one)));
 }
 
 const controls = []; // each {sync}: shows what the state says
@@ -27,7 +26,9 @@ function choice(form, name, words, options, usual, many = false) {
   const known = options.map(([value]) => String(value));
   const inputs = options.map(([value]) => el("input", { type: many ? "checkbox" : "radio", name, value: String(value) }));
   const labels = options.map(([, text, picture], i) => el("label", {}, inputs[i], picture?.cloneNode(true), text));
-  form.append(el("fieldset", {}, el("legend", {}, words), el("div", { class: "choices" }, labels)));
+  const group = el("fieldset", {}, el("legend", {}, words), el("div", { class: "choices" }, labels));
+  group.hidden = options.length < 2;
+  form.append(group);
   controls.push({
     sync() {
       const stated = many ? state.list(name) : [state.get(name)];
@@ -45,7 +46,7 @@ function choice(form, name, words, options, usual, many = false) {
   return (values) => {
     const there = values.map(String);
     inputs.forEach((input, i) => { labels[i].hidden = !there.includes(input.value); });
-    labels[0].closest("fieldset").hidden = there.length < (many ? 1 : 2);
+    group.hidden = there.length < (many ? 1 : 2);
     const chosen = inputs.find((input) => input.checked && there.includes(input.value));
     return chosen ? chosen.value : there[0]; // what counts, where the choice is not to be had
   };

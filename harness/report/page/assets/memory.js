@@ -4,7 +4,7 @@ function memorySection() {
   const { runs, cards, parts } = DATA.memory;
   const form = part("memory", ".controls");
   if (!runs.length) {
-    say(part("memory", ".answer"), "Nothing is predicted yet; this does it: python -m harness.bench --predict --preset gpu-sweep");
+    say(part("memory", ".answer"), "Nothing is predicted yet; this does it: `python -m harness.bench --predict --preset gpu-sweep`");
     part("memory", "figure").hidden = true;
     return () => {};
   }
@@ -30,12 +30,13 @@ function memorySection() {
     for (const what of ["figure", "[data-table]"]) part("memory", what).hidden = !chosen.length;
     if (!chosen.length) {
       say(part("memory", ".answer"), `No prediction is recorded of ${of("action")} in ${of("dtype")} at ${of("px")} px with a batch of `
-        + `${of("batch")}; python -m harness.bench --predict --res ${of("px")} --batch ${of("batch")} makes one.`);
+        + `${of("batch")}; \`python -m harness.bench --predict --res ${of("px")} --batch ${of("batch")}\` makes one.`);
       return;
     }
     say(part("memory", ".answer"), ...chosen.map((run) => (fits(run)
       ? `${name(run)}: **fits**, ${gib(run.peak)} of ${card} GiB.`
-      : `${name(run)}: **does not fit**, ${gib(run.peak)} GiB of ${card}. The largest activation at its peak: ${run.largest}.`)));
+      : `${name(run)}: **does not fit**, ${gib(run.peak)} GiB of ${card}. The largest activation at its peak: ${run.largest}.`)),
+      `The largest batch of each: \`python -m harness.bench --fits ${card}GiB --model ${[...new Set(chosen.map((run) => run.model))].join(" ")} --res ${of("px")} --action ${of("action")} --dtype ${of("dtype")}\``);
 
     const rows = chosen.flatMap((run) => parts.map(({ part: what }, order) => ({
       model: name(run), part: what, order, amount: (run.parts[what] ?? 0) / 2 ** 30, shown: `${gib(run.parts[what] ?? 0)} GiB`,

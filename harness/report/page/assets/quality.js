@@ -4,7 +4,7 @@ function qualitySection() {
   const { suites, commands, protocols } = DATA.quality;
   const form = part("quality", ".controls");
   if (!suites.length) {
-    say(part("quality", ".answer"), "Nothing is scored yet; this does it: python -m harness.reproduce");
+    say(part("quality", ".answer"), "Nothing is scored yet; this does it: `python -m harness.reproduce`");
     part("quality", "figure").hidden = true;
     part("quality", "details").hidden = true;
     return () => {};
@@ -15,7 +15,7 @@ function qualitySection() {
     steps: { field: "step", words: "training steps", title: "training steps" },
     params: { field: "params", words: "parameters", title: "parameters" },
     macs: { field: "macs", words: "multiply-adds", title: "multiply-adds of a forward pass" },
-    seconds: { field: "seconds", words: "seconds", title: "seconds of training, at the measured pace of a step" },
+    seconds: { field: "seconds", words: "seconds of training", title: "training, CPU seconds" },
   };
   const known = Object.entries(against).filter(([, { field }]) => every.some((point) => point[field] !== undefined));
   const kinds = DATA.kinds.filter((kind) => every.some((point) => point.kind === kind.id));
