@@ -23,14 +23,17 @@ from harness.core.command import STOPPED, Parser, first_process, run
 from harness.core.options import add_options, from_arguments, option
 from harness.core.signals import stop_on_signals
 from harness.cost.training import training_macs
-from harness.diffusion.config import PRESETS, Execution, TrainConfig, presets
+from harness.diffusion.config import PRESETS, Execution, TrainConfig, opening, presets
+
+DIGITS = "digits"
+"""The preset that is taken where none is given, whose settings the help states."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What the command is given beside the options of training."""
 
-    preset: str = option("digits", "settings, which the other flags change", choices=tuple(PRESETS))
+    preset: str = option(DIGITS, "settings, which the other flags change", choices=tuple(PRESETS))
     out: Path | None = option(None, "directory of the run (default: below output/runs, by its settings)")
     dry_run: bool = option(False, "print the resolved configuration and stop")
 
@@ -38,7 +41,7 @@ class Request:
 def parser() -> Parser:
     command = Parser(prog="python -m harness.train", description=__doc__, epilog=presets())
     add_options(command, Request)
-    add_options(command, TrainConfig, overrides_only=True)
+    add_options(command, TrainConfig, overrides_only=True, shown=(DIGITS, PRESETS[DIGITS]))
     add_options(command, Execution)
     return command
 
@@ -60,7 +63,7 @@ def work(given: argparse.Namespace) -> int:
     with stop_on_signals() as received:
         done = train(
             config, out, execution, dry_run=request.dry_run, stop=lambda: bool(received),
-            announce=lambda resolved: print(json.dumps(resolved)),
+            announce=lambda resolved: print(json.dumps(resolved) if request.dry_run else opening(resolved), flush=True),
             flops_per_item=lambda spec: 2 * training_macs(spec, config.resolution, config.joint_images),
         )  # fmt: skip
     if request.dry_run or not first_process():
@@ -68,9 +71,7 @@ def work(given: argparse.Namespace) -> int:
     if done.left_out:
         print(f"{len(done.left_out)} corrupt items were left out: {', '.join(done.left_out[:5])}")
     if not done.finished:
-        print(
-            f"stopped at step {done.step} of {done.steps}, checkpoint written; the same command continues", flush=True
-        )
+        print(f"stopped at step {done.step} of {done.steps}, checkpoint written; the same command continues")
         return STOPPED
     print(f"{done.step} steps in {done.out}; next: python -m harness.sample --ckpt {done.out}")
     return 0
