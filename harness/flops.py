@@ -35,9 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     add_model_flags(parser, MODELS, RESOLUTIONS)
     parser.add_argument("--input", nargs="+", metavar="SHAPE[:DTYPE]", help="inputs of package.module:factory")
     parser.add_argument("--convention", nargs="+", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
-    parser.add_argument(
-        "--published", nargs="*", metavar="NAME", help="printed costs of these papers or models, or all"
-    )
+    parser.add_argument("--published", nargs="*", metavar="NAME", help="printed costs of these papers or models")
     parser.add_argument("--mfu", metavar="MODEL", help="utilisation of a measured step of that model")
     add_options(parser, MeasuredStep)
     add_options(parser, Multiple)
@@ -75,8 +73,7 @@ def _sections(args: argparse.Namespace, given: set[str]) -> Iterator[str]:
         named = {f"{w.spec.name} at {w.resolution} px": analytic(w.spec, w.resolution, w.batch) for w in workloads}
         yield cost_text.operations(named, args.format)
     else:
-        details = args.details or bool(args.convention)
-        crossed = crossovers(w.spec for w in workloads)
+        crossed, details = crossovers(w.spec for w in workloads), args.details or bool(args.convention)
         if args.format == "table":
             known = [record for w in workloads for record in closed_form(w, conventions)]
             yield cost_text.closed_form([*known, *crossed], workloads, details)

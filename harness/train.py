@@ -25,8 +25,7 @@ from harness.core.signals import stop_on_signals
 from harness.cost.training import training_macs
 from harness.diffusion.config import PRESETS, Execution, TrainConfig, opening, presets
 
-DIGITS = "digits"
-"""The preset that is taken where none is given, whose settings the help states."""
+DIGITS = "digits"  # the preset that is taken where none is given
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -227,10 +227,8 @@ DiM, 206.83 with joint images.
 
 def opening(resolved: Mapping[str, Any]) -> str:
     """The first lines of a run, of what `announce` of harness.diffusion.train is given: what, on what, how, where."""
-    clips = f" of {resolved['frames']} frames" if resolved["frames"] else ""
-    items = (
-        f"{resolved['videos']:,} videos, in clips{clips}" if "videos" in resolved else f"{resolved['images']:,} images"
-    )
+    items = f"{resolved['images']:,} images" if "images" in resolved else f"{resolved['videos']:,} videos"
+    items += f", in clips of {resolved['frames']} frames," if resolved["frames"] else ""
     joint = f" with {resolved['joint_images']} single frames each" if resolved["joint_images"] else ""
     where = resolved["device"] + (f" x {resolved['processes']}" if resolved["processes"] > 1 else "")
     return (
