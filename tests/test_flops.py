@@ -296,7 +296,13 @@ def test_cost_figure_marks_both_crossovers(tmp_path, monkeypatch):
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
     drawing = report.figure("cost", store.load(tmp_path / "measurements"))
     marks = [text.get_text().strip() for text in drawing.axes[0].texts]
-    assert sorted(marks) == ["1022 px", "327 px"]
+    models = ["DiM-XL/2", "DiM-XL/2-matched", "DiT-XL/2"]
+    assert sorted(marks) == sorted(["1022 px", "327 px", *models])
+    assert drawing.axes[0].get_legend() is None, "lines have their names at their ends"
+    paper = drawing.axes[1].get_lines()
+    assert {line.get_label(): line.get_ydata()[0] for line in paper} == pytest.approx(
+        {"DiT-XL/2": 343.28, "DiM-XL/2": 294.58}, abs=5e-3
+    )
 
 
 @pytest.mark.parametrize(

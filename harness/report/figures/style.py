@@ -105,6 +105,31 @@ def legend(axes: Axes, title: str, fontsize: float) -> None:
     axes.legend(**(below if many else {"loc": "upper left"}), title=title, title_fontsize=fontsize)
 
 
+APART = 0.062
+"""The least distance of two labels, as a share of the height of the axes."""
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names beside the right ends of lines, (x, y, text, colour) each, moved apart where they would meet.
+
+    Limits and scales of the axes must be final.
+    """
+    shares = [float(axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]) for x, y, *_ in ends]
+    order = sorted(range(len(ends)), key=lambda i: shares[i])
+    places = [shares[i] for i in order]
+    for _ in range(50):  # neighbours that are too near give way, half each
+        for low in range(len(places) - 1):
+            lack = APART - (places[low + 1] - places[low])
+            if lack > 1e-6:
+                places[low] -= lack / 2
+                places[low + 1] += lack / 2
+    for i, place in zip(order, places, strict=True):
+        x, y, text, colour = ends[i]
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3}
+        axes.annotate(text, (x, y), (1.03, place), textcoords="axes fraction", color=colour, fontsize=7, va="center",
+                      arrowprops=line, annotation_clip=False)  # fmt: skip
+
+
 NAIVE = {"linestyle": "--", "fillstyle": "none"}
 """What sets the naive implementation of a model's mixer apart from the others."""
 
