@@ -3,6 +3,7 @@
     python -m harness.report                                     # output/report.html, of the project's records
     python -m harness.report --html mine.html --own              # with what commands have recorded here
     python -m harness.report --include runs/mine                 # with scores of yours as rows of the tables
+    python -m harness.report --documents                         # the tables inside README.md and docs/, made anew
 
 Nothing is counted, trained or timed: the page shows what is recorded, and names the command of what is not. It needs
 `pip install "dim-vs-dit[report]"`.
@@ -28,11 +29,12 @@ def main(argv: list[str] | None = None) -> int:
                         help="the page (default: %(default)s)")  # fmt: skip
     parser.add_argument("--include", nargs="+", default=[], metavar="WHAT",
                         help="scores of yours as rows of tables, as in harness.tables")  # fmt: skip
+    parser.add_argument("--documents", action="store_true", help="make the tables inside README.md and docs/ instead")
     add_options(parser, report.Recorded)
     parser.add_argument("--samples", type=Path, default=report.SAMPLES, metavar="DIR",
                         help="samples that the page shows (default: the project's)")  # fmt: skip
     args = parser.parse_args(argv)
-    return run(parser, lambda: _write(args))
+    return run(parser, lambda: _fill(args) if args.documents else _write(args))
 
 
 def _write(args: argparse.Namespace) -> None:
@@ -44,6 +46,19 @@ def _write(args: argparse.Namespace) -> None:
     args.html.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.html, text)
     print(f"{args.html}: {len(text.encode()) / 1e6:.1f} MB, open it in any browser")
+
+
+def _fill(args: argparse.Namespace) -> None:
+    """Write those documents of the checkout whose tables have changed."""
+    from harness.report.documents import documents, filled
+
+    records = from_arguments(report.Recorded, args).load()
+    for page in documents(paths.CHECKOUT):
+        before = page.read_text(encoding="utf-8")
+        after = filled(before, records)
+        if after != before:
+            write_text(page, after)
+        print(f"{page.relative_to(paths.CHECKOUT)}: {'made anew' if after != before else 'as before'}")
 
 
 if __name__ == "__main__":
