@@ -15,6 +15,7 @@ from harness.core import paths, store
 from harness.cost import CONVENTIONS, analytic
 from harness.report.__main__ import main
 from harness.report.page import library, page
+from harness.report.page.packing import packed
 from harness.report.recorded import Recorded, RecordsFile
 from models import catalogue, counterpart, spec
 from models.families import FAMILIES
@@ -88,34 +89,47 @@ def test_every_family_is_there_with_its_variants_its_look_and_its_rivals(data):
     )
 
 
-def test_every_score_of_the_suites_is_a_point_with_its_seed_command_and_place(data):
-    quality = data["quality"]
-    points = [point for suite in quality["suites"] for point in suite["points"]]
-    lines = {place.rpartition("/")[2] for place in (point["record"] for point in points)}
-    records = {
-        f"{file.name.rpartition('/')[2]}:{n}": one for file in Recorded().files() for n, one in file.lines.items()
-    }
-    assert len(lines) == len(points), "each record once"
+def unpacked(table: dict) -> list[dict]:
+    """What the page's scripts make of packed rows."""
+    texts, columns = table["texts"], table["columns"]
+    return [
+        {name: texts[name][cell] if name in texts and cell is not None else cell
+         for name, cell in zip(columns, row, strict=True)}
+        for row in table["rows"]
+    ]  # fmt: skip
+
+
+def test_packed_rows_are_the_rows_with_recurring_texts_once():
+    rows = [{"a": "x", "b": 1.23456789, "c": 3.0}, {"a": "y", "b": None, "d": 1}, {"a": "x", "b": 2}]
+    table = packed(rows, ["a", "b", "c"])
+    assert table["texts"] == {"a": ["x", "y"]}
+    assert table["rows"][0] == [0, 1.234568, 3]
+    assert unpacked(table)[1] == {"a": "y", "b": None, "c": None}
+
+
+def test_every_score_of_the_suites_is_a_point_with_its_seed_and_its_record(data):
+    records = [one for file in Recorded().files() for one in file.lines.values()]
+    points = [point for suite in data["quality"]["suites"] for point in unpacked(suite["points"])]
+    assert len({point["record"] for point in points}) == len(points), "each record once"
     for point in points:
-        record = records[point["record"].rpartition("/")[2]]
-        assert (point["value"], point["seed"]) == (record.value, record.workload["training"]["seed"])
-        assert quality["commands"][point["command"]] == record.provenance.command
-    committed = [
-        one
-        for name in ("digits", "moving-digits")
-        for one in store.load(paths.PROJECT / "measurements" / f"{name}.jsonl")
-    ]
+        record = records[point["record"]]
+        assert point["value"] == pytest.approx(record.value, rel=1e-6)
+        assert (point["seed"], point["step"]) == (record.workload["training"]["seed"], record.get("step"))
+        assert record.get("metric") in point["protocol"]
+    names = ("digits", "moving-digits")
+    committed = [one for name in names for one in store.load(paths.PROJECT / "measurements" / f"{name}.jsonl")]
     assert len(points) >= 0.9 * len(committed)
 
 
-def test_where_each_number_comes_from_names_file_line_commit_and_hash(data):
-    origins = data["origins"]
-    assert origins["files"][0]["sha256"] == Recorded().files()[0].sha256
-    assert len(origins["rows"]) == sum(len(file.lines) for file in Recorded().files())
-    row = next(row for row in origins["rows"] if row[0] == "results/measurements/digits.jsonl:1")
-    commit, _, hashes = row[-3:]
-    assert re.fullmatch("[0-9a-f]{12}( .*)?", origins["texts"]["commit"][commit])
-    assert re.fullmatch("weights [0-9a-f]{12}, samples [0-9a-f]{12}", hashes)
+def test_where_each_number_comes_from_names_file_line_commit_command_and_hash(data):
+    rows = unpacked(data["origins"]["records"])
+    files = Recorded().files()
+    assert [one["sha256"] for one in data["origins"]["files"]] == [file.sha256 for file in files]
+    assert len(rows) == sum(len(file.lines) for file in files)
+    row = next(row for row in rows if (row["file"], row["line"]) == ("results/measurements/digits.jsonl", 1))
+    assert re.fullmatch("[0-9a-f]{12}( .*)?", row["commit"])
+    assert re.fullmatch("weights [0-9a-f]{12}, samples [0-9a-f]{12}", row["hash"])
+    assert row["command"].startswith("python -m harness.eval --ckpt")
 
 
 def test_the_tables_are_those_that_are_committed_with_their_files(made):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.suites.rows import Suite
 
 LABELS = {"fid": "FID", "fd": "FD"}
-LETTERED = {"markersize": 9, "markeredgecolor": "white", "markeredgewidth": 0.5}
+LETTERED: dict[str, Any] = {"markersize": 9, "markeredgecolor": "white", "markeredgewidth": 0.5}
 """Markers large enough for a letter inside."""
 
 
@@ -246,8 +246,9 @@ def patch_figure(suite: Suite, records: Iterable[Record]) -> Figure:
     drawing, grid = style.sheet(style.COLUMN, 2.4, 1, len(patches), squeeze=False)
     for axes, patch in zip(grid[0], patches, strict=True):
         here = [point for point in chosen if point.patch == patch]
-        for place, kind in enumerate(kinds):
-            _draw(axes, [point for point in here if point.kind == kind], lambda point, at=place: at, style.words(*kind))
+        for kind in kinds:
+            alike = [point for point in here if point.kind == kind]
+            _draw(axes, alike, lambda point: kinds.index(point.kind), style.words(*kind))
         axes.set(title=f"patch {patch}", ylim=(0, None), xlim=(-0.6, len(kinds) - 0.4))
         axes.set_xticks([])
     grid[0][0].set_ylabel(_quality(chosen))

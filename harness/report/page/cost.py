@@ -61,7 +61,7 @@ def _model(one: ModelSpec, resolutions: Sequence[int]) -> dict[str, Any]:
         "params": costs[0].params,
         "rival": rival.name if rival else None,
         "crossover": crossover(one, rival) if rival else None,
-        "by_kind": {kind: [cost.by_kind().get(kind, 0) for cost in costs] for kind in MAC_KINDS},
+        "by_kind": {kind: [cost.by_kind()[kind] for cost in costs] for kind in MAC_KINDS if kind in costs[0].by_kind()},
         "totals": {
             name: [convention.total(cost) for cost in several.get(convention.batch or 0, costs)]
             for name, convention in CONVENTIONS.items()

@@ -13,8 +13,14 @@ from harness.report import floors
 from harness.report.hardware import MISSING, SWEEP_COMMAND, Fields
 from harness.report.latency import latency_rows
 from harness.report.page import kinds
+from harness.report.page.packing import packed
 from models import counterpart, spec
 
+RUN = (
+    "device", "verdict", "model", "size", "kind", "rival", "resolution", "batch", "frames", "action", "precision",
+    "mixer", "ms", "iqr_ms", "floor_ms", "binds", "items_per_s", "tflop_per_s", "mfu", "joules_per_item",
+)  # fmt: skip
+"""What is told of a run, or of a floor."""
 SAME = ("device", "model", "resolution", "batch", "action", "mixer")
 """What a measured step and its floor have in common, beside the arithmetic."""
 
@@ -29,7 +35,7 @@ def latency(records: Iterable[Record]) -> dict[str, Any]:
             known = below.get(_key(row, row["dtype"]), {})
             runs.append({**row, **_of(row["model"]), "precision": row["dtype"], "floor_ms": known.get("floor_ms"),
                          "binds": known.get("binds")})  # fmt: skip
-    return {"command": SWEEP_COMMAND, "runs": runs, "floors": _floors()}
+    return {"command": SWEEP_COMMAND, "runs": packed(runs, RUN), "floors": packed(_floors(), RUN)}
 
 
 def _key(row: Fields, arithmetic: str) -> tuple[object, ...]:
@@ -40,7 +46,7 @@ def _of(model: str) -> Fields:
     """How a model is drawn, and what it is compared with."""
     known = spec(model.partition("(")[0])
     rival = counterpart(known)
-    return {"kind": kinds.of_model(model), "rival": rival.name if rival else None}
+    return {"size": known.size, "kind": kinds.of_model(model), "rival": rival.name if rival else None}
 
 
 def _floors() -> list[Fields]:

@@ -17,7 +17,7 @@ LARGEST = "largest activation: "
 """What a predicted record's note begins with."""
 
 
-def memory(records: Iterable[Record], places: Mapping[int, str]) -> dict[str, Any]:
+def memory(records: Iterable[Record], places: Mapping[int, int]) -> dict[str, Any]:
     """Every predicted run, with its place among the records; the cards are in GiB, all else in bytes."""
     records = list(records)
     measured = _measured(records)

@@ -6,55 +6,47 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.core.records import Record
+from harness.report.page.packing import packed
 from harness.report.recorded import RecordsFile
 
-COLUMNS = ("record", "quantity", "of", "value", "unit", "method", "commit", "command", "hash")
-SHOWN = ("convention", "input", "action", "dtype", "step", "device", "against")
-"""Fields of the question, beside model, resolution and seed, that say what a record is of."""
+COLUMNS = ("file", "line", "quantity", "of", "value", "unit", "method", "commit", "command", "hash")
+SHOWN = ("convention", "input", "action", "dtype", "device")
+"""Fields of the question that say what a record is of, by their value alone."""
+NAMED = ("against", "step")
+"""The same, by their name, too."""
 DIGITS = 12
 """Of a hash or a commit."""
 
 
-def places(files: Iterable[RecordsFile]) -> dict[int, str]:
-    """Where each record stands, as `file:line`, by the identity of the object."""
-    return {id(record): f"{file.name}:{number}" for file in files for number, record in file.lines.items()}
+def places(files: Iterable[RecordsFile]) -> dict[int, int]:
+    """The place of each record among the rows of `origins`, by the identity of the object."""
+    records = (record for file in files for record in file.lines.values())
+    return {id(record): place for place, record in enumerate(records)}
 
 
 def origins(files: Sequence[RecordsFile]) -> dict[str, Any]:
-    """The files with their digests, and a row a record; methods, commits and commands are given by number."""
-    rows = [_row(f"{place}", record) for file in files for place, record in _placed(file)]
-    texts: dict[str, list[str]] = {}
-    for column in ("method", "commit", "command"):
-        at = COLUMNS.index(column)
-        texts[column] = list(dict.fromkeys(row[at] for row in rows))
-        numbers = {text: number for number, text in enumerate(texts[column])}
-        for row in rows:
-            row[at] = numbers[row[at]]
-    return {
-        "files": [{"name": file.name, "sha256": file.sha256, "records": len(file.lines)} for file in files],
-        "columns": COLUMNS,
-        "texts": texts,
-        "rows": rows,
-    }
+    """The files with their digests, and a row a record."""
+    rows = [_row(file.name, line, record) for file in files for line, record in file.lines.items()]
+    about = [{"name": file.name, "sha256": file.sha256, "records": len(file.lines)} for file in files]
+    return {"files": about, "records": packed(rows, COLUMNS)}
 
 
-def _placed(file: RecordsFile) -> Iterable[tuple[str, Record]]:
-    return ((f"{file.name}:{number}", record) for number, record in file.lines.items())
-
-
-def _row(place: str, record: Record) -> list[Any]:
+def _row(file: str, line: int, record: Record) -> dict[str, Any]:
     origin = record.provenance
     commit = "unknown" if origin.commit is None else origin.commit[:DIGITS] + (" (edited)" if origin.dirty else "")
-    value = record.verdict if record.value is None else record.value
-    hashes = _hashes(record)
-    return [place, record.quantity, of(record), value, record.unit, record.method, commit, origin.command, hashes]
+    return {
+        "file": file, "line": line, "quantity": record.quantity, "of": of(record), "value": record.value,
+        "unit": record.verdict if record.value is None else record.unit, "method": record.method, "commit": commit,
+        "command": origin.command, "hash": _hashes(record),
+    }  # fmt: skip
 
 
 def of(record: Record) -> str:
     """What a record is of, in a few words."""
     words = [str(record.get("model", ""))]
     words += [f"{record.get('resolution')} px"] if record.get("resolution") else []
-    words += [f"{name} {record.get(name)}" for name in SHOWN if record.get(name) is not None]
+    words += [str(record.get(name)) for name in SHOWN if record.get(name) is not None]
+    words += [f"{name} {record.get(name)}" for name in NAMED if record.get(name) is not None]
     training = record.get("training")
     words += [f"seed {training['seed']}"] if isinstance(training, dict) and "seed" in training else []
     return ", ".join(filter(None, words))

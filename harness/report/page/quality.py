@@ -10,35 +10,34 @@ from harness.core import paper
 from harness.core.records import Record, ScoreRecord
 from harness.report.cells import COLUMNS, NAMES, Evaluations, cell_of_row, evaluations, measured_columns
 from harness.report.page import kinds
+from harness.report.page.packing import packed
 from harness.report.scores import protocol
 from harness.suites import Row, Suite
 from harness.suites.budget import exact_cost
 
+POINT = (
+    "metric", "value", "model", "kind", "size", "patch", "step", "guidance", "seed", "params", "macs", "seconds", "run",
+    "protocol", "record",
+)  # fmt: skip
+"""What is told of a score; its command is with its record."""
 ONE_RATE = (
     "All were trained at one learning rate, {}. A rate that suits one family need not suit another: read no order of "
     "the families from these scores."
 )
 
 
-def quality(records: Iterable[Record], places: Mapping[int, str]) -> dict[str, Any]:
-    """The suites that have scores, with every score once; commands and protocols are given by number.
+def quality(records: Iterable[Record], places: Mapping[int, int]) -> dict[str, Any]:
+    """The suites that have scores, with every score once; `places` are those of the records among all.
 
     `seconds` are those that a processor took for the training up to the score; a record may not state them.
     """
     records = list(records)
     known = evaluations(records)
     found = [_suite(suites.suite(name, records), known, places) for name in suites.SUITES]
-    several = [one for one in found if one["points"]]
-    texts: dict[str, list[str]] = {}
-    for field in ("command", "protocol"):
-        texts[field] = list(dict.fromkeys(point[field] for one in several for point in one["points"]))
-        numbers = {text: number for number, text in enumerate(texts[field])}
-        for point in (point for one in several for point in one["points"]):
-            point[field] = numbers[point[field]]
-    return {"suites": several, "commands": texts["command"], "protocols": texts["protocol"]}
+    return {"suites": [{**one, "points": packed(one["points"], POINT)} for one in found if one["points"]]}
 
 
-def _suite(suite: Suite, known: Evaluations, places: Mapping[int, str]) -> dict[str, Any]:
+def _suite(suite: Suite, known: Evaluations, places: Mapping[int, int]) -> dict[str, Any]:
     points: dict[int, dict[str, Any]] = {}
     metrics: dict[str, dict[str, Any]] = {}
     for row in suite.rows:
@@ -62,10 +61,10 @@ def _columns(suite: Suite, row: Row) -> list[str]:
     return list(dict.fromkeys(column for table in own for column in measured_columns(table, suite)))
 
 
-def _point(row: Row, column: str, record: ScoreRecord, places: Mapping[int, str]) -> dict[str, Any]:
+def _point(row: Row, column: str, record: ScoreRecord, places: Mapping[int, int]) -> dict[str, Any]:
     run, cost = row.scores[0].run, exact_cost(row.scores[0].run)
     training, sampling = record.workload["training"], record.workload["sampling"]
-    point = {
+    return {
         "metric": column,
         "value": record.value,
         "model": record.get("model"),
@@ -77,11 +76,13 @@ def _point(row: Row, column: str, record: ScoreRecord, places: Mapping[int, str]
         "seed": training["seed"],
         "params": cost.params,
         "macs": cost.macs,
-        "error": record.parts.get("standard_error"),
         "run": str(record.get("source")),
-        "command": record.provenance.command,
-        "protocol": f"{record.get('metric')}; {protocol(record)}",
+        "seconds": record.get("training_cpu_seconds"),
+        "protocol": f"{record.get('metric')}: {_protocol(record)}",
         "record": places[id(record)],
     }
-    seconds = record.get("training_cpu_seconds")
-    return point | ({"seconds": seconds} if seconds else {})
+
+
+def _protocol(record: ScoreRecord) -> str:
+    """What scores have in common: all but the digest of their own samples."""
+    return ", ".join(part for part in protocol(record).split(", ") if not part.startswith("samples "))

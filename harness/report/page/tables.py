@@ -34,7 +34,8 @@ def articles(records: Sequence[Record], own: Sequence[ScoreRecord] = ()) -> str:
                 made.append(f"<p>{escape(str(error))}: <code>python -m harness.tables --table {number}</code></p>")
         if table.quality:
             made.append(article(quality_table(number, suite(table.suite), records, own)))
-    further = [make(records) for make in (*HARDWARE.values(), *FIELD.values())]
+    hardware = [make for name, make in HARDWARE.items() if name != "floors"]  # which the section on speed has
+    further = [make(records) for make in (*hardware, *FIELD.values())]
     return "\n".join([*made, *(article(one) for one in further if one.blocks)])
 
 

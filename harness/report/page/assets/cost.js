@@ -19,6 +19,8 @@ function costSection() {
     return `${one.name}: ${one.counts}; in ${one.unit}${one.batch > 1 ? `, for a batch of ${one.batch}` : ""}.`;
   }
 
+  const ofKind = (model, kind, at) => model.by_kind[kind]?.[at] ?? 0;
+
   // All amounts of a model in a convention's own unit, one a resolution.
   function totals(model, name) {
     const one = rule(name);
@@ -99,7 +101,7 @@ function costSection() {
 
     part("cost", "[data-out=px]").textContent = `at ${px} px, exact`;
     const bars = chosen.flatMap((model) => operations.map(({ kind }, order) => {
-      const amount = model.by_kind[kind][at];
+      const amount = ofKind(model, kind, at);
       return { model: model.name, kind, order, amount: amount / 1e9, shown: `${billions(amount)} GMAC`,
         share: `${(100 * amount / totals(model, "exact")[at]).toFixed(1)} %` };
     }));
@@ -112,7 +114,7 @@ function costSection() {
     const columns = [
       { title: "model", value: (m) => m.name }, { title: "blocks", value: (m) => m.depth, number: (m) => m.depth },
       { title: "params (M)", value: (m) => cell(m.params / 1e6), number: (m) => m.params },
-      ...(exact ? present.map(({ kind }) => ({ title: kind, value: (m) => billions(m.by_kind[kind][at]), number: (m) => m.by_kind[kind][at] })) : []),
+      ...(exact ? present.map(({ kind }) => ({ title: kind, value: (m) => billions(ofKind(m, kind, at)), number: (m) => ofKind(m, kind, at) })) : []),
       { title: unit, value: (m) => billions(totals(m, convention.name)[at]), number: (m) => totals(m, convention.name)[at] },
       { title: "ratio", number: (m) => m.rival && totals(m, convention.name)[at] / totals(rivalOf(m), convention.name)[at],
         value: (m) => (m.rival ? `${ratio(totals(m, convention.name)[at], totals(rivalOf(m), convention.name)[at])} × ${m.rival}` : "") },

@@ -167,9 +167,9 @@ function folded(text, length = 60) {
 }
 
 // A link to a record in the last section.
-function recordLink(place) {
-  const target = `#origins?origins.find=${encodeURIComponent(place)}`;
-  return el("a", { href: target }, place.split("/").pop());
+function recordLink(number) {
+  const place = placeOf(RECORDS[number]);
+  return el("a", { href: `#origins?origins.find=${encodeURIComponent(place)}` }, place);
 }
 
 const part = (section, what) => document.querySelector(`#${section} ${what}`);

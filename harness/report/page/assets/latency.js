@@ -1,7 +1,8 @@
 // How fast: what was measured, and floors, below which no implementation comes.
 
 function latencySection() {
-  const { runs, floors, command } = DATA.latency;
+  const { command } = DATA.latency;
+  const [runs, floors] = [DATA.latency.runs, DATA.latency.floors].map(unpacked);
   const every = [...runs, ...floors];
   const form = part("latency", ".controls");
   const values = (field, among = every) => [...new Set(among.map((run) => run[field]))].sort((a, b) => (typeof a === "number" ? a - b : 0));
@@ -11,6 +12,9 @@ function latencySection() {
   choice(form, "latency.device", "Device", devices, devices[0][0]);
   const offerActions = choice(form, "latency.action", "Action", values("action").map((one) => [one, one]), usual("action", "forward"));
   const offerPrecisions = choice(form, "latency.precision", "Precision", values("precision").map((one) => [one, one]), usual("precision", "bfloat16"));
+  const sizes = DATA.cost.sizes.filter((size) => values("size").includes(size));
+  const others = values("size").filter((size) => !sizes.includes(size));
+  const offerSizes = choice(form, "latency.size", "Size", [...sizes, ...others].map((size) => [size, size]), [...sizes, ...others][0]);
   const offerBatches = choice(form, "latency.batch", "Batch", values("batch").map((one) => [one, one]), usual("batch", 1));
 
   return function showLatency() {
@@ -18,7 +22,8 @@ function latencySection() {
     const action = offerActions(values("action", here));
     const precision = offerPrecisions(values("precision", here));
     const batch = Number(offerBatches(values("batch", here)));
-    const chosen = here.filter((run) => run.action === action && run.precision === precision && run.batch === batch);
+    const size = offerSizes(values("size", here));
+    const chosen = here.filter((run) => run.action === action && run.precision === precision && run.batch === batch && run.size === size);
     const drawn = chosen.filter((run) => run.verdict === "ok" || run.verdict === "floor");
     const isMeasured = drawn.some((run) => run.ms);
     const time = (run) => run.ms ?? run.floor_ms;
@@ -38,6 +43,11 @@ function latencySection() {
         shown: `${digits(run.ms, 3)} ms, median` }] : [];
       return run.floor_ms ? [...lines, { ...about, part: "floor", ms: run.floor_ms, shown: `${digits(run.floor_ms, 3)} ms at least` }] : lines;
     });
+    // Where one kind is run in several ways, each line has the name of its way.
+    const largest = Math.max(...values("px", rows));
+    const ways = (run) => new Set(drawn.filter((one) => one.kind === run.kind && one.ms).map((one) => one.mixer)).size;
+    rows.push(...drawn.filter((run) => run.ms && run.resolution === largest && ways(run) > 1)
+      .map((run) => ({ part: "way", px: largest, ms: run.ms, kind: run.kind, label: run.mixer })));
     const wide = [Math.min(...values("px", rows)) / 1.1, Math.max(...values("px", rows)) * 1.1];
     const x = { field: "px", type: "quantitative", title: "resolution (pixels a side)", axis: { format: "d", values: values("px", rows) },
       scale: { type: "log", base: 2, domain: wide, nice: false } };
@@ -55,6 +65,8 @@ function latencySection() {
           { transform: of("floor"), mark: { type: "line", strokeWidth: 1.5, strokeDash: [2, 3] }, encoding: { x, y, detail, color } },
           { transform: of("floor"), mark: { type: "tick", thickness: 3, size: 16, opacity: 1 }, encoding: { x, y, color, tooltip } },
         ] : []),
+        ...(rows.some((row) => row.part === "way") ? [{ transform: of("way"), mark: { type: "text", align: "right", dx: -12, dy: -4, aria: false },
+          encoding: { x, y, text: { field: "label" }, color } }] : []),
         ...(isMeasured ? [
           { transform: of("measured"), mark: { type: "line", strokeWidth: 2 }, encoding: { x, y, detail, color, strokeDash: KINDS.dash } },
           { transform: of("measured"), mark: { type: "rule", strokeWidth: 2, aria: false }, encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" }, color } },

@@ -1,7 +1,7 @@
 // How good: scores against training steps, size and cost, a point a seed.
 
 function qualitySection() {
-  const { suites, commands, protocols } = DATA.quality;
+  const suites = DATA.quality.suites.map((suite) => ({ ...suite, points: unpacked(suite.points) }));
   const form = part("quality", ".controls");
   if (!suites.length) {
     say(part("quality", ".answer"), "Nothing is scored yet; this does it: `python -m harness.reproduce`");
@@ -17,7 +17,7 @@ function qualitySection() {
     macs: { field: "macs", words: "multiply-adds", title: "multiply-adds of a forward pass" },
     seconds: { field: "seconds", words: "seconds of training", title: "training, CPU seconds" },
   };
-  const known = Object.entries(against).filter(([, { field }]) => every.some((point) => point[field] !== undefined));
+  const known = Object.entries(against).filter(([, { field }]) => every.some((point) => point[field] !== null));
   const kinds = DATA.kinds.filter((kind) => every.some((point) => point.kind === kind.id));
   const metrics = [...new Map(suites.flatMap((suite) => suite.metrics).map((metric) => [metric.name, metric])).values()];
   if (suites.length > 1) choice(form, "quality.suite", "Suite", suites.map((suite) => [suite.name, suite.name]), suites[0].name);
@@ -43,9 +43,11 @@ function qualitySection() {
 
   const figure = (value) => (value >= 1e9 ? `${digits(value / 1e9, 3)} G` : value >= 1e6 ? `${digits(value / 1e6, 3)} M` : value >= 1e3 ? `${digits(value / 1e3, 3)} K` : digits(value, 3));
 
+  const shortened = (text) => (text.length > 160 ? `${text.slice(0, 160)} …` : text);
+
   function tell(point) {
     const entries = [["model", point.model], ["score", `${point.words} ${digits(point.value)}`], ["seed", point.seed], ["step", grouped(point.step)],
-      ["run", point.run], ["protocol", protocols[point.protocol]], ["command", folded(commands[point.command], 120)], ["record", recordLink(point.record)]];
+      ["run", point.run], ["protocol", point.protocol], ["command", folded(RECORDS[point.record].command, 120)], ["record", recordLink(point.record)]];
     part("quality", "[data-out=detail]").replaceChildren(el("dl", {}, entries.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value instanceof Node ? value : String(value))])));
   }
 
@@ -75,7 +77,7 @@ function qualitySection() {
     const size = offerSizes(axis.field === "step" && there.length > 1 ? [...there, "all"] : []) ?? "all";
     if (size !== "all") chosen = chosen.filter((point) => point.size === size);
     const steps = values(chosen, "step");
-    if (axis.field !== "step") chosen = chosen.filter((point) => point.step === steps.at(-1) && point[axis.field] !== undefined);
+    if (axis.field !== "step") chosen = chosen.filter((point) => point.step === steps.at(-1) && point[axis.field] !== null);
 
     const line = (point) => (axis.field === "step" ? point.model : `${point.kind}`);
     const groups = new Map();
@@ -109,7 +111,7 @@ function qualitySection() {
       ...(size === "all" ? labelled(means.filter((mean) => axis.field !== "step" || mean.x === last), low, high) : []), ...means,
       ...chosen.map((point, at) => ({ part: "seed", at, x: point[axis.field], value: point.value, kind: point.kind, model: point.model,
         shown: `${metric.words} ${digits(point.value)}`, where: figure(point[axis.field]), seed: point.seed, run: point.run.split("/").slice(-3)[0],
-        protocol: protocols[point.protocol], command: commands[point.command].slice(0, 160) + (commands[point.command].length > 160 ? " …" : "") })),
+        protocol: point.protocol, command: shortened(RECORDS[point.record].command) })),
     ];
     const y = { field: "value", type: "quantitative", title: metric.words, scale, axis: { tickCount: 6, format: "~g", ...(ticks ? { values: ticks } : {}) } };
     const wide = logarithmic(chosen.map((point) => point[axis.field]));

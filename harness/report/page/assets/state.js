@@ -3,6 +3,15 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 
+// Rows that harness.report.page.packing has packed, as objects.
+function unpacked({ columns, texts, rows }) {
+  const value = (row, name, i) => (name in texts && row[i] !== null ? texts[name][row[i]] : row[i]);
+  return rows.map((row) => Object.fromEntries(columns.map((name, i) => [name, value(row, name, i)])));
+}
+
+const RECORDS = unpacked(DATA.origins.records);
+const placeOf = ({ file, line }) => `${file.split("/").pop()}:${line}`;
+
 const state = {
   usual: {},
   chosen: {},
