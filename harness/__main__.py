@@ -15,9 +15,13 @@ COMMANDS = {
     "eval": "score samples or a checkpoint: FID, sFID, IS, precision, recall, FVD",
     "tables": "the paper's tables, printed beside measured",
     "plots": "the figures",
+    "report": "all of it as one page, to be opened in a browser",
     "reproduce": "train, sample and score a whole comparison",
     "data": "encode an image tree into latents",
 }
+
+PACKAGES = ("data", "report")
+"""Commands that are packages."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=3) or list(COMMANDS)
         print(f"dim-vs-dit: error: unknown command {name!r}; nearest: {', '.join(near)}", file=sys.stderr)
         return 2
-    module = importlib.import_module("harness.data.__main__" if name == "data" else f"harness.{name}")
+    module = importlib.import_module(f"harness.{name}.__main__" if name in PACKAGES else f"harness.{name}")
     sys.argv = [f"{sys.argv[0]} {name}", *given[1:]]
     return int(module.main(given[1:]) or 0)
 

@@ -1,8 +1,12 @@
 """`python -m harness.flops --res 256 512 1024 2048`: what DiT and DiM cost, exactly, and what other tools say of them.
 
-Prints the exact multiply-adds of a forward pass beside the figures of thop, fvcore, torch and the paper, names what
-each leaves out, and gives the resolution from which DiM is cheaper. Needs no GPU: nothing is computed.
-Any other model: `--model package.module:factory --input 1x3x224x224`.
+    python -m harness.flops                                                # who is cheaper, where, by how much
+    python -m harness.flops --details                                      # and what thop, fvcore, torch count
+    python -m harness.flops --model DiM-B/4 DiT-B/4 --res 256 --by-op      # every operation, by module
+    python -m harness.flops --model torchvision.models:resnet18 --input 1x3x224x224       # a network of yours
+
+Prints the exact multiply-adds of a forward pass and the resolution from which a model is cheaper than its counterpart.
+Needs no GPU: nothing is computed.
 """
 
 from __future__ import annotations
@@ -31,13 +35,12 @@ def main(argv: list[str] | None = None) -> int:
     add_model_flags(parser, MODELS, RESOLUTIONS)
     parser.add_argument("--input", nargs="+", metavar="SHAPE[:DTYPE]", help="inputs of package.module:factory")
     parser.add_argument("--convention", nargs="+", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
-    parser.add_argument(
-        "--published", nargs="*", metavar="NAME", help="printed costs of these papers or models, or all"
-    )
+    parser.add_argument("--published", nargs="*", metavar="NAME", help="printed costs of these papers or models")
     parser.add_argument("--mfu", metavar="MODEL", help="utilisation of a measured step of that model")
     add_options(parser, MeasuredStep)
     add_options(parser, Multiple)
     parser.add_argument("--full", action="store_true", help="trace whole models, not small ones that are extended")
+    parser.add_argument("--details", action="store_true", help="by kind of operation, and as other tools count")
     parser.add_argument("--by-op", action="store_true", help="one row an operation")
     parser.add_argument("--table", type=int, choices=COST_TABLES, help="the cells of that table")
     parser.add_argument("--format", choices=cost_text.FORMATS, default="table")
@@ -70,13 +73,13 @@ def _sections(args: argparse.Namespace, given: set[str]) -> Iterator[str]:
         named = {f"{w.spec.name} at {w.resolution} px": analytic(w.spec, w.resolution, w.batch) for w in workloads}
         yield cost_text.operations(named, args.format)
     else:
-        crossed = crossovers(w.spec for w in workloads)
+        crossed, details = crossovers(w.spec for w in workloads), args.details or bool(args.convention)
         if args.format == "table":
             known = [record for w in workloads for record in closed_form(w, conventions)]
-            yield cost_text.closed_form([*known, *crossed], workloads)
+            yield cost_text.closed_form([*known, *crossed], workloads, details)
         records = [*measure(workloads, conventions, full=args.full), *crossed]
         store.append(args.records, records, repeat=False)
-        yield cost_text.checked(records, args.convention or NAMES, workloads, args.format)
+        yield cost_text.checked(records, args.convention or NAMES, workloads, args.format, details)
 
 
 if __name__ == "__main__":

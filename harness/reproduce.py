@@ -22,6 +22,7 @@ from harness import suites
 from harness.core import paths
 from harness.core.command import FAILED, STOPPED, Parser, folder, only_with, run
 from harness.core.options import add_options, from_arguments
+from harness.suites.plan import REPORT
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -62,6 +63,8 @@ def _reproduce(args: argparse.Namespace, given: set[str]) -> int:
         lines, done = suites.submit(plan, allocation, request.max_jobs)
         print("\n".join(lines))
         return 0 if done or allocation.dry_run else STOPPED
+    if not plan.work():
+        print(f"nothing is left to train or to score of {plan.suite.name}: {plan.records} has all of it", flush=True)
     try:
         failures = suites.reproduce(plan, request.max_jobs or 1)
     except suites.StoppedError as stopped:
@@ -70,6 +73,8 @@ def _reproduce(args: argparse.Namespace, given: set[str]) -> int:
         return STOPPED
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
+    if REPORT in plan.stages and not failures:
+        print(f"tables and figures: {plan.results / 'tables'}, {plan.results / 'figures'}")
     return FAILED if failures else 0
 
 

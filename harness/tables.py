@@ -5,8 +5,8 @@
     python -m harness.tables --table 2 7 --include mine.jsonl    # your scores as rows, where they follow the protocol
     python -m harness.tables --table memory latency --own        # with what harness.bench has recorded here
 
-Writes CSV (every digit), Markdown and LaTeX (rounded). What has no record is `missing`; what is counted is recorded in
-output/measurements.
+Prints them, and writes CSV (every digit), Markdown (with notes and protocol) and LaTeX. What has no record is
+`missing`; what is counted is recorded in output/measurements.
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ def _write(args: argparse.Namespace) -> None:
     store.append(paths.measurements() / "flops.jsonl", counts, repeat=False)
     for table in report.tables(names, [*records, *counts], suite, own):
         table.write(args.output)
-        print(f"{table.markdown()}\n")
+        print(f"{table.terminal()}\n")
         for line in table.left_out:
             print(f"{table.name}: {line}", file=sys.stderr)
+    print("every digit is in the .csv files, notes and protocols are in the .md files")
     print(f"written to {args.output}")
 
 

@@ -23,15 +23,17 @@ from harness.core.command import STOPPED, Parser, first_process, run
 from harness.core.options import add_options, from_arguments, option
 from harness.core.signals import stop_on_signals
 from harness.cost.training import training_macs
-from harness.diffusion.config import PRESETS, Execution, TrainConfig, presets
+from harness.diffusion.config import PRESETS, Execution, TrainConfig, opening, presets
 from harness.suites.fitting import auto_fit
+
+DIGITS = "digits"  # the preset that is taken where none is given
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What the command is given beside the options of training."""
 
-    preset: str = option("digits", "settings, which the other flags change", choices=tuple(PRESETS))
+    preset: str = option(DIGITS, "settings, which the other flags change", choices=tuple(PRESETS))
     out: Path | None = option(None, "directory of the run (default: below output/runs, by its settings)")
     dry_run: bool = option(False, "print the resolved configuration and stop")
     auto_fit: bool = option(False, "choose --checkpoint-activations, --accumulate and --fsdp by predicted memory")
@@ -40,8 +42,9 @@ class Request:
 
 def parser() -> Parser:
     command = Parser(prog="python -m harness.train", description=__doc__, epilog=presets())
-    for options in (Request, TrainConfig, Execution):
-        add_options(command, options, overrides_only=options is TrainConfig)
+    add_options(command, Request)
+    add_options(command, TrainConfig, overrides_only=True, shown=(DIGITS, PRESETS[DIGITS]))
+    add_options(command, Execution)
     return command
 
 
@@ -63,7 +66,7 @@ def work(given: argparse.Namespace) -> int:
     with stop_on_signals() as received:
         done = train(
             config, out, execution, adapt=adapt, dry_run=request.dry_run, stop=lambda: bool(received),
-            announce=lambda resolved: print(json.dumps(resolved)),
+            announce=lambda resolved: print(json.dumps(resolved) if request.dry_run else opening(resolved), flush=True),
             flops_per_item=lambda spec: 2 * training_macs(spec, config.resolution, config.joint_images),
         )  # fmt: skip
     if request.dry_run or not first_process():

@@ -28,7 +28,7 @@ def run(capsys, records, *arguments: str) -> str:
 
 
 def test_the_table_names_exact_costs_published_figures_omissions_and_the_crossover(capsys, records):
-    out = run(capsys, records, "--model", "DiT-XL/2", "DiM-XL/2", "--res", "256")
+    out = run(capsys, records, "--model", "DiT-XL/2", "DiM-XL/2", "--res", "256", "--details")
     assert "118.62" in out
     assert "181.90" in out
     assert [line.split()[-2:] for line in out.splitlines() if "343.28" in line or "294.58" in line] == [
@@ -36,8 +36,20 @@ def test_the_table_names_exact_costs_published_figures_omissions_and_the_crossov
         ["294.58", "yes"],
     ]
     assert "leaves out of DiM-XL/2: linear in blocks.*.mixer" in out
-    assert "DiM-XL/2 (36 blocks) costs less than DiT-XL/2 above 1022 px" in out
+    assert "DiM-XL/2 costs less than DiT-XL/2 above 1022 px" in out
+    assert "DiM-XL/2 has 36 blocks; it would cost what DiT-XL/2 does with 23 at 256 px." in out
     assert "8NLD" in out
+
+
+def test_the_first_screen_answers_first_and_fits_a_terminal_of_80_by_30(capsys, records):
+    lines = run(capsys, records).splitlines()
+    assert lines[0].startswith("DiM-XL/2 costs less than DiT-XL/2 above 1022 px: 1.533 times as much at 256 px")
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 80
+    (row,) = (line.split() for line in lines if line.startswith("DiM-XL/2  ") and " 1024 " in line)
+    assert row == ["DiM-XL/2", "1024", "994.47", "2905.96", "5811.92", "0.999"]
+    assert "7 of 7 printed Gflops come out to the last digit" in " ".join(" ".join(lines).split())
+    assert "\x1b" not in "".join(lines), "colour is for terminals"
 
 
 def test_clips_are_counted_with_their_frames(capsys, records):
@@ -45,7 +57,7 @@ def test_clips_are_counted_with_their_frames(capsys, records):
     out = run(capsys, records, *arguments)
     assert "Exact cost of a forward pass of one clip" in out
     assert ("2905.96" in out, "1862.83" in out) == (True, True)
-    assert "DiM-XL/2-video (36 blocks) costs less than DiT-XL/2-video above" in out
+    assert "DiM-XL/2-video costs less than DiT-XL/2-video above" in out
     assert "8NLD" not in out  # the paper gives no expression for clips
     run(capsys, records, *arguments, "--frames", "8")
     frame = store.frame(store.load(records))
@@ -284,7 +296,13 @@ def test_cost_figure_marks_both_crossovers(tmp_path, monkeypatch):
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
     drawing = report.figure("cost", store.load(tmp_path / "measurements"))
     marks = [text.get_text().strip() for text in drawing.axes[0].texts]
-    assert sorted(marks) == ["1022 px", "327 px"]
+    models = ["DiM-XL/2", "DiM-XL/2-matched", "DiT-XL/2"]
+    assert sorted(marks) == sorted(["1022 px", "327 px", *models])
+    assert drawing.axes[0].get_legend() is None, "lines have their names at their ends"
+    paper = drawing.axes[1].get_lines()
+    assert {line.get_label(): line.get_ydata()[0] for line in paper} == pytest.approx(
+        {"DiT-XL/2": 343.28, "DiM-XL/2": 294.58}, abs=5e-3
+    )
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,30 @@ def test_a_notebook_is_small_and_has_calls_and_prose_alone(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_installs_the_project_on_colab_and_nothing_elsewhere(path):
+    first = next(cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    ran = []
+
+    class Colab:
+        run_line_magic = staticmethod(lambda *command: ran.append(command))
+
+        def __str__(self):
+            return "<google.colab._shell.Shell object at 0x7f>"
+
+    source = first.source.replace('repository = ""', 'repository = "https://example.org/it"')
+    exec(source, {"get_ipython": Colab})
+    assert ran == [("pip", "install --quiet git+https://example.org/it")]
+    exec(source, {"get_ipython": object})
+    assert len(ran) == 1
+    assert first.outputs == []
+
+
+def test_binder_installs_this_checkout():
+    lines = (FOLDER.parent / ".binder" / "requirements.txt").read_text().splitlines()
+    assert "-e .[notebooks]" in lines
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_a_clean_kernel_and_shows_what_is_committed(path):
     committed = nbformat.read(path, as_version=4)
     again = nbformat.read(path, as_version=4)

@@ -48,11 +48,11 @@ def lines(axes) -> dict[str, list[tuple[float, float]]]:
 def test_figure_1_has_a_panel_a_size_a_line_a_family_and_a_band_of_a_deviation(records):
     drawing = report.figure("figure1", records, SUITE)
     panels = {axes.get_title(): axes for axes in drawing.axes}
-    assert list(panels) == ["P/4", "N/4"]  # by width
-    assert lines(panels["N/4"]) == {
+    assert list(panels) == ["size P, patch 4", "size N, patch 4"]  # by width
+    assert lines(panels["size N, patch 4"]) == {
         "DiT": [(250, 20), (500, 10)], "DiM": [(250, 19), (500, 9)], "DiM, equal parameters": [(250, 19), (500, 9)],
     }  # fmt: skip
-    (band, *_) = panels["P/4"].collections
+    (band, *_) = panels["size P, patch 4"].collections
     heights = band.get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == (9, 21)  # seeds are 1 apart: the deviation is 1
 
@@ -60,8 +60,13 @@ def test_figure_1_has_a_panel_a_size_a_line_a_family_and_a_band_of_a_deviation(r
 def test_sweeps_stand_over_what_is_swept(records):
     guidance = report.figure("guidance", records, SUITE).axes[0]
     assert lines(guidance)["DiT-N/4"] == [(1.0, 15), (1.5, 10)]
-    patches = report.figure("patch-size", records, SUITE).axes[0]
-    assert lines(patches)["DiM"] == [(2, 9), (4, 9)]
+    assert {text.get_text() for text in guidance.texts} == {"DiT-N/4", "DiM-N/4"}, (
+        "lines have their names at their ends"
+    )
+    patches = {axes.get_title(): axes for axes in report.figure("patch-size", records, SUITE).axes}
+    assert list(patches) == ["patch 2", "patch 4"]
+    assert [y for _, y in lines(patches["patch 4"])["DiM"]] == [9]
+    assert patches["patch 2"].get_shared_y_axes().get_siblings(patches["patch 2"]) == [patches["patch 2"]]
 
 
 def test_the_fair_comparison_stands_over_exact_counts(records):

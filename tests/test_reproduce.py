@@ -76,6 +76,15 @@ def test_a_finished_suite_has_nothing_left_to_run(reproduced):
     ]
 
 
+def test_a_suite_of_which_nothing_is_left_says_so_and_where_its_tables_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Plan, "work", lambda plan: [])
+    monkeypatch.setattr(reproduce.suites, "reproduce", lambda plan, jobs: [])
+    assert reproduce.main(["--suite", "smoke", "--results", str(tmp_path)]) == 0
+    nothing, made = capsys.readouterr().out.splitlines()
+    assert nothing.startswith("nothing is left to train or to score of smoke: ")
+    assert made == f"tables and figures: {tmp_path / 'tables'}, {tmp_path / 'figures'}"
+
+
 def test_a_finished_suite_has_contact_sheets_of_both_families(reproduced):
     for model in ("DiT-P-4", "DiM-P-4"):
         folder = reproduced[0] / "results" / "samples" / "smoke" / model

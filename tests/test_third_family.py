@@ -155,8 +155,8 @@ def test_its_cost_is_recorded_and_shown_beside_its_counterparts(capsys, tmp_path
     path = tmp_path / "flops.jsonl"
     flops.main(["--model", "DiT-N/4", "gMLP-N/4", "--res", "64", "128", "--convention", "thop", "--records", str(path)])
     shown = capsys.readouterr().out
-    assert "gMLP-N/4 (3 blocks) costs less than DiT-N/4" in shown
-    assert "a gMLP of that width costs what DiT-N/4 does" in shown
+    assert "gMLP-N/4 costs less than DiT-N/4 everywhere" in shown
+    assert "gMLP-N/4 has 3 blocks; it would cost what DiT-N/4 does with" in shown
     rows = {(row["model"], row.get("resolution")): row for row in report.costs(store.load(path))}
     row = rows["gMLP-N/4", 64]
     assert row["exact_gmacs"] == analytic(spec("gMLP-N/4"), 64).gmacs

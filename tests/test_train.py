@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import functools
+import importlib
 import json
 import os
 import signal
@@ -411,9 +412,23 @@ def test_a_python_caller_trains_and_samples_without_argv(tmp_path):
         sample(done.out, SampleConfig(), 0)
 
 
-def test_a_run_ends_with_where_it_lies_and_the_next_command(tmp_path, capsys):
+def test_a_run_begins_in_words_and_ends_with_where_it_lies_and_the_next_command(tmp_path, capsys):
     assert run(tmp_path / "run", "--steps", 1) == 0
-    assert f"1 steps in {tmp_path}/run; next: python -m harness.sample --ckpt {tmp_path}/run" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert " on digits: 1,797 images of 8 px; 1 steps of " in lines[0]
+    assert lines[1].startswith(f"into {tmp_path}/run ")
+    assert lines[-1] == f"1 steps in {tmp_path}/run; next: python -m harness.sample --ckpt {tmp_path}/run"
+
+
+def test_the_help_states_the_settings_that_are_taken_where_none_are_given(capsys):
+    for command, settings in (("train", ["steps (digits: 2000)", "(digits: 0.001)", "--dry-run"]),
+                              ("sample", ["(default: 100)", "and of the classes (default: 0)", "--num-samples 100"]),
+                              ("eval", ["(default: ddpm)", "--metric fd1k@digits pr1k@digits"])):  # fmt: skip
+        with pytest.raises(SystemExit) as stopped:
+            importlib.import_module(f"harness.{command}").main(["--help"])
+        assert stopped.value.code == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert all(setting in shown for setting in settings), command
 
 
 # One process or many

@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from harness.core.grid import grid
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -20,6 +22,8 @@ FORMATS = ("table", "markdown", "csv", "json")
 
 def render(rows: Rows, style: str) -> str:
     """Rows as text: "table" and "markdown" round to two decimals for reading, "csv" and "json" keep every digit.
+
+    A table is as wide as the terminal: columns that do not fit follow below, with those that say what a row is of.
 
     Columns come in the order in which they first occur; a row that lacks one is empty there, as for None and NaN.
     Raises ValueError for another style.
@@ -36,11 +40,14 @@ def render(rows: Rows, style: str) -> str:
     if style == "markdown":
         return "\n".join("| " + " | ".join(line) + " |" for line in [columns, ["---"] * len(columns), *cells])
     if style == "table":
-        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-        return "\n".join(
-            " ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in [columns, *cells]
-        )
+        return grid(columns, cells, _keys(lines))
     raise ValueError(f"unknown format {style!r}; choose from {', '.join(FORMATS)}")
+
+
+def _keys(lines: Sequence[Sequence[Any]]) -> int:
+    """How many columns say what a row is of: those before the first that is no whole number or text."""
+    measured = [i for i in range(len(lines[0]) if lines else 1) if any(isinstance(line[i], float) for line in lines)]
+    return max(1, min(measured, default=1))
 
 
 def _columns_and_lines(rows: Rows) -> tuple[list[str], list[list[Any]]]:

@@ -75,11 +75,13 @@ def check(options: Any) -> None:
 
 
 def add_options(
-    parser: argparse._ActionsContainer, cls: type, *, skip: Sequence[str] = (), overrides_only: bool = False
-) -> None:
+    parser: argparse._ActionsContainer, cls: type, *, skip: Sequence[str] = (), overrides_only: bool = False,
+    shown: tuple[str, Any] | None = None,
+) -> None:  # fmt: skip
     """One flag for each field of `cls` that `option` declares.
 
-    With `overrides_only` a flag that is not given is None: a preset has the value.
+    With `overrides_only` a flag that is not given is None: a preset has the value. `shown` is the name and value of a
+    preset whose fields the help states.
     """
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
@@ -89,7 +91,7 @@ def add_options(
         kind, many = _kind(hints[field.name])
         required = field.default is dataclasses.MISSING
         default = None if overrides_only or required else field.default
-        settings: dict[str, Any] = {"dest": field.name, "default": default, "help": _help(field, overrides_only)}
+        settings: dict[str, Any] = {"dest": field.name, "default": default, "help": _help(field, overrides_only, shown)}
         if kind is bool:
             settings["action"] = argparse.BooleanOptionalAction if field.default is True else "store_true"
         else:
@@ -147,16 +149,17 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-def _help(field: dataclasses.Field[Any], overrides_only: bool) -> str:
+def _help(field: dataclasses.Field[Any], overrides_only: bool, preset: tuple[str, Any] | None = None) -> str:
     text: str = field.metadata["help"]
     choices = field.metadata["bounds"].choices
     if choices:
         text += f": {', '.join(map(str, choices))}"
-    shown = field.default
-    if overrides_only or shown in (None, dataclasses.MISSING, False, (), ""):
+    name, value = ("default", field.default) if preset is None else (preset[0], getattr(preset[1], field.name))
+    nothing = value is None or value is False or value is dataclasses.MISSING or value in ((), "")
+    if nothing or (overrides_only and preset is None):
         return text.replace("%", "%%")
-    shown = " ".join(map(str, shown)) if isinstance(shown, tuple) else shown
-    return f"{text} (default: {shown})".replace("%", "%%")
+    value = " ".join(map(str, value)) if isinstance(value, tuple) else value
+    return f"{text} ({name}: {value})".replace("%", "%%")
 
 
 def _metavar(kind: type, bounds: Bounds) -> str:

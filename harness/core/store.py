@@ -40,7 +40,7 @@ def append(path: Path, records: Iterable[Record], *, repeat: bool = True) -> int
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        known = set() if repeat else {record.identity() for record in _records(file, path)}
+        known = set() if repeat else {record.identity() for record in _numbered(file, path).values()}
         new = [record for record in records if record.identity() not in known]
         if new:
             text = b"".join(_line(record) for record in new)
@@ -65,9 +65,14 @@ def load(*places: Path) -> list[Record]:
     records: list[Record] = []
     for place in places or (paths.PROJECT / "measurements",):
         for path in sorted(place.glob("*.jsonl")) if place.is_dir() else [place]:
-            with path.open("rb") as file:
-                records += _records(file, path)
+            records += numbered(path).values()
     return records
+
+
+def numbered(path: Path) -> dict[int, Record]:
+    """The records of one file by the number of their line, from 1; what is no valid record is named and skipped."""
+    with path.open("rb") as file:
+        return _numbered(file, path)
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
@@ -77,9 +82,9 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame([record.row() for record in records])
 
 
-def _records(file: IO[bytes], path: Path) -> list[Record]:
+def _numbered(file: IO[bytes], path: Path) -> dict[int, Record]:
     file.seek(0)
-    records = []
+    records = {}
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
@@ -87,10 +92,10 @@ def _records(file: IO[bytes], path: Path) -> list[Record]:
             fields = json.loads(_verified(line))
             if not isinstance(fields, dict):
                 raise ValueError(f"it is a {type(fields).__name__}")
-            records.append(of_fields(fields))
+            records[number] = of_fields(fields)
         except (ValueError, TypeError, RecursionError) as error:
             reason = "it is not whole" if isinstance(error, json.JSONDecodeError) else str(error).splitlines()[0]
-            warnings.warn(f"{path}:{number} is not a valid record ({reason}); skipped", stacklevel=3)
+            warnings.warn(f"{path}:{number} is not a valid record ({reason}); skipped", stacklevel=4)
     return records
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from harness.core.options import check, option
 from harness.data import AUTOENCODER
@@ -225,6 +226,19 @@ the same encoder, hence the same latents, with a decoder that was trained furthe
 so that a run with and one without them differ in the images alone. Expected, from the paper's Table 3: FVD 358.75 for
 DiM, 206.83 with joint images.
 """
+
+
+def opening(resolved: Mapping[str, Any]) -> str:
+    """The first lines of a run, of what `announce` of harness.diffusion.train is given: what, on what, how, where."""
+    items = f"{resolved['images']:,} images" if "images" in resolved else f"{resolved['videos']:,} videos"
+    items += f", in clips of {resolved['frames']} frames," if resolved["frames"] else ""
+    joint = f" with {resolved['joint_images']} single frames each" if resolved["joint_images"] else ""
+    where = resolved["device"] + (f" x {resolved['processes']}" if resolved["processes"] > 1 else "")
+    return (
+        f"{resolved['model']} on {resolved['dataset']}: {items} of {resolved['resolution']} px; {resolved['steps']:,} "
+        f"steps of {resolved['batch']}{joint}, rate {resolved['learning_rate']:g}, {resolved['precision']}, "
+        f"seed {resolved['seed']}, on {where}\ninto {resolved['run']} (--dry-run prints every setting)"
+    )
 
 
 def presets() -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.core.formats import FORMATS, render
+    from harness.core.grid import Bold
     from harness.core.paper import COST_TABLES, QUALITY_TABLES
     from harness.core.store import load
     from harness.cost.published import agrees, published, published_costs
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from harness.report.figures.contact_sheets import SAMPLES
     from harness.report.figures.style import save
     from harness.report.latency import latency_table
-    from harness.report.layout import Block, Bold, Table
+    from harness.report.layout import Block, Table
     from harness.report.memory import memory_table
     from harness.report.own_scores import included
     from harness.report.quality import quality_table
@@ -67,6 +68,7 @@ __all__ = [
 
 _HOMES = {
     "harness.core.formats": "FORMATS render",
+    "harness.core.grid": "Bold",
     "harness.core.paper": "COST_TABLES QUALITY_TABLES",
     "harness.core.store": "load",
     "harness.cost.published": "agrees published published_costs",
@@ -77,7 +79,7 @@ _HOMES = {
     "harness.report.figures.style": "save",
     "harness.report.own_scores": "included",
     "harness.report.latency": "latency_table",
-    "harness.report.layout": "Block Bold Table",
+    "harness.report.layout": "Block Table",
     "harness.report.memory": "memory_table",
     "harness.report.quality": "quality_table",
     "harness.report.recorded": "Recorded",

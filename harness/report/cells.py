@@ -61,12 +61,13 @@ class Cell:
         """Standard deviation over seeds (N - 1); of one seed its own error."""
         return statistics.stdev(self.values) if len(self.values) > 1 else self.error
 
-    def text(self) -> str:
+    def text(self, counted: bool = True) -> str:
+        """The mean with its spread, and where it is `counted` over how many seeds; or the mark."""
         if self.mean is None:
             return self.mark
         sign = "≈ " if self.mark == "estimated" else ""
         if len(self.values) > 1:
-            return f"{sign}{with_error(self.mean, self.spread)} ({len(self.values)})"
+            return f"{sign}{with_error(self.mean, self.spread)}" + f" ({len(self.values)})" * counted
         return f"{sign}{with_error(self.mean, self.spread or None)}†"  # samples that agree say nothing of the next
 
 

@@ -37,7 +37,7 @@ def tables(
     suite: Suite | None = None,
     own: Sequence[ScoreRecord] = (),
 ) -> list[Table]:
-    """Tables from records (default: the project's): of quality, then of hardware, of cost, and of the field.
+    """Tables from records (default: the project's): of cost, then of quality, of hardware, and of the field.
 
     Rows of quality are those of `suite` (default: each table's own), and with `own` a user's scores. Raises ValueError
     for an unknown name, for a table that the suite has no rows of, and where the records lack a cell of a cost.
@@ -47,14 +47,14 @@ def tables(
     for name in chosen:
         if name not in TABLES:
             raise ValueError(f"unknown table {name!r}; choose from {', '.join(TABLES)}")
-    made = [
+    made = [cost_table(number, records) for number in cost_numbers(chosen)]
+    made += [
         quality_table(number, suite or suite_by_name(paper.TABLES[number].suite), records, own)
         for number in quality_numbers(chosen, suite)
     ]
     if TUNING in chosen:
         made.append(tuning_table(suite or suite_by_name("fashion", records), records))
     made += [make(records) for name, make in HARDWARE.items() if name in chosen]
-    made += [cost_table(number, records) for number in cost_numbers(chosen)]
     return made + [make(records) for name, make in FIELD.items() if name in chosen]
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from harness.core.paper import COST_TABLES, TABLES
+from harness.core.paper import BASELINE, COST_TABLES, TABLES
 from harness.core.records import CostRecord, Key, Record, latest, of_kind
 from harness.cost import CONVENTIONS, measure, workloads_of_tables
 from harness.cost.published import agrees, published_costs
-from harness.report.layout import Table, as_block
+from harness.report.layout import Block, Table, as_block
 from models import counterpart, spec
 
 if TYPE_CHECKING:
@@ -129,14 +130,25 @@ def table(number: int, records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+PRINTED, RECOUNT, EXACT = "printed", "as the paper counts", "exact"
+HEADINGS: dict[str, tuple[str, str]] = {
+    "model": ("", "model"), "resolution": ("", "px"),
+    "published_params_m": (PRINTED, "params (M)"), "published_gflops": (PRINTED, "Gflops"),
+    "paper_params_m": (RECOUNT, "params (M)"), "params_m_match": (RECOUNT, "same"),
+    "paper_gmacs": (RECOUNT, "GMAC"), "gflops_match": (RECOUNT, "same"),
+    "params_m": (EXACT, "params (M)"), "params_m_vs_dit": (EXACT, f"of {BASELINE}'s"),
+    "exact_gmacs": (EXACT, "GMAC"), "exact_gmacs_vs_dit": (EXACT, f"of {BASELINE}'s"),
+}  # fmt: skip
+"""Columns of `table` that are read, under which heading, in their order; a GFLOP is twice a GMAC."""
+
+
 def table_notes(number: int) -> list[str]:
-    """What the columns of `table` mean, a sentence each."""
+    """What the columns of a cost table mean, a sentence each."""
     notes = [
-        "published_*: as the paper prints it.",
-        "paper_*: thop run on a batch of three images, in 10^9 of its MACs and 10^6 of its parameters; "
-        "*_match: equal to the published figure at its printed precision ('-' where the paper prints no number).",
-        "params_m, exact_gmacs, flops_gflops: all parameters (10^6), all multiply-adds of one image (10^9), and twice "
-        "those; *_vs_dit: divided by the same figure of the DiT of that size, patch and resolution.",
+        "as the paper counts: thop run on a batch of three images, in 10^9 of its multiply-adds and 10^6 of its "
+        "parameters; same: equal to the printed figure at its precision ('-' where the paper prints no number).",
+        "exact: all parameters, and all multiply-adds of one image (1 GMAC is 2 GFLOP); "
+        f"of {BASELINE}'s: divided by the figure of the {BASELINE} of that size, patch and resolution.",
     ]
     if any(cell.get("published_gflops") == "OOM" for cell in published_costs(number).values()):
         notes.append(
@@ -146,11 +158,19 @@ def table_notes(number: int) -> list[str]:
     return notes
 
 
+def _block(data: pd.DataFrame) -> Block:
+    """The columns that are read, under their headings."""
+    shown = {name: heading for name, heading in HEADINGS.items() if name in data}
+    cells = as_block(data[list(shown)])
+    groups = [(text, len(list(several))) for text, several in itertools.groupby(text for text, _ in shown.values())]
+    return Block([name for _, name in shown.values()], cells.rows, groups=groups)
+
+
 def cost_table(number: int, records: Iterable[Record]) -> Table:
     """`table`, to be shown: with what its columns mean. Raises ValueError as `table` does."""
     data = table(number, records)
     title, name = TABLES[number].costs_title, f"{TABLES[number].part}_cost"
-    return Table(name, title, data, [as_block(data)], table_notes(number), claim=_claim(data))
+    return Table(name, title, data, [_block(data)], table_notes(number), claim=_claim(data))
 
 
 def rival_of(model: str) -> str | None:

@@ -7,15 +7,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness.core import formats
+from harness.core.grid import paragraph
 from harness.core.records import CostRecord
 from harness.core.workload import Workload
-from harness.cost import CONVENTIONS, FORMULAS, MAC_KINDS, Convention, Cost, analytic, equal_macs_depth
+from harness.cost import CONVENTIONS, FORMULAS, MAC_KINDS, Convention, Cost, analytic, equal_macs_depth, rivals
 from harness.report.cost import Fields, cost_table, costs, table
 from harness.report.layout import Block, Table, as_block
+from models import ModelSpec
 
 FORMATS = (*formats.FORMATS, "latex")
 IN_FIRST_TABLE = ("exact", "flops")
 TITLE = "Exact cost of a forward pass"
+UNIT = "(1 GMAC = 10^9 multiply-adds = 2 GFLOP)"
+MORE = "More: --details (what other tools count and leave out), --by-op, --format csv"
+SHORT = {"model": "model", "resolution": "px", "frames": "frames", "params_m": "params (M)", "exact_gmacs": "GMAC",
+         "flops_gflops": "GFLOP"}  # fmt: skip
+"""Columns of the first screen, and their headings."""
 ELEMENTWISE = "elementwise: norms, activations, gates, the scan's exponentials; results in 10^9, in no total"
 
 
@@ -30,23 +37,34 @@ def write(sections: Iterable[str], output: Path | None) -> None:
         output.write_text(text + "\n", encoding="utf-8")
 
 
-def closed_form(records: Sequence[CostRecord], workloads: Sequence[Workload]) -> str:
-    """Exact costs, and where a model becomes cheaper than its counterpart; `records` may lack those of tools."""
+def closed_form(records: Sequence[CostRecord], workloads: Sequence[Workload], details: bool = False) -> str:
+    """Who is cheaper, where and by how much; then exact costs. `records` may lack those of tools.
+
+    With `details` the costs are split by kind of operation.
+    """
     units = dict.fromkeys(f"one {w.unit}" if w.batch == 1 else f"{w.batch} {w.unit}s" for w in workloads)
-    return _joined([_exact(costs(records), f"{TITLE} of {' or '.join(units)}"), _crossovers(records, workloads)])
+    title = f"{TITLE} of {' or '.join(units)}"
+    if details:
+        return _joined([_answers(records, workloads), _exact(costs(records), title), _depths(records, workloads)])
+    return _joined([_answers(records, workloads), _compared(costs(records), workloads, title)])
 
 
-def checked(records: Sequence[CostRecord], names: Sequence[str], workloads: Sequence[Workload], style: str) -> str:
-    """What follows the closed form in a terminal: how it was checked, and what others make of the same passes.
+def checked(
+    records: Sequence[CostRecord], names: Sequence[str], workloads: Sequence[Workload], style: str, details: bool
+) -> str:
+    """What follows the closed form in a terminal: how it was checked, and with `details` what others make of it.
 
     `names` are those of conventions, "formula" among them for the paper's expressions. In another style, all as rows.
     """
     if style != "table":
         return _rows(records, style)
     methods = {str(record.method) for record in records if record.get("convention") == "exact"}
-    unit = "multiply-add, parameter and elementwise result"
-    check = f"Checked: the closed form equals the traced count, to the last {unit} [{'; '.join(sorted(methods))}]"
-    return _joined([check, _others(costs(records)), _formulas(workloads) if "formula" in names else ""])
+    check = paragraph(
+        f"Checked: the closed form equals the traced count to the last unit [{'; '.join(sorted(methods))}]."
+    )
+    if details:
+        return _joined([check, _others(costs(records)), _formulas(workloads) if "formula" in names else ""])
+    return "\n".join(filter(None, [check, _recounted(costs(records)), MORE]))
 
 
 def module(records: Sequence[CostRecord], style: str) -> str:
@@ -62,16 +80,18 @@ def _rows(records: Sequence[CostRecord], style: str) -> str:
     if style != "latex":
         return formats.render(rows, style)
     shown = _tabulated(rows)
+    matched = [{**row, "published_gflops": _with_match(row)} for row in rows]
     blocks = [as_block(_columns(rows, _exact_headings()), "Every multiply-add")]
-    blocks += [as_block(_columns(rows, _other_headings(shown)), "As others count")] if shown else []
+    blocks += [as_block(_columns(matched, _other_headings(shown)), "As others count")] if shown else []
     notes = [*dict.fromkeys(str(row["note"]) for row in rows if row.get("note")), f"{ELEMENTWISE}."]
     return _latex("costs", TITLE, blocks, [*notes, *(f"{c.name}: {c.counts} [{_methods(rows, c)}]." for c in shown)])
 
 
 def cells(number: int, records: Sequence[CostRecord], style: str) -> str:
     """The cells of an efficiency table of the paper."""
-    if style == "latex":
-        return cost_table(number, records).latex().rstrip("\n")
+    if style in ("latex", "table"):
+        made = cost_table(number, records)
+        return (made.latex() if style == "latex" else made.terminal()).rstrip("\n")
     return formats.render(table(number, records), style)
 
 
@@ -126,7 +146,67 @@ def _exact_headings() -> dict[str, str]:
 def _exact(rows: Sequence[Fields], title: str) -> str:
     grid = formats.render(_columns(rows, _exact_headings()), "table")
     notes = dict.fromkeys(str(row["note"]) for row in rows if row.get("note"))
-    return "\n".join([f"{title} (1 GMAC = 10^9 multiply-adds = 2 GFLOP)", "", grid, "", ELEMENTWISE, *notes])
+    return "\n".join([title, UNIT, "", grid, "", *map(paragraph, [ELEMENTWISE, *notes])])
+
+
+def _pairs(workloads: Iterable[Workload]) -> list[tuple[ModelSpec, ModelSpec]]:
+    """Each model with one of its counterpart's, where both are counted."""
+    specs = list(dict.fromkeys(w.spec for w in workloads))
+    return [(one, other) for one in specs for other in specs if rivals(one, other)]
+
+
+def _compared(rows: Sequence[Fields], workloads: Sequence[Workload], title: str) -> str:
+    """A row a model and question, with the share of its counterpart's cost."""
+    rival = {one.name: other for one, other in reversed(_pairs(workloads))}
+    known = {(row["model"], row["resolution"]): row["exact_gmacs"] for row in rows}
+    families = " or ".join(dict.fromkeys(other.family for other in rival.values()))
+    shown = []
+    for row in rows:
+        cells = _columns([row], SHORT)[0]
+        other = rival.get(row["model"])
+        if rival:
+            ratio = row["exact_gmacs"] / known[other.name, row["resolution"]] if other else None
+            cells |= {f"× its {families}": f"{ratio:.3f}" if ratio else ""}
+        shown.append(cells)
+    return "\n".join([title, UNIT, "", formats.render(shown, "table")])
+
+
+def _answers(records: Sequence[CostRecord], workloads: Sequence[Workload]) -> str:
+    """Who costs less than its counterpart, where, and by how much: a sentence or two a pair."""
+    where = {(r.get("model"), r.get("against")): r.value for r in records if r.quantity == "crossover"}
+    resolutions = list(dict.fromkeys(w.resolution for w in workloads))
+    batch = workloads[0].batch
+    found = []
+    for one, other in _pairs(workloads):
+        ratios = [analytic(one, px, batch).macs / analytic(other, px, batch).macs for px in resolutions]
+        first, *rest = (f"{ratio:.3f} {{}}at {px}" for ratio, px in zip(ratios, resolutions, strict=True))
+        times = ", ".join([f"{first.format('times as much ')} px", *(one.format("") for one in rest)])
+        crossed = where.get((one.name, other.name))
+        less = f"above {crossed:.0f} px" if crossed else "everywhere" if max(ratios) < 1 else "nowhere"
+        found.append(paragraph(f"{one.name} costs less than {other.name} {less}: {times}."))
+    return "\n".join(found)
+
+
+def _depths(records: Sequence[CostRecord], workloads: Sequence[Workload]) -> str:
+    """How many blocks a model would have at its counterpart's cost."""
+    resolutions = list(dict.fromkeys(w.resolution for w in workloads))
+    lines = []
+    for one, other in _pairs(workloads):
+        if not one.variant:
+            depths = ", ".join(f"{equal_macs_depth(one, other, r)} at {r} px" for r in resolutions)
+            lines.append(
+                paragraph(f"{one.name} has {one.depth} blocks; it would cost what {other.name} does with {depths}.")
+            )
+    return "\n".join(lines)
+
+
+def _recounted(rows: Sequence[Fields]) -> str:
+    """How many printed cells the paper's convention gives again."""
+    matches = [row["gflops_match"] for row in rows if row.get("gflops_match") is not None]
+    if not matches:
+        return ""
+    rule = CONVENTIONS["paper"].counts.removesuffix(", printed as Gflops")
+    return paragraph(f"{sum(matches)} of {len(matches)} printed Gflops come out to the last digit: {rule}.")
 
 
 def _tabulated(rows: Sequence[Fields]) -> list[Convention]:
@@ -141,7 +221,7 @@ def _other_headings(conventions: Sequence[Convention]) -> dict[str, str]:
         unit = "GFLOP" if convention.unit == "FLOP" else "GMAC"
         batch = f"x{convention.batch}, " if convention.batch else ""
         headings[f"{convention.name}_{unit.lower()}s"] = f"{convention.name} ({batch}{unit})"
-    return headings | {"published_gflops": "published Gflops", "gflops_match": "same"}
+    return headings | {"published_gflops": "published Gflops, same"}
 
 
 def _others(rows: Sequence[Fields]) -> str:
@@ -149,12 +229,20 @@ def _others(rows: Sequence[Fields]) -> str:
     shown = _tabulated(rows)
     if not shown:
         return ""
-    grid = formats.render(_columns(rows, _other_headings(shown)), "table")
+    matched = [{**row, "published_gflops": _with_match(row)} for row in rows]
+    grid = formats.render(_columns(matched, _other_headings(shown)), "table")
     lines = ["The same passes as others count them", "", grid, ""]
     for convention in shown:
-        lines.append(f"{convention.name}: {convention.counts} [{_methods(rows, convention)}]")
-        lines += _omissions(rows, convention)
+        lines.append(paragraph(f"{convention.name}: {convention.counts} [{_methods(rows, convention)}]"))
+        lines += map(paragraph, _omissions(rows, convention))
     return "\n".join(lines)
+
+
+def _with_match(row: Fields) -> str | None:
+    """A printed figure, and whether the paper's convention gives it again."""
+    match = row.get("gflops_match")
+    printed: str | None = row.get("published_gflops")
+    return printed if match is None else f"{printed} {'yes' if match else 'NO'}"
 
 
 def _methods(rows: Sequence[Fields], convention: Convention) -> str:
@@ -173,23 +261,6 @@ def _omissions(rows: Sequence[Fields], convention: Convention) -> list[str]:
     return lines
 
 
-def _crossovers(records: Sequence[CostRecord], workloads: Sequence[Workload]) -> str:
-    """Where each model becomes cheaper than its counterpart of the same size, and its depth at equal cost."""
-    lines = []
-    resolutions = list(dict.fromkeys(w.resolution for w in workloads))
-    specs = {w.spec.name: w.spec for w in workloads}
-    for record in records:
-        if record.quantity != "crossover":
-            continue
-        one, other = specs[str(record.get("model"))], specs[str(record.get("against"))]
-        where = f"above {record.value:.0f} px" if record.value else "nowhere"
-        lines.append(f"{one.name} ({one.depth} blocks) costs less than {other.name} {where}")
-        if not one.variant:
-            depths = ", ".join(f"{equal_macs_depth(one, other, r)} at {r} px" for r in resolutions)
-            lines.append(f"  a {one.family} of that width costs what {other.name} does with this many blocks: {depths}")
-    return "\n".join(["Crossover (exact, analytic)", "", *lines]) if lines else ""
-
-
 def _formulas(workloads: Sequence[Workload]) -> str:
     """Section 3.4's expressions for the widths and lengths at hand, and what they leave out; it has none for clips."""
     rows = []
@@ -206,4 +277,4 @@ def _formulas(workloads: Sequence[Workload]) -> str:
         return ""
     title = "The paper's expressions (section 3.4), GMAC of one block"
     expressions = [f"{f.name}: {f.expression}; {f.remark}" for f in FORMULAS]
-    return "\n".join([title, "", formats.render(rows, "table"), "", *expressions])
+    return "\n".join([title, "", formats.render(rows, "table"), "", *map(paragraph, expressions)])

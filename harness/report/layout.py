@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core.files import write_text
-from harness.core.formats import FORMATS, Rows, render
+from harness.core.formats import Rows, render
+from harness.core.grid import Bold, columns, fits, grid, paragraph
 
 if TYPE_CHECKING:
     import pandas as pd
 
 EMPTY = {"", "–"}
-LINE = 78  # characters of a row that fit a line of LaTeX's article, at its footnote size
-
-
-class Bold(str):
-    """A cell to be set in bold."""
-
-    __slots__ = ()
+LINE = 78
+"""Characters of a row that fit a line of LaTeX's article, at its footnote size."""
+LEGIBLE = 0.8
+"""To what share of that size a grid may be scaled: six points and a half."""
 
 
 @dataclass(frozen=True)
@@ -72,41 +70,48 @@ class Table:
         return "\n\n".join(parts) + "\n"
 
     def latex(self) -> str:
-        """A `table` environment of booktabs rules; needs two packages alone.
+        """A `table` environment of booktabs rules, and below it in the text what it means; needs two packages alone.
 
-        Of a grid too wide for a line the groups stand below each other; what is still too wide is scaled.
+        Of a grid too wide for a line the groups stand below each other, or else its columns, those that say what a row
+        is of repeated. What is a little too wide is scaled.
         """
         title = re.sub(r"^(Table \d+): (.*)$", r"\2 (\1 of the paper)", self.title)
         lines = [r"% needs \usepackage{booktabs,graphicx}", r"\begin{table}", r"\centering\footnotesize"]
         lines += [r"\setlength{\tabcolsep}{3pt}", rf"\caption{{{escape(title)}}}", rf"\label{{tab:{self.name}}}"]
-        for block in itertools.chain.from_iterable(map(_apart, self.blocks)):
+        for number, block in enumerate(itertools.chain.from_iterable(map(_apart, self.blocks))):
+            lines += [r"\par\medskip"] if number and not block.caption else []
             lines += [rf"\par\smallskip\textbf{{{escape(block.caption)}}}\par\smallskip"] if block.caption else []
             wide = _characters(block) > LINE
             lines += [r"\resizebox{\linewidth}{!}{%"] if wide else []
             lines += _tabular(block)
             lines += ["}"] if wide else []
+        lines = [*lines, r"\end{table}"] if self.blocks else ["% nothing is recorded of it yet"]
         below = [escape(note) for note in self.notes] + [escape(name, STRANGE) for name in self.left_out]
-        below += [rf"\textbf{{Protocol.}} {escape(self.protocol)}"] if self.protocol else []
-        below += [rf"\textbf{{The paper's claim.}} {escape(' '.join(self.claim))}"] if self.claim else []
+        below += [rf"\emph{{Protocol.}} {escape(self.protocol)}"] if self.protocol else []
+        claim = " ".join(_whole(one) for one in self.claim)
+        below += [rf"\emph{{The paper's claim.}} {escape(claim)}"] if claim else []
         if below:
-            text = "\n\n".join(below)
-            lines += [
-                r"\par\smallskip",
-                rf"\begin{{minipage}}{{\linewidth}}\scriptsize\raggedright {text}\end{{minipage}}",
-            ]
-        return "\n".join([*lines, r"\end{table}"]) + "\n"
+            what = rf"On Table~\ref{{tab:{self.name}}}." if self.blocks else f"{escape(self.title)}."
+            about = rf"\noindent\textbf{{{what}}}"
+            lines += ["", f"{{\\footnotesize{about} " + "\n".join(below) + r"\par}"]
+        return "\n".join(lines) + "\n"
+
+    def terminal(self) -> str:
+        """The title, what becomes of the paper's claim, and the cells, as wide as the terminal."""
+        parts = [paragraph(self.title)]
+        parts += ["\n".join(paragraph(f"- {_whole(one)}") for one in self.claim)] if self.claim else []
+        whole = ([one] if fits(_headings(one), one.rows) else _apart(one, columns()) for one in self.blocks)
+        for block in itertools.chain.from_iterable(whole):
+            parts += [paragraph(block.caption)] if block.caption else []
+            parts.append(grid(_headings(block), block.rows, _keys(block)))
+        parts += ["\n".join(map(paragraph, self.left_out))] if self.left_out else []
+        return "\n\n".join(parts) + "\n"
 
     def __repr__(self) -> str:
         return self.title
 
     def _repr_markdown_(self) -> str:
         return self.markdown()
-
-    def text(self, style: str) -> str:
-        """As a terminal takes it: Markdown to be read ("table", "markdown"), or the data as CSV or JSON."""
-        if style not in FORMATS:
-            raise ValueError(f"unknown format {style!r}; choose from {', '.join(FORMATS)}")
-        return self.markdown() if style in ("table", "markdown") else render(self.data, style)
 
     def write(self, directory: Path) -> list[Path]:
         """`name`.csv, .md and .tex in a directory. Raises OSError."""
@@ -117,6 +122,11 @@ class Table:
         return [directory / (self.name + suffix) for suffix in made]
 
 
+def _whole(claim: str) -> str:
+    """What becomes of a claim over all metrics; metric by metric it stands in Markdown."""
+    return claim.partition(" By metric: ")[0]
+
+
 def as_block(rows: Rows, caption: str = "") -> Block:
     """The cells of rows, rounded for reading."""
     lines = render(rows, "markdown").splitlines()
@@ -124,11 +134,14 @@ def as_block(rows: Rows, caption: str = "") -> Block:
     return Block(cells[0], cells[2:], caption)
 
 
+def _headings(block: Block) -> list[str]:
+    """One line of headings: a group's stands before each of its columns'."""
+    over = [text for text, n in block.groups for _ in range(n)] or [""] * len(block.header)
+    return [f"{top} {name}" if top else name for top, name in zip(over, block.header, strict=True)]
+
+
 def _grid(block: Block) -> str:
-    header = list(block.header)
-    if block.groups:  # Markdown has one line of headings
-        over = [text for text, n in block.groups for _ in range(n)]
-        header = [f"{top} {name}" if top else name for top, name in zip(over, header, strict=True)]
+    header = _headings(block)
     rows = [[f"**{_plain(cell)}**" if isinstance(cell, Bold) else _plain(cell) for cell in row] for row in block.rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
 
@@ -138,7 +151,7 @@ def _plain(cell: str) -> str:
     return cell.replace("|", r"\|").replace("\n", " ")
 
 
-NUMERIC = re.compile(r"(≈ )?-?\d[\d.]*(e-?\d+)?($| [±(\[])|OOM|missing|unsupported|error|–?$|-$")
+NUMERIC = re.compile(r"(≈ )?-?\d[\d.,]*(e-?\d+)?†?($| [±(\[])|OOM|missing|unsupported|error|–?$|-$")
 """A cell of a column to be set flush right."""
 
 
@@ -147,17 +160,50 @@ def _characters(block: Block) -> int:
     return sum(max(map(len, column)) + 1 for column in zip(block.header, *block.rows, strict=True))
 
 
-def _apart(block: Block) -> list[Block]:
-    """The groups of a block that is too wide, without the rows that have nothing in them."""
-    if _characters(block) <= LINE or not block.groups:
+def _apart(block: Block, line: float = LINE / LEGIBLE) -> list[Block]:
+    """The groups of a block that is too wide, or else its columns, without the rows that have nothing in them.
+
+    What a group without a heading says of a row is repeated in all that follow.
+    """
+    if _characters(block) <= line:
         return [block]
-    parts, first = [], 0
+    if not block.groups:
+        return _side_by_side(block, line)
+    parts, first, keys = [], 0, 0
     for text, n in block.groups:
-        columns = range(first, first + n)
-        rows = [[row[i] for i in columns] for row in block.rows]
-        parts.append(Block([block.header[i] for i in columns], [row for row in rows if set(row) - EMPTY], text))
+        if not first and not text:
+            first = keys = n
+            continue
+        columns = [*range(keys), *range(first, first + n)]
+        rows = [[row[i] for i in columns] for row in block.rows if set(row[first : first + n]) - EMPTY]
+        parts.append(Block([block.header[i] for i in columns], rows, text))
         first += n
     return parts
+
+
+def _side_by_side(block: Block, line: float) -> list[Block]:
+    """The columns of a block in as many parts as it takes; the leading columns of text are in each."""
+    keys = _keys(block)
+    widths = [max(map(len, column)) + 1 for column in zip(block.header, *block.rows, strict=True)]
+    parts: list[list[int]] = []
+    for i in range(keys, len(block.header)):
+        if not parts or sum(widths[:keys]) + sum(widths[k] for k in [*parts[-1], i]) > line:
+            parts.append([])
+        parts[-1].append(i)
+    shown = [[*range(keys), *part] for part in parts]
+    rows = [[[row[i] for i in part] for row in block.rows if any(row[i] for i in part[keys:])] for part in shown]
+    captions = [block.caption, *("" for _ in parts[1:])]
+    return [
+        Block([block.header[i] for i in part], cells, caption)
+        for part, cells, caption in zip(shown, rows, captions, strict=True)
+    ]
+
+
+def _keys(block: Block) -> int:
+    """How many columns say what a row is of: those up to the last of text, if there are further ones."""
+    text = [i for i in range(len(block.header)) if not all(NUMERIC.match(row[i]) or not row[i] for row in block.rows)]
+    last = max(text, default=0) + 1
+    return last if last < len(block.header) else 1
 
 
 def _tabular(block: Block) -> list[str]:

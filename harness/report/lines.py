@@ -78,10 +78,10 @@ def spaces_of(row: Row) -> tuple[str, ...]:
 
 
 def _printed(table: TableSpec, row: Mapping[str, str]) -> tuple[dict[str, str], str]:
-    """A printed row's cells, and its name."""
+    """A printed row's cells, and its name: the model, and what the table varies."""
     label = row[table.keys[0]]
-    label += f", {int(row['steps']) // 1000}K steps" if "steps" in row else ""
-    label += f", guidance {row['cfg']}" if "cfg" in row else ""
+    label += f", {int(row['steps']) // 1000}K steps" if "step" in table.varies else ""
+    label += f", guidance {row['cfg']}" if "sampling.cfg_scale" in table.varies else ""
     return {column: row[column] for column in table.quality}, label
 
 

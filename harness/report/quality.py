@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.core import paper
+from harness.core.grid import Bold
 from harness.core.paper import QUALITY_TABLES
 from harness.core.records import Record, ScoreRecord
 from harness.metrics.features import SPACES
@@ -13,7 +14,7 @@ from harness.report import protocol
 from harness.report.cells import COLUMNS, MISSING, NAMES, NOT_MADE, Cell, measured_columns
 from harness.report.claims import welch
 from harness.report.comparison import sentences, spread
-from harness.report.layout import Block, Bold, Table
+from harness.report.layout import Block, Table
 from harness.report.lines import Line, lines_of, measured_name, rival
 from harness.report.own_scores import fitting, included_lines
 from harness.report.tuning import chosen, floor
@@ -87,8 +88,9 @@ def quality_table(number: int, suite: Suite, records: Iterable[Record], own: Ite
 
 
 def _block(lines: Sequence[Line], printed: list[str], columns: list[str]) -> Block:
-    bold = better(lines, columns)
-    arrows = {column: "↓" if COLUMNS[column][1] < 0 else "↑" for column in columns}
+    columns = [c for c in columns if not _unsupported(c, lines)]
+    bold, counted = better(lines, columns), len(_seeds(lines)) > 1
+    arrows = {column: "↓" if COLUMNS[column][1] < 0 else "↑" for column in (*printed, *columns)}
     header = ["model", *(f"{NAMES.get(c, c)} {arrows[c]}" for c in printed)]
     largest = max((line.gmacs or 0 for line in lines), default=0)
     sizes, scale = largest > 0, 1 if largest >= 1 else 1000
@@ -97,7 +99,7 @@ def _block(lines: Sequence[Line], printed: list[str], columns: list[str]) -> Blo
     header += [f"{measured_name(c, lines)} {arrows[c]}" for c in columns]
     rows = []
     for i, line in enumerate(lines):
-        texts = [line.cells[c].text() if c in line.cells else NOT_MADE for c in columns]
+        texts = [line.cells[c].text(counted) if c in line.cells else NOT_MADE for c in columns]
         marked = [Bold(text) if (i, c) in bold else text for c, text in zip(columns, texts, strict=True)]
         if any((line.label, line.contest) == (other.label, other.contest) != (NOT_MADE, "") for other in lines[:i]):
             continue  # a DiM of equal parameters may be that of equal multiply-adds, too
@@ -105,6 +107,16 @@ def _block(lines: Sequence[Line], printed: list[str], columns: list[str]) -> Blo
         rows.append([line.printed_label, *(line.printed.get(c, "") for c in printed), line.label, *size, *marked])
     sides = [("printed", 1 + len(printed)), (_measured(lines), 1 + len(columns) + 2 * sizes)]
     return Block(header, rows, groups=sides)
+
+
+def _unsupported(column: str, lines: Iterable[Line]) -> bool:
+    """Whether no measured row has that metric."""
+    return {line.cells[column].mark for line in lines if column in line.cells} == {"unsupported"}
+
+
+def _seeds(lines: Iterable[Line]) -> list[int]:
+    """Over how many seeds cells are, but those of a single one."""
+    return sorted({len(cell.values) for line in lines for cell in line.cells.values()} - {0, 1})
 
 
 def _three_digits(value: float) -> str:
@@ -161,13 +173,15 @@ def _notes(lines: Sequence[Line]) -> list[str]:
     if any(line.variant == "matched" for line in lines):
         notes.append("matched: at DiT's parameters; where no other depth is nearer, at its multiply-adds, too.")
     if any(len(cell.values) > 1 for cell in cells):
-        notes.append("mean ± standard deviation over training seeds (how many). Bold: the better of a DiT and a DiM of "
+        seeds = _seeds(lines)
+        count = "training seeds (how many)" if len(seeds) > 1 else f"{seeds[0]} training seeds"
+        notes.append(f"mean ± standard deviation over {count}. Bold: the better of a DiT and a DiM of "
                      "one contest where the difference is more than its standard error (from both standard deviations) "
                      "times the 97.5 % quantile of Welch's t, uncorrected; never with a single seed.")  # fmt: skip
     if any(len(cell.values) == 1 for cell in cells):
         notes.append("†: one seed; ± is the standard error of its samples (bootstrap, or binomial for precision and "
                      "recall), without the spread between trainings; none where all samples agree.")  # fmt: skip
-    columns = {column for line in lines for column in line.cells}
+    columns = list(dict.fromkeys(column for line in lines for column in line.cells))
     if "accuracy" in columns:
         notes.append("accuracy: share of frames in which a classifier of the data sees the digit that was asked for.")
     if "moving" in columns:
@@ -178,7 +192,11 @@ def _notes(lines: Sequence[Line]) -> list[str]:
     marks = {cell.mark for cell in cells}
     if MISSING in marks:
         notes.append("missing: no record yet.")
-    if "unsupported" in marks:
+    lacking = [column for column in columns if _unsupported(column, lines)]
+    if lacking:
+        names = ", ".join(NAMES.get(column, column) for column in lacking)
+        notes.append(f"{names}: these features have no counterpart, hence no such column beside the printed.")
+    if any(line.cells[c].mark == "unsupported" for line in lines for c in line.cells if c not in lacking):
         notes.append("unsupported: these features have no counterpart of that metric.")
     if any(cell.mark == "estimated" for cell in cells):
         notes.append("≈: estimated, not measured.")

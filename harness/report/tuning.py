@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.core.grid import Bold
 from harness.core.records import Record
 from harness.report.cells import NAMES, with_error
-from harness.report.layout import Block, Bold, Table
+from harness.report.layout import Block, Table
 
 if TYPE_CHECKING:
     from harness.suites.rows import Suite

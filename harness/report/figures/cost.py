@@ -29,35 +29,34 @@ def count_figure() -> list[CostRecord]:
 
 
 def cost_figure(records: Sequence[Record]) -> Figure:
-    """Exact cost against resolution, a line a model, the crossovers marked; the printed Gflops of Table 4 beside it."""
+    """Cost against resolution, a line a model: exact, the crossovers marked; and under the convention of Table 4."""
     rows = [row for row in single_images(records).values() if row["model"] in COST_MODELS and "exact_gmacs" in row]
     if not rows:
         raise ValueError(
             f"the cost figure needs records of {', '.join(COST_MODELS)}: python -m harness.plots makes them"
         )
-    drawing, axes = style.sheet(4.6, 3.4)
-    for model in COST_MODELS:
-        look = style.look_of(model)
-        points = sorted((row["resolution"], row["exact_gmacs"]) for row in rows if row["model"] == model)
-        axes.plot(*zip(*points, strict=True), **look, label=f"{model}, exact")
-        printed = sorted(
-            (row["resolution"], row["paper_gmacs"])
-            for row in rows
-            if row["model"] == model and "published_gflops" in row
-        )
-        if printed:
-            counted = {**look, "linestyle": ":", "marker": "x"}
-            axes.plot(*zip(*printed, strict=True), **counted, label=f"{model}, as Table 4 counts (batch of 3)")
     resolutions = sorted({row["resolution"] for row in rows})
     crossovers = {
         record.workload["model"]: record.value
         for record in of_kind(records, CostRecord)
         if record.quantity == "crossover" and record.value and record.get("model") in COST_MODELS
     }
-    mark_crossovers(axes, crossovers, resolutions[0], resolutions[-1])
-    style.resolution_axis(axes, resolutions)
-    axes.set(yscale="log", ylabel="cost of a forward pass (GMAC)")
-    axes.legend(loc="upper left")
+    counted = [row for row in rows if "published_gflops" in row]
+    drawing, (exact, paper) = style.sheet(style.PAGE, 2.9, 1, 2, sharey=True)
+    exact.set(title="Every multiply-add of an image", yscale="log", ylabel="cost of a forward pass (GMAC)")
+    paper.set_title("As the paper counts, three images")
+    mark_crossovers(exact, crossovers, resolutions[0], resolutions[-1])
+    ends: dict[Axes, list[tuple[float, float, str, str]]] = {}
+    for axes, column, shown in ((exact, "exact_gmacs", rows), (paper, "paper_gmacs", counted)):
+        style.resolution_axis(axes, resolutions)
+        for model in COST_MODELS:
+            points = sorted((row["resolution"], row[column]) for row in shown if row["model"] == model)
+            if points:
+                look = style.look_of(model)
+                axes.plot(*zip(*points, strict=True), **look, label=model)
+                ends.setdefault(axes, []).append((*points[-1], model, look["color"]))
+    for axes, several in ends.items():  # when the limits that both share are final
+        style.label_ends(axes, several)
     return drawing
 
 

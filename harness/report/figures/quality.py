@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from harness.suites.rows import Suite
 
 LABELS = {"fid": "FID", "fd": "FD"}
-VARIANTS = {"": "", "matched": ", equal parameters", "equal-macs": ", equal MACs"}
-ASIDE = {"": (1, 1), "matched": (1, -1), "equal-macs": (-1, -1)}
-"""On which side of its point the size of a variant is written (right, up): neighbours do not meet."""
+LETTERED: dict[str, Any] = {"markersize": 9, "markeredgecolor": "white", "markeredgewidth": 0.5}
+"""Markers large enough for a letter inside."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +105,17 @@ def _last(chosen: list[Point]) -> list[Point]:
     return [point for point in chosen if point.step == max(p.step for p in chosen)]
 
 
-def _draw(axes: Axes, chosen: Sequence[Point], x: Callable[[Point], float], label: str, band: bool = False) -> None:
-    """A line through the means of points of one kind, with a standard deviation either way: as bars, or as a band."""
+def _draw(
+    axes: Axes, chosen: Sequence[Point], x: Callable[[Point], float], label: str, band: bool = False, **further: Any
+) -> None:
+    """A line through the means of points of one kind, with a standard deviation either way: as bars, or as a band.
+
+    `further` are arguments of `plot`.
+    """
+    if not chosen:
+        return
     several = sorted(chosen, key=x)
-    look = style.look(*several[0].kind)
+    look = style.look(*several[0].kind) | further
     where, means = [x(p) for p in several], [p.mean for p in several]
     deviations = [p.deviation for p in several]
     if band:
@@ -123,10 +129,6 @@ def _draw(axes: Axes, chosen: Sequence[Point], x: Callable[[Point], float], labe
 def _kinds(chosen: Sequence[Point]) -> list[tuple[str, str]]:
     order = [(family.name, variant) for family in FAMILIES for variant in (*family.depths, "equal-macs")]
     return [kind for kind in order if any(point.kind == kind for point in chosen)]
-
-
-def _name(kind: tuple[str, str]) -> str:
-    return kind[0] + VARIANTS.get(kind[1], kind[1])
 
 
 def _seeds(chosen: Sequence[Point]) -> str:
@@ -151,8 +153,8 @@ def training_figure(suite: Suite, records: Iterable[Record]) -> Figure:
         for kind in _kinds(chosen):
             line = several.get((*panel, kind), [])
             if len(line) > 1:
-                _draw(axes, line, lambda point: point.step, _name(kind), band=True)
-        axes.set(title=f"{panel[0]}/{panel[1]}", xlabel="training steps")
+                _draw(axes, line, lambda point: point.step, style.words(*kind), band=True)
+        axes.set(title=f"size {panel[0]}, patch {panel[1]}", xlabel="training steps")
         style.plain_log(axes, "y")
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
@@ -197,49 +199,63 @@ class AgainstCost:
         def x(point: Point) -> float:
             return self.amount(point) / size
 
-        drawing, axes = style.sheet(style.COLUMN, 2.8)
+        drawing, axes = style.sheet(style.COLUMN, 3.2)
         for kind in _kinds(chosen):
-            _draw(axes, [point for point in chosen if point.kind == kind], x, _name(kind))
+            _draw(axes, [point for point in chosen if point.kind == kind], x, style.words(*kind), **LETTERED)
         for point in chosen:
-            right, up = ASIDE.get(point.variant, (-1, 1))
-            where: dict[str, Any] = {"xytext": (3 * right, 3 * up), "textcoords": "offset points", "fontsize": 6}
-            where |= {"ha": "left" if right > 0 else "right", "va": "bottom" if up > 0 else "top"}
-            where["color"] = style.look(*point.kind)["color"]
-            axes.annotate(point.size, (x(point), point.mean), **where)
+            where: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": 5, "color": "white"}
+            below = -1 if style.look(*point.kind)["marker"] == "^" else 0  # the middle of a triangle is lower
+            where |= {"xytext": (0, below), "textcoords": "offset points"}
+            axes.annotate(point.size, (x(point), point.mean), weight="bold", zorder=5, **where)
         style.plain_log(axes, "x", (1, 2, 5))
         style.plain_log(axes, "y")
         axes.set(xlabel=f"{self.label} ({unit})", ylabel=_quality(chosen))
-        axes.set_title(f"patch {chosen[0].patch}, {chosen[0].step:,} steps; {_seeds(chosen)}", fontsize=6.5)
-        axes.legend()
+        drawing.legend(
+            loc="outside upper center",
+            ncols=2,
+            title=f"patch {chosen[0].patch}, {chosen[0].step:,} steps; letters: size",
+        )
+        drawing.supxlabel(_seeds(chosen), fontsize=6.5, color=style.GREY)
         return drawing
 
 
-@dataclass(frozen=True)
-class Swept:
-    """Quality of the models of a part over what its rows vary. Points of one kind and one `line` are joined."""
+def guidance_figure(suite: Suite, records: Iterable[Record]) -> Figure:
+    """Quality against the guidance scale, a line a model."""
+    chosen = points(suite, records, TABLES[7].part)
+    _need(chosen, suite, "the guidance figure", lambda point: point.guidance)
+    drawing, axes = style.sheet(style.COLUMN, 2.4)
+    ends = []
+    for model in dict.fromkeys(point.model for kind in _kinds(chosen) for point in chosen if point.kind == kind):
+        line = [point for point in chosen if point.model == model]
+        _draw(axes, line, lambda point: point.guidance, model)
+        last = max(line, key=lambda point: point.guidance)
+        ends.append((last.guidance, last.mean, model, style.look(*last.kind)["color"]))
+    axes.set_xticks(sorted({point.guidance for point in chosen}))
+    style.plain_log(axes, "y")
+    axes.set(xlabel="guidance scale (1: none)", ylabel=_quality(chosen))
+    style.label_ends(axes, ends)
+    drawing.supxlabel(_seeds(chosen), fontsize=6.5, color=style.GREY)
+    return drawing
 
-    part: str
-    name: str
-    x: Callable[[Point], float]
-    label: str
-    line: Callable[[Point], str]
-    line_label: Callable[[Point], str]
 
-    def __call__(self, suite: Suite, records: Iterable[Record]) -> Figure:
-        chosen = points(suite, records, self.part)
-        _need(chosen, suite, self.name, self.x)
-        drawing, axes = style.sheet(style.COLUMN, 2.6)
-        for kind in _kinds(chosen):
-            alike = [point for point in chosen if point.kind == kind]
-            for name in sorted(set(map(self.line, alike))):
-                line = [point for point in alike if self.line(point) == name]
-                _draw(axes, line, self.x, self.line_label(line[0]))
-        axes.set_xticks(sorted(set(map(self.x, chosen))))
-        style.plain_log(axes, "y")
-        axes.set(xlabel=self.label, ylabel=_quality(chosen))
-        axes.set_title(_seeds(chosen), fontsize=6.5)
-        axes.legend()
-        return drawing
+def patch_figure(suite: Suite, records: Iterable[Record]) -> Figure:
+    """Quality by patch size, a panel a patch on a scale of its own: one token tells nothing of sixteen."""
+    chosen = points(suite, records, TABLES[5].part)
+    _need(chosen, suite, "the patch-size figure", lambda point: point.patch)
+    patches, kinds = sorted({point.patch for point in chosen}), _kinds(chosen)
+    drawing, grid = style.sheet(style.COLUMN, 2.4, 1, len(patches), squeeze=False)
+    for axes, patch in zip(grid[0], patches, strict=True):
+        here = [point for point in chosen if point.patch == patch]
+        for kind in kinds:
+            alike = [point for point in here if point.kind == kind]
+            _draw(axes, alike, lambda point: kinds.index(point.kind), style.words(*kind))
+        axes.set(title=f"patch {patch}", ylim=(0, None), xlim=(-0.6, len(kinds) - 0.4))
+        axes.set_xticks([])
+    grid[0][0].set_ylabel(_quality(chosen))
+    named = dict(zip(*reversed(grid[0][0].get_legend_handles_labels()), strict=True))
+    drawing.legend(named.values(), named.keys(), loc="outside upper center", ncols=2)
+    drawing.supxlabel(_seeds(chosen), fontsize=6.5, color=style.GREY)
+    return drawing
 
 
 gmacs_figure = AgainstCost(
@@ -250,20 +266,4 @@ gmacs_figure = AgainstCost(
 )
 params_figure = AgainstCost(
     TABLES[6].part, lambda point: point.params, "parameters", ((1e6, "million"), (1e3, "thousand"))
-)
-guidance_figure = Swept(
-    TABLES[7].part,
-    "the guidance figure",
-    lambda point: point.guidance,
-    "guidance scale (1: none)",
-    lambda point: point.model,
-    lambda point: point.model,
-)
-patch_figure = Swept(
-    TABLES[5].part,
-    "the patch-size figure",
-    lambda point: point.patch,
-    "patch size (latent positions a side)",
-    lambda point: point.size,
-    lambda point: _name(point.kind),
 )

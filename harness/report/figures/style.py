@@ -31,6 +31,10 @@ BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK, GREY = (
 
 KINDS = {("DiT", ""): (BLUE, "o", "-"), ("DiM", ""): (VERMILION, "s", "-"), ("DiM", "matched"): (GREEN, "^", "-.")}
 EQUAL_MACS = (PURPLE, "D", ":")
+JOINT = "+IMG"
+"""The variant of models of clips that learn single frames, too; drawn as its family, dashed."""
+WORDS = {"": "", "matched": ", equal parameters", "equal-macs": ", equal multiply-adds", JOINT: ", joint images"}
+"""What a variant adds to the name of its family."""
 FURTHER = ("v", "P", "X", "*", "<", ">")
 """Markers of further sizes of a family and variant."""
 OTHERS = ((ORANGE, "v"), (SKY, "P"), (BLACK, "X"), (YELLOW, "*"))
@@ -58,7 +62,9 @@ STYLE: dict[Any, Any] = {
 
 
 def look(family: str, variant: str = "") -> dict[str, Any]:
-    """Colour, marker and line of a family and variant (`matched`, `equal-macs`), as arguments of `plot`."""
+    """Colour, marker and line of a family and variant (`matched`, `equal-macs`, `+IMG`), as arguments of `plot`."""
+    if variant == JOINT:
+        return look(family) | {"linestyle": "--"}
     further = [other.name for other in FAMILIES if (other.name, "") not in KINDS]
     if family in further:
         colour, marker = OTHERS[further.index(family) % len(OTHERS)]
@@ -66,6 +72,11 @@ def look(family: str, variant: str = "") -> dict[str, Any]:
     else:
         colour, marker, line = KINDS.get((family, variant), EQUAL_MACS)
     return {"color": colour, "marker": marker, "linestyle": line}
+
+
+def words(family: str, variant: str = "") -> str:
+    """What a family and variant is called where it is read: "DiM, equal parameters"."""
+    return family + WORDS.get(variant, f", {variant}")
 
 
 def look_of(model: str) -> dict[str, Any]:
@@ -97,6 +108,31 @@ def _lighter(colour: str, steps: int) -> str:
 def legend(axes: Axes, title: str, fontsize: float) -> None:
     """A legend under a title, below the axes, where it hides no line."""
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, title=title, title_fontsize=fontsize)
+
+
+APART = 0.062
+"""The least distance of two labels, as a share of the height of the axes."""
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names beside the right ends of lines, (x, y, text, colour) each, moved apart where they would meet.
+
+    Limits and scales of the axes must be final.
+    """
+    shares = [float(axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]) for x, y, *_ in ends]
+    order = sorted(range(len(ends)), key=lambda i: shares[i])
+    places = [shares[i] for i in order]
+    for _ in range(50):  # neighbours that are too near give way, half each
+        for low in range(len(places) - 1):
+            lack = APART - (places[low + 1] - places[low])
+            if lack > 1e-6:
+                places[low] -= lack / 2
+                places[low + 1] += lack / 2
+    for i, place in zip(order, places, strict=True):
+        x, y, text, colour = ends[i]
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3}
+        axes.annotate(text, (x, y), (1.03, place), textcoords="axes fraction", color=colour, fontsize=7, va="center",
+                      arrowprops=line, annotation_clip=False)  # fmt: skip
 
 
 NAIVE = {"linestyle": "--", "fillstyle": "none"}
