@@ -107,17 +107,15 @@ def test_its_block_computes_the_papers_equations(group):
     def sigma(v):
         return F.gelu(v, approximate="tanh")
 
-    def linear(name, v, rows=slice(None)):
-        return v @ w[f"{name}.weight"][rows].T + w[f"{name}.bias"][rows]
+    def linear(name, v):
+        return v @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
     w = block.state_dict()
     with torch.no_grad():
         shift, scale = linear("adaLN_modulation.1", F.silu(c))[0].chunk(2)
         rows = F.layer_norm(x[0], (D,), eps=1e-6) * (1 + scale) + shift
-        U = torch.stack([
-            sigma(linear("up", sigma(linear("w0", rows[position // M])), slice(D * (position % M), D * (position % M + 1))))
-            for position in range(J * M)
-        ])  # fmt: skip
+        widened = [sigma(linear("up", sigma(linear("w0", row)))) for row in rows]  # the matrices W↑ one below the other
+        U = torch.stack([widened[position // M][D * (position % M) :][:D] for position in range(J * M)])
         Y = torch.cat([block.ssm[0](U[None])[0], block.ssm[1](U[None])[0]], -1)
         assert not block.ssm[0].reverse
         assert block.ssm[1].reverse

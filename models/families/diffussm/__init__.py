@@ -101,7 +101,7 @@ DIFFUSSM = Family(
     fields={"group": 2, "state": 64},
     operations=operations,
     block=_block,
-    implementations=Implementations(field="s4d", usual=("fft", "recurrent"), choices=lambda: ("fft", "recurrent")),
+    implementations=Implementations(field="s4d", usual=("fft",), choices=lambda: ("fft", "recurrent")),
     kernels={
         "diagonal_state_space": Kernel(
             kind="recurrence", exponentials=lambda arguments: arguments[1].numel(), body=_body("forward_body")
