@@ -244,7 +244,7 @@ def test_records_of_the_preset_at_a_tiny_size_flow_into_tables_and_figures(capsy
         [1, 1], rel=0.05
     )
     assert (out / "latency.svg").exists()
-    assert (out / "latency.tex").read_text().count(r"\begin{tabular}") == 4  # of the CPU; what a GPU lacks is a note
+    assert (out / "latency.tex").read_text().count(r"\begin{tabular}") == 5  # of the CPU; what a GPU lacks is a note
 
 
 def test_a_figure_without_records_is_an_error_by_name_and_a_note_otherwise(capsys, tmp_path, monkeypatch):

@@ -45,8 +45,12 @@ def render(rows: Rows, style: str) -> str:
 
 
 def _keys(lines: Sequence[Sequence[Any]]) -> int:
-    """How many columns say what a row is of: those before the first that is no whole number or text."""
-    measured = [i for i in range(len(lines[0]) if lines else 1) if any(isinstance(line[i], float) for line in lines)]
+    """How many columns say what a row is of: those before the first that lacks a cell, or has one with a fraction."""
+    measured = [
+        i
+        for i in range(len(lines[0]) if lines else 1)
+        if any(line[i] in (None, "") or isinstance(line[i], float) for line in lines)
+    ]
     return max(1, min(measured, default=1))
 
 

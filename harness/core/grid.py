@@ -63,7 +63,7 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]], keys: int = 1, wi
     parts = parts or [[]]
     drawn = []
     for part in parts:
-        filled = [row for row in rows if len(parts) == 1 or any(row[i] for i in part)]
+        filled = [row for row in rows if part is parts[0] or any(row[i] for i in part)]
         drawn.append(_drawn(header, filled, [*range(keys), *part], width))
     return "\n\n".join(drawn)
 
