@@ -140,7 +140,7 @@ def test_predictions_name_the_card_the_tensor_and_what_makes_it_fit(capsys, tmp_
     arguments = ["--predict", "--model", "DiT-S/2", "--res", "1024", "--device-memory", "2.5GiB", "80GiB"]
     bench.main([*arguments, "--records", str(path)])
     out = capsys.readouterr().out
-    sdpa, naive = (line for line in out.splitlines() if line.lstrip().startswith("DiT-S/2 1024"))
+    sdpa, naive = (line for line in out.splitlines() if line.startswith("DiT-S/2  1024"))
     assert "OOM" not in sdpa
     assert "OOM 0" in naive
     (broken,) = (line for line in out.splitlines() if line.startswith("  2.5 GiB: "))

@@ -12,7 +12,7 @@ import math
 import re
 import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -124,6 +124,8 @@ def predict_memory(workload: Workload, device: str = "cuda") -> Peak:
     with fake, whole, planned_on(device), _CudaAutocast() if cuda else nullcontext():
         model = create_model(workload.spec, workload.resolution)
         configure(model, workload)
+        for block in model.every_block() if cuda else ():
+            block.forward = _recomputed_as_run(block.forward)
         allocations = _Allocations(model)
         for tensor in itertools.chain(model.parameters(), model.buffers()):
             allocations.register(tensor, "weights", "weights")
@@ -236,6 +238,16 @@ class _Allocations(TorchDispatchMode):
         when = self.climb.index(nbytes)
         alive = [a for a in self.log if a.born <= when and (a.died is None or a.died > when)]
         return Peak(nbytes, alive, self.climb, self.log, self.passes)
+
+
+def _recomputed_as_run(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A block's forward under CUDA's autocast, wherever it is called from: a backward pass leaves modes behind."""
+
+    def run(*inputs: Any) -> Any:
+        with _CudaAutocast():
+            return forward(*inputs)
+
+    return run
 
 
 class _CudaAutocast(TorchFunctionMode):

@@ -89,8 +89,7 @@ def _train(
     def step() -> None:
         with precision:
             out = model(x, t, y, keep)
-        loss = out.float().square().mean()
-        torch.autograd.backward(loss)  # in `loss.backward()` a mode over torch's functions would be off
+        out.float().square().mean().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1 - EMA_DECAY)

@@ -9,7 +9,6 @@ from harness.core import paper
 from harness.core.grid import Bold
 from harness.core.paper import QUALITY_TABLES
 from harness.core.records import Record, ScoreRecord
-from harness.metrics.features import SPACES
 from harness.report import protocol
 from harness.report.cells import COLUMNS, MISSING, NAMES, NOT_MADE, Cell, measured_columns
 from harness.report.claims import welch
@@ -200,6 +199,8 @@ def _notes(lines: Sequence[Line]) -> list[str]:
         notes.append("unsupported: these features have no counterpart of that metric.")
     if any(cell.mark == "estimated" for cell in cells):
         notes.append("≈: estimated, not measured.")
+    from harness.metrics.features import SPACES
+
     of_data = [space for space in _spaces(lines) if SPACES[space].data]
     notes += [f"@{space}: measured on that network's features, not Inception's; on a scale of its own, not to be read "
               "beside the printed columns." for space in _spaces(lines) if space not in of_data]  # fmt: skip
