@@ -5,11 +5,13 @@ function costSection() {
   const form = part("cost", ".controls");
   const kinds = DATA.kinds.filter((kind) => models.some((model) => model.kind === kind.id));
   const patches = [...new Set(models.map((model) => model.patch))];
+  const kindsAt = (patch) => new Set(models.filter((model) => model.patch === patch).map((model) => model.kind)).size;
+  const shared = patches.reduce((best, patch) => kindsAt(patch) > kindsAt(best) ? patch : best);
   const rule = (name) => conventions.find((one) => one.name === name);
   const offerKinds = choice(form, "cost.kinds", "Models", kinds.map((kind) => [kind.id, kind.words, look(kind)]), kinds.map((kind) => kind.id).join(), true);
   choice(form, "cost.of", "Of", [["image", "an image"], ["clip", "a clip"]], "image");
   choice(form, "cost.size", "Size", sizes.map((size) => [size, size]), usual);
-  choice(form, "cost.patch", "Patch", patches.map((patch) => [patch, patch]), patches[0]);
+  choice(form, "cost.patch", "Patch", patches.map((patch) => [patch, patch]), shared);
   choice(form, "cost.printed", "Beside them", [["yes", "what the paper prints"]], "yes", true)(["yes"]);
   slider(form, "cost.px", "Resolution", resolutions, 256, "px");
   menu(form, "cost.convention", "Counted as", conventions.map((one) => [one.name, `${one.name} (${one.unit})`]), "exact", explain);

@@ -4,7 +4,7 @@ function memorySection() {
   const { runs, cards, parts } = DATA.memory;
   const form = part("memory", ".controls");
   if (!runs.length) {
-    say(part("memory", ".answer"), "Nothing is predicted yet; this does it: `python -m harness.bench --predict --preset gpu-sweep`");
+    say(part("memory", ".answer"), "Nothing is predicted yet; this does it: `python -m harness.bench --predict --preset memory`");
     part("memory", "figure").hidden = true;
     return () => {};
   }
