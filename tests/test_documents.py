@@ -49,3 +49,10 @@ def test_every_flag_of_a_documented_command_exists(command):
     done = subprocess.run(command_line, capture_output=True, text=True, cwd=CHECKOUT, check=False)
     assert done.returncode == 2
     assert "unknown flag --no-such-flag" in done.stderr, done.stderr
+
+
+def test_the_readme_shows_how_its_first_command_begins(tmp_path):
+    begins = re.search(r"begins with\n\n```\n(.*?)```", PAGES[0].read_text(), re.DOTALL)[1]
+    command = [sys.executable, "-m", "harness.flops", "--res", "256", "512", "1024", "2048", "--records"]
+    done = subprocess.run([*command, tmp_path / "f.jsonl"], capture_output=True, text=True, cwd=CHECKOUT, check=True)
+    assert done.stdout.startswith(begins)
