@@ -116,7 +116,7 @@ def test_a_run_over_two_nodes_that_is_preempted_goes_back_and_continues_from_its
         return [json.loads(line)["step"] for line in log.read_text().splitlines()] if log.exists() else []
 
     slurm.until(steps)
-    assert '"processes": 2' in (folder / "log.txt").read_text()
+    assert "on cpu x 2" in (folder / "log.txt").read_text()
     ((place, _, _),) = submit.jobs()
     slurm.ask("scancel", "--signal", "TERM", place)  # what comes before a time limit, and in a preemption with grace
     slurm.until(lambda: list(folder.glob("checkpoints/step-*.pt")))
