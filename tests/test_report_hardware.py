@@ -41,7 +41,7 @@ def prediction(model, resolution, gib, **fields) -> MemoryRecord:
 SWEEP = [
     latency("DiT-XL/2", 256, 0.010), latency("DiM-XL/2", 256, 0.020),
     latency("DiT-XL/2", 1024, 0.100), latency("DiM-XL/2", 1024, 0.080),
-    latency("DiT-XL/2", 1024, 0, "oom", implementation="naive"),
+    latency("DiT-XL/2", 1024, 0, "oom", implementation="naive", note="met: bmm: 4 GiB; predicted: softmax: 4 GiB"),
 ]  # fmt: skip
 
 
@@ -74,10 +74,14 @@ def test_latency_throughput_and_flops_follow_from_the_samples():
 
 def test_what_was_measured_stands_first_and_what_nobody_measured_has_no_lines():
     table = report.memory_table([*SWEEP, prediction("DiT-XL/2", 256, 1.5, dtype="bfloat16")])
-    measured, predicted = table.blocks
-    assert (measured.caption, predicted.caption) == (
-        f"Measured peak on {GPU}, GiB", "Predicted peak, GiB [smallest card]"
+    measured, ran_out, predicted = table.blocks
+    assert (measured.caption, ran_out.caption, predicted.caption) == (
+        f"Measured peak on {GPU}, GiB (over the predicted peak)", f"Out of memory on {GPU}",
+        "Predicted peak, GiB [smallest card]",
     )  # fmt: skip
+    assert ran_out.rows == [
+        ["DiT-XL/2", "1024", "forward, naive attention", "missing", "bmm: 4 GiB", "softmax: 4 GiB"]
+    ]
     assert {(line[0], line[2], line[3]) for line in measured.rows} == {
         ("DiT-XL/2", "forward", "bfloat16"), ("DiM-XL/2", "forward", "bfloat16")
     }  # fmt: skip
@@ -108,7 +112,7 @@ def test_measured_memory_stands_beside_its_prediction():
     text = report.memory_table(records).markdown()
     assert "90.00 [141]" in text
     assert {row["frames"] for row in rows} == {0}
-    assert f"Measured peak on {GPU}" in text
+    assert "| DiT-XL/2 | 1 | forward | bfloat16 | sdpa attention | 2.00 (2.000) |" in text
 
 
 def test_a_card_keeps_a_margin_and_kept_operands_stand_beside_recomputed_ones():

@@ -611,11 +611,11 @@ def test_throughput_by_hand():
     assert speed.lap(60).step_ms == 100.0
 
 
-def test_a_device_s_peak_is_that_of_its_data_sheet():
-    assert throughput.peak_flop_per_s("NVIDIA H100 80GB HBM3", "bf16") == 989e12
-    assert throughput.peak_flop_per_s("NVIDIA H100 PCIe", "bf16") == 756e12
-    assert throughput.peak_flop_per_s("NVIDIA A100-SXM4-80GB", "tf32") == 156e12
-    assert throughput.peak_flop_per_s("CPU", "fp32") is None
+@pytest.mark.parametrize(("card", "peak"), [("NVIDIA H100 80GB HBM3", 989.4e12), ("a card without a sheet", None)])
+def test_the_peak_of_a_run_is_that_of_all_its_devices_by_their_data_sheet(monkeypatch, card, peak):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: card)
+    speed = throughput.Throughput(Ranks(0, 2, torch.device("cuda")), 16, "bf16")
+    assert speed.peak == (peak and pytest.approx(2 * peak))
 
 
 def test_a_training_step_costs_three_forward_passes_and_joint_images_those_over_space():

@@ -15,27 +15,13 @@ from pathlib import Path
 
 import torch
 
+from harness.core.cards import peak_flops
 from harness.core.distributed import Ranks
 
-TERA = 1e12
 SPENT = ("seconds", "cpu_seconds")
 """What the steps of a run took, which checkpoints keep: on the clock, and of all threads of the first process."""
-PEAK_TFLOP_PER_S: Mapping[str, Mapping[str, float]] = {
-    "H100 PCIe": {"fp32": 51, "tf32": 378, "bf16": 756},
-    "H100 NVL": {"fp32": 60, "tf32": 417, "bf16": 835},
-    "H100": {"fp32": 67, "tf32": 494, "bf16": 989},
-    "H200": {"fp32": 67, "tf32": 494, "bf16": 989},
-    "A100": {"fp32": 19.5, "tf32": 156, "bf16": 312},
-    "L40S": {"fp32": 91.6, "tf32": 183, "bf16": 362},
-}
-"""By what a device's name contains, the first that fits: dense rates of NVIDIA's data sheets, which print those of
-sparse matrices, twice as high, for tensor cores. H100 and H200 are the SXM boards unless named."""
-
-
-def peak_flop_per_s(device_name: str, precision: str) -> float | None:
-    """What a device could do in a second at this precision; None where no data sheet is at hand."""
-    found = next((rates for name, rates in PEAK_TFLOP_PER_S.items() if name in device_name), None)
-    return found[precision] * TERA if found else None
+ARITHMETIC = {"fp32": "float32", "tf32": "tf32", "bf16": "bfloat16"}
+"""What the data sheets call a precision."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +63,7 @@ class Throughput:
     ) -> None:
         self.ranks, self.batch, self.flops_per_item, self.clock = ranks, batch, flops_per_item, clock
         name = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "CPU"
-        peak = peak_flop_per_s(name, precision)
+        peak = peak_flops(name, ARITHMETIC[precision])
         self.peak = peak * ranks.world if peak else None
         self.spent = {name: float((before or {}).get(name, 0)) for name in SPENT}
 

@@ -112,8 +112,36 @@ def _crossing_cells(one: Crossing, resolutions: Sequence[int]) -> list[str]:
     return [one.model, one.rival, *ratios, one.verdict, equal]
 
 
+def clip_scores(records: Sequence[Record]) -> str:
+    """The measured side of Table 3 on embedded clips."""
+    from harness.report.cells import NOT_MADE
+    from harness.report.quality import quality_table
+    from harness.suites.catalogue import MOVING_DIGITS, suite
+
+    block = quality_table(3, suite(MOVING_DIGITS), records).blocks[0]
+    assert block.groups
+    first = block.groups[0][1]  # the printed columns stand before
+    rows = [[str(cell) for cell in row[first:]] for row in block.rows if row[first] != NOT_MADE]
+    return _grid(block.header[first:], rows)
+
+
+def measured_memory(records: Sequence[Record]) -> str:
+    """How far measured peaks of memory are from the predicted ones, by device."""
+    lines = []
+    for device, runs in measured(records).items():
+        ratios = [r.parts["peak_bytes"] / r.parts["predicted_bytes"] for r in runs if r.verdict == "ok"]
+        ran_out = [r for r in runs if r.verdict == "oom"]
+        ends = f"; {len(ran_out)} runs ended out of memory" if ran_out else ""
+        if ratios:
+            between = f"{min(ratios):.3f} to {max(ratios):.3f}"
+            lines.append(f"Measured over predicted peak on {device}: {between} in {len(ratios)} runs{ends}.")
+    return "\n\n".join(lines)
+
+
 PARTS: dict[str, Callable[[Sequence[Record]], str]] = {
     "published-gflops": published_gflops,
     "crossovers": crossovers,
     "measured-crossovers": measured_crossovers,
+    "measured-memory": measured_memory,
+    "clip-scores": clip_scores,
 }

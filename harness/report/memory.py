@@ -22,7 +22,7 @@ from harness.report.hardware import (
     predicted,
     runs_on_devices,
 )
-from harness.report.layout import Table
+from harness.report.layout import Block, Table
 
 CARDS = (24, 40, 80, 141)
 """Memory of common cards in GiB: RTX 3090 and 4090, A100 40 GB, A100 and H100 80 GB, H200."""
@@ -34,7 +34,8 @@ NOTES = [
     "(training), gradients and activations. In brackets the smallest card, of 24, 40, 80 and 141 GiB, that it fits; "
     f"OOM: none. Of a card {MARGIN_BYTES / GIB:g} GiB are left to the CUDA context, the libraries and the allocator.",
     "bfloat16 and weights: the weights of linear layers and convolutions are stored in bfloat16, too, and not cast.",
-    "Measured: torch's own peak on the device of the heading; OOM where the device ran out of memory.",
+    "Measured: torch's own peak on the device of the heading, in brackets over the predicted one; OOM where the device "
+    "ran out of memory.",
 ]
 
 
@@ -68,7 +69,7 @@ def _predicted(known: MemoryRecord | None, record: LatencyRecord | None) -> Fiel
 
 def _measured(record: LatencyRecord | None) -> Fields:
     if record is None or record.verdict != "ok":
-        return {"measured": record.verdict if record else MISSING}
+        return {"measured": record.verdict if record else MISSING, "note": record.note if record else ""}
     peak, guess = record.parts["peak_bytes"], record.parts["predicted_bytes"]
     return {"measured": "ok", "measured_gib": peak / GIB, "measured_over_predicted": peak / guess}
 
@@ -83,8 +84,10 @@ def memory_table(records: Sequence[Record], sweep: Iterable[Workload] | None = N
     rows = memory_rows(records, sweep)
     blocks = []
     for device in dict.fromkeys(row["device"] for row in rows if row["device"] and row["measured"] != MISSING):
-        cells = known_lines((row, _peak(row)) for row in rows if row["device"] == device)
-        blocks.append(by_resolution(cells, f"Measured peak on {device}, GiB"))
+        here = [row for row in rows if row["device"] == device]
+        cells = known_lines((row, _peak(row)) for row in here)
+        blocks.append(by_resolution(cells, f"Measured peak on {device}, GiB (over the predicted peak)"))
+        blocks += _ran_out(here, device)
     on_cards = [row for row in rows if not row["device"] or is_gpu(row["device"])]
     once = {tuple(row[name] for name in RUN): row for row in on_cards}.values()
     cells = known_lines((row, _card(row["predicted_gib"])) for row in once)
@@ -93,6 +96,19 @@ def memory_table(records: Sequence[Record], sweep: Iterable[Workload] | None = N
     unpredicted = [{**row, "device": "", "predicted": MISSING} for row in once if row["predicted_gib"] is None]
     notes += [f"Not predicted, {note}" for note in missing_note(unpredicted, "predicted", PREDICT_COMMAND)]
     return Table("memory", "Peak memory by resolution, measured and predicted", pd.DataFrame(rows), blocks, notes)
+
+
+def _ran_out(rows: Iterable[Fields], device: str) -> list[Block]:
+    """What ended each run that ran out of memory, as met and as predicted; none where none did."""
+    lines = []
+    for row in rows:
+        if row["measured"] == "oom":
+            met, _, foreseen = row["note"].removeprefix("met: ").partition("; predicted: ")
+            needed = f"{row['predicted_gib']:.2f}" if row["predicted_gib"] else MISSING
+            run = f"{row['action']}, {row['mixer']}"
+            lines.append([row["model"], str(row["resolution"]), run, needed, met, foreseen])
+    header = ["model", "px", "run", "predicted peak, GiB", "what could not be had", "predicted to break"]
+    return [Block(header, lines, f"Out of memory on {device}")] if lines else []
 
 
 def _agreement(rows: Iterable[Fields]) -> list[str]:
@@ -136,5 +152,5 @@ def _card(gib: float | None) -> str:
 
 def _peak(row: Fields) -> str:
     if row["measured"] == "ok":
-        return f"{row['measured_gib']:.2f}"
+        return f"{row['measured_gib']:.2f} ({row['measured_over_predicted']:.3f})"
     return "OOM" if row["measured"] == "oom" else row["measured"]
