@@ -31,6 +31,8 @@ from harness.cost.worker import Station
 from models import families
 
 KILLED = -9  # what the kernel's own out-of-memory killer leaves behind
+ALLOCATOR = ("LD_PRELOAD", "MALLOC_MMAP_THRESHOLD_", "THP_MEM_ALLOC_ENABLE")
+"""Environment variables that change how a CPU's memory is given out, and with it times and what fits."""
 
 
 @dataclass(frozen=True)
@@ -272,9 +274,13 @@ def _note(workload: Workload, found: Found, peak: Peak, budget: int | None) -> s
 
 
 def describe(device: str) -> str:
-    """The state of the device: threads of a CPU; driver, clocks and power limit of a GPU, read and never set."""
+    """The state of the device: threads of a CPU, and how its allocator is set; driver, clocks and power limit of a GPU.
+
+    All of it is read and never set.
+    """
     if device == "cpu":
-        return f"cpu, {torch.get_num_threads()} threads"
+        allocator = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name in ALLOCATOR)
+        return ", ".join(["cpu", f"{torch.get_num_threads()} threads", *allocator])
     state = _nvidia_smi("driver_version,clocks.sm,clocks.mem,power.limit")
     return f"cuda; driver, SM clock, memory clock, power limit: {state}"
 
