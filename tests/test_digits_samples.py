@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.data.digits import Digits
-from harness.metrics.features import digits_network
+from harness.metrics.features import classifier, digits_network
 
 SAMPLES = Path(__file__).resolve().parents[1] / "results" / "samples"
 
@@ -20,7 +20,7 @@ def network():
 
 def accuracy(network, images, labels):
     with torch.inference_mode():
-        return (network(digits_network.prepare(images))[1].argmax(1) == labels).float().mean().item()
+        return (network(classifier.prepare(images, digits_network.SIDE))[1].argmax(1) == labels).float().mean().item()
 
 
 def test_the_classifier_knows_digits_that_it_has_not_seen(network):

@@ -18,7 +18,7 @@ from torch import nn
 from harness.core.distributed import Ranks
 from harness.data.digits import Digits
 from harness.metrics.distances import DISTANCES
-from harness.metrics.features import SPACES, digits_network, train, weights
+from harness.metrics.features import SPACES, classifier, digits_network, train, weights
 from harness.metrics.features.extractor import exact_arithmetic, open_extractor
 from harness.metrics.features.i3d import I3D, i3d
 from harness.metrics.features.weights import PACKAGED, WeightFile, Weights, load_weights, weights_directory
@@ -159,7 +159,7 @@ def held_out_accuracy(network):
     data, (trained, held_out) = Digits(), Digits.split()
     assert not set(trained) & set(held_out)
     with torch.inference_mode():
-        guessed = network(digits_network.prepare(data.pixels[held_out].permute(0, 2, 3, 1)))[1].argmax(dim=1)
+        guessed = network(classifier.prepare(data.pixels[held_out].permute(0, 2, 3, 1), digits_network.SIDE))[1].argmax(dim=1)
     return (guessed == data.labels[held_out]).float().mean()
 
 
