@@ -159,7 +159,8 @@ def held_out_accuracy(network):
     data, (trained, held_out) = Digits(), Digits.split()
     assert not set(trained) & set(held_out)
     with torch.inference_mode():
-        guessed = network(classifier.prepare(data.pixels[held_out].permute(0, 2, 3, 1), digits_network.SIDE))[1].argmax(dim=1)
+        images = classifier.prepare(data.pixels[held_out].permute(0, 2, 3, 1), digits_network.SIDE)
+        guessed = network(images)[1].argmax(dim=1)
     return (guessed == data.labels[held_out]).float().mean()
 
 

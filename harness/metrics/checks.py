@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics.recipes import Recipe
-from harness.metrics.settings import ClipProtocol
+from harness.metrics.settings import TIMM, ClipProtocol, Extraction
 
 if TYPE_CHECKING:
     from harness.data.sources import Source
@@ -32,6 +32,16 @@ def together(recipes: Sequence[Recipe], reference: object, clips: ClipProtocol) 
     if not any(recipe.space.cuts_clips for recipe in recipes) and clips.changed():
         flag = f"--{clips.changed()[0].replace('_', '-')}"
         raise ValueError(f"{flag} is of metrics that cut clips, like fvd2048_16f; {recipes[0].name} does not")
+
+
+def weights(recipes: Sequence[Recipe], extraction: Extraction) -> None:
+    """Files of weights that no command fetches, before any work: a panel would miss its sixth after hours."""
+    entries = dict.fromkeys(recipe.space.weights for recipe in recipes)
+    networks = dict.fromkeys(entry.name for entry in entries if entry.name.startswith(TIMM))
+    if extraction.timm_weights is not None and len(networks) != 1:
+        raise ValueError(f"--timm-weights is the file of one network; these metrics read {len(networks)} of timm")
+    for entry in entries:
+        entry.find(extraction.weights_given(entry.name), extraction.weights_dir)
 
 
 def kind(recipe: Recipe, source: Source) -> None:

@@ -16,7 +16,7 @@ from harness.core.records import ScoreRecord
 from harness.data import is_named
 from harness.data.clips import ArrayClips, open_clips
 from harness.data.sources import ArraySource, Source, open_images
-from harness.metrics import checks, recipes, references
+from harness.metrics import checks, panel, recipes, references
 from harness.metrics.distances.distance import Comparison
 from harness.metrics.features import Space
 from harness.metrics.features.extractor import Extractor, open_extractor
@@ -54,6 +54,7 @@ class Evaluation:
         self.settings, self.clips = settings or Settings(), clips or ClipProtocol()
         self.extraction = extraction or Extraction()
         checks.together(self.recipes, self.reference, self.clips)
+        checks.weights(self.recipes, self.extraction)
         self._extractors: dict[str, Extractor] = {}
         self._references: dict[tuple[object, ...], tuple[Reference, object]] = {}
 
@@ -72,6 +73,7 @@ class Evaluation:
         for recipe in self.recipes:
             if recipe.frames:
                 scored += self._clips(recipe, what)
+        scored += panel.of(scored)
         origin, seed = getattr(samples, "origin", {}), getattr(samples, "seed", None)
         return [
             record(result, about | origin, self.settings, self.here, seed)

@@ -9,6 +9,11 @@ cleanfid50k                         FID after clean-fid's resize
 fd1k@digits is1k@digits ...         on the features of a small network trained on the embedded digits
 accuracy500@digits                  how often a classifier sees the class that the samples were drawn for
 fd10k@efficientnet-lite0 sfd10k@... on the features of a network trained on ImageNet, from a package; also pr, kid
+fd50k@timm:vit_large_patch14_dinov2.lvd142m     FD-DINOv2, on a file of weights that a user has; also pr, kid, mind
+fd50k@timm:NAME fd50k@timm:NAME#1a2b3c4d        on any network of timm; the sha256 of the file begins like this
+cmmd30k                             CLIP's embeddings, ViT-L/14 at 336 pixels, under a Gaussian kernel
+mind5k mind5k@...                   sliced Wasserstein distance, on Inception or on other features
+panel50k                            FDr and MIND of Inception and five networks of timm, and FDr6
 is10k@fashion-mnist accuracy10k@... by a small classifier trained on Fashion-MNIST
 fvd2048_16f                         2,048 clips of 16 frames, on I3D; fvd2048_128f_subsample8f takes every 8th
 fvd1k@moving-digits pr1k@...        on the features of a small network trained on the embedded moving digits
@@ -23,16 +28,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.metrics.distances import DISTANCES, Distance
-from harness.metrics.features import SPACES, Space
+from harness.metrics.distances.distance import REFERENCE_ROWS
+from harness.metrics.distances.ratio import VALIDATION_FD
+from harness.metrics.features import SPACES, Space, space
+from harness.metrics.settings import TIMM
 
-BUNDLES = {"adm": ("fid", "sfid", "is", "pr")}
+BUNDLES = {
+    "adm": ("Inception features alone", ("fid", "sfid", "is", "pr")),
+    "panel": ("features of its own", tuple(f"{each}@{one}" for one in VALIDATION_FD for each in ("fdr", "mind"))),
+}
+"""On which features a bundle is, and its distances."""
 EXAMPLES = (
     "fid50k sfid50k is50k pr50k adm50k kid50k cleanfid50k fvd2048_16f fd1k@digits is1k@digits pr1k@digits "
     "accuracy1k@digits fd10k@efficientnet-lite0 is10k@fashion-mnist fvd1k@moving-digits motion1k@moving-digits "
-    "accuracy1k@moving-digits"
+    "accuracy1k@moving-digits fd50k@timm:vit_large_patch14_dinov2.lvd142m cmmd30k mind5k panel50k"
 )
 
-_NAME = re.compile(r"([a-z]+?)(\d+)(k?)(?:_(\d+)f)?(?:_subsample(\d+)f)?(?:@([\w-]+))?", re.ASCII)
+_NAME = re.compile(r"([a-z]+?)(\d+)(k?)(?:_(\d+)f)?(?:_subsample(\d+)f)?(?:@([\w.:#-]+))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,11 @@ class Recipe:
     def needs_reference(self) -> bool:
         """Whether samples are compared with anything."""
         return self.distance.compares
+
+    @property
+    def reference_rows(self) -> int:
+        """How many items of the reference are compared one by one, at most."""
+        return self.count if self.distance.paired else REFERENCE_ROWS
 
     @property
     def of_clips(self) -> bool:
@@ -96,29 +113,37 @@ def _parse(name: str) -> list[Recipe]:
     known = (*DISTANCES, *BUNDLES)
     if match is None or match[1] not in known:
         raise ValueError(f"unknown metric {name!r}; choose from {EXAMPLES}, with any count")
-    distance, digits, thousand, frames, subsample, space = match.groups()
+    distance, digits, thousand, frames, subsample, at = match.groups()
     count = int(digits) * (1000 if thousand else 1)
     if count < 2:
         raise ValueError(f"metric {name!r} has a count of {count}; at least 2 samples are needed")
     if distance in BUNDLES:
-        if space or frames or subsample:
-            raise ValueError(f"metric {name!r}: {distance} is of images, on Inception features alone, as in adm50k")
-        rest = name.removeprefix(distance)
-        return [one for part in BUNDLES[distance] for one in _parse(f"{part}{rest}")]
-    return [_recipe(name, DISTANCES[distance], space, count, int(frames or 0), subsample)]
+        features, parts = BUNDLES[distance]
+        if at or frames or subsample:
+            raise ValueError(f"metric {name!r}: {distance} is of images, on {features}, as in {distance}50k")
+        of = name.removeprefix(distance)
+        opened = (part.partition("@") for part in parts)
+        return [one for part, mark, where in opened for one in _parse(f"{part}{of}{mark}{where}")]
+    return [_recipe(name, DISTANCES[distance], at, count, int(frames or 0), subsample)]
+
+
+def _space(name: str) -> Space | None:
+    """A space by name; None of a name that is none. Raises ValueError for a hash that is none."""
+    known = name.partition("#")[0] in SPACES or name.startswith(TIMM)
+    return space(name) if known else None
 
 
 def _recipe(name: str, distance: Distance, at: str | None, count: int, frames: int, subsample: str | None) -> Recipe:
-    space = SPACES.get(at) if at else distance.implied
-    if space not in distance.spaces:
+    where = _space(at) if at else distance.implied
+    if where is None or not distance.defined_on(where):
         if distance.name == "fid" and at:
             raise ValueError(f"metric {name!r}: a distance on {at} features is not FID; ask for fd{name[3:]}")
         defined = " and ".join(one.name for one in distance.spaces)
-        raise ValueError(f"metric {name!r}: {distance.name} is defined on {defined} features, as in {EXAMPLES}")
-    assert space is not None, "it is one of the distance's"
-    if space.cuts_clips != bool(frames) or (subsample and not frames):
+        others = ", and on timm:NAME," if distance.backbones else ","
+        raise ValueError(f"metric {name!r}: {distance.name} is defined on {defined} features{others} as in {EXAMPLES}")
+    if where.cuts_clips != bool(frames) or (subsample and not frames):
         raise ValueError(f"metric {name!r}: an FVD on I3D is named like fvd2048_16f, an image metric has no frames")
     stride = int(subsample or 1)
     if stride < 1 or frames % stride:
         raise ValueError(f"metric {name!r}: {frames} frames cannot be subsampled by {subsample}")
-    return Recipe(name, distance, space, count, frames // stride, stride)
+    return Recipe(name, distance, where, count, frames // stride, stride)

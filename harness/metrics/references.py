@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from harness.data.clips import open_clips
 from harness.data.npz import Npz
 from harness.data.sources import Source, open_images
 from harness.metrics import checks
+from harness.metrics.distances.distance import REFERENCE_ROWS
 from harness.metrics.features import Space
 from harness.metrics.features.extractor import Extractor, open_extractor
 from harness.metrics.moments import Gaussian
@@ -28,15 +29,14 @@ from harness.metrics.statistics import Needs, Statistics, gather
 
 MEMBERS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}  # the names that ADM's evaluator reads
 MARK = "features"  # our own references state whose features their moments are
-PRECISION_REFERENCE = 10_000  # images of ADM's reference batches
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Moments by stream, and the features (R, D) by stream that precision, recall, KID and motion read.
+    """Moments by stream, and the features (R, D) by stream that distances of rows read.
 
-    `count` images are behind the moments (None where the file does not state it), `images` behind the features; `side`
-    is their (H, W).
+    `count` images are behind the moments (None where the file does not state it), `images` behind the features: those
+    `chosen` (ascending) of `items`; `side` is their (H, W).
     """
 
     name: str
@@ -46,20 +46,28 @@ class Reference:
     side: tuple[int, int] | None
     gaussians: Mapping[str, Gaussian]
     rows: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    items: int = 0
+    chosen: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def rows_of(self, stream: str, size: int) -> NDArray[np.float32]:
+        """The features of the `subset` of that size, which does not depend on what else is read."""
+        kept, wanted = self.rows[stream], subset(self.items, size)
+        return kept if len(wanted) == len(kept) else kept[np.searchsorted(self.chosen, wanted)]
 
 
-def subset(count: int, size: int = PRECISION_REFERENCE) -> NDArray[np.int64]:
-    """Which images of a set serve precision and recall: all, or `size` of them in a fixed random choice, in order."""
+def subset(count: int, size: int = REFERENCE_ROWS) -> NDArray[np.int64]:
+    """Which images of a set serve distances of rows: all, or `size` of them in a fixed random choice, in order."""
     return np.sort(np.random.default_rng(0).choice(count, min(size, count), replace=False))
 
 
 def of_source(
     source: Source, extractor: Extractor, needs: Needs, root: Path, here: Ranks, covariance: str = "sample"
 ) -> Reference:
-    """A reference of all items of a source: moments, and rows of its `subset`. Raises ValueError as extraction does."""
+    """A reference of all items of a source: moments, and rows of its subsets. Raises ValueError as extraction does."""
     if source.count is None:
         raise ValueError(f"{source.name} has no end; a reference is a set of known size")
-    whole, chosen = (0, source.count), subset(source.count)
+    whole = (0, source.count)
+    chosen = np.unique(np.concatenate([subset(source.count, size) for size in sorted(needs.sizes)]))
     gathered = gather(
         source, extractor, {whole: Needs(needs.moments, needs.rows, chosen)}, root, here, label="reference"
     )
@@ -68,7 +76,9 @@ def of_source(
     found = gathered[whole]
     gaussians = {name: moments.gaussian(covariance) for name, moments in found.moments.items()}
     side = (source.shape[-3], source.shape[-2])
-    return Reference(source.name, found.sha256, source.count, len(chosen), side, gaussians, found.rows)
+    return Reference(
+        source.name, found.sha256, source.count, len(chosen), side, gaussians, found.rows, source.count, chosen
+    )
 
 
 def open_reference(
@@ -117,15 +127,13 @@ def of_npz(text: str, recipes: Sequence[Recipe], extractor: Extractor, root: Pat
         checks.kind(recipes[0], source)
     count = _count(file)
     gaussians = {name: _gaussian(file, name, count) for name in stored}
-    rows: Mapping[str, NDArray[np.float32]] = {}
-    images = 0
-    if source and (missing or needs.rows):
-        own = of_source(source, extractor, Needs(frozenset(missing), needs.rows), root, here)
-        gaussians |= own.gaussians
-        rows, images = own.rows, own.images
-        count = count if stored else own.count
     side = (source.shape[0], source.shape[1]) if source else None
-    return Reference(text, sha256(path), count, images, side, gaussians, rows)
+    found = Reference(text, sha256(path), count, 0, side, gaussians)
+    if source is None or not (missing or needs.rows):
+        return found
+    own = of_source(source, extractor, replace(needs, moments=frozenset(missing)), root, here)
+    both = {**own.gaussians, **gaussians}
+    return replace(own, name=text, sha256=found.sha256, count=count if stored else own.count, gaussians=both)
 
 
 def _holds(file: Npz, name: str, space: Space, extractor: Extractor) -> bool:

@@ -10,6 +10,8 @@ from harness.core import paths
 from harness.core.options import check, option
 
 ARITHMETICS = ("fp32", "adm_fp16")
+TIMM = "timm:"
+"""How the names of networks of timm begin."""
 MAX_DUPLICATES = 0.1
 """Share of copies among samples above which a score is refused unless it is allowed, and tables say so."""
 
@@ -72,6 +74,9 @@ class Extraction:
     ref_resolution: int | None = option(None, "crop and resize a reference folder", least=1, metavar="PX")
     inception_weights: Path | None = option(None, "instead of the published file", metavar="FILE")
     i3d_weights: Path | None = option(None, "instead of the published file", metavar="FILE")
+    timm_weights: Path | None = option(
+        None, "of the timm network that a metric names (default: NAME.safetensors in --weights-dir)", metavar="FILE"
+    )
     weights_dir: Path | None = option(
         None, "of published files (default: DIM_VS_DIT_WEIGHTS, or in the user's cache)", metavar="DIR"
     )
@@ -91,4 +96,5 @@ class Extraction:
 
     def weights_given(self, name: str) -> Path | None:
         """The file to use instead of the known one, by the name of a WeightFile."""
-        return {"inception": self.inception_weights, "i3d": self.i3d_weights}.get(name)
+        given = {"inception": self.inception_weights, "i3d": self.i3d_weights}
+        return self.timm_weights if name.startswith(TIMM) else given.get(name)

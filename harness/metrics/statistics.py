@@ -15,6 +15,7 @@ from tqdm import tqdm
 from harness.core.distributed import Ranks, barrier
 from harness.core.locks import locked
 from harness.data.sources import Source
+from harness.metrics.distances.distance import REFERENCE_ROWS
 from harness.metrics.features.extractor import Extractor
 from harness.metrics.moments import Moments, Stream
 from harness.metrics.recipes import Recipe
@@ -30,12 +31,13 @@ class Needs:
     """What is kept of a set: the `moments` of some streams, and the `rows` of some, all or those of `chosen` items.
 
     Moments take the memory of one block of rows, however large the set. `chosen` (ascending) counts from the set's
-    first item.
+    first item. Of a reference, `sizes` are those of the subsets whose rows are read.
     """
 
     moments: frozenset[str] = frozenset()
     rows: frozenset[str] = frozenset()
     chosen: NDArray[np.int64] | None = None
+    sizes: frozenset[int] = frozenset({REFERENCE_ROWS})
 
     @classmethod
     def of_samples(cls, recipes: Iterable[Recipe], settings: Settings) -> Needs:
@@ -50,7 +52,9 @@ class Needs:
         """What recipes read of their reference."""
         compared = [recipe for recipe in recipes if recipe.needs_reference]
         gaussian = {recipe.stream for recipe in compared if not recipe.needs_images}
-        return cls(frozenset(gaussian), frozenset(recipe.stream for recipe in compared if recipe.needs_images))
+        rowwise = [recipe for recipe in compared if recipe.needs_images]
+        sizes = frozenset(recipe.reference_rows for recipe in rowwise) or cls.sizes
+        return cls(frozenset(gaussian), frozenset(recipe.stream for recipe in rowwise), sizes=sizes)
 
 
 @dataclass(frozen=True)

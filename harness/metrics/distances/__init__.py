@@ -5,12 +5,15 @@ list.
 """
 
 from harness.metrics.distances.accuracy import ACCURACY
+from harness.metrics.distances.cmmd import CMMD
 from harness.metrics.distances.distance import Distance
 from harness.metrics.distances.frechet import CLEANFID, FD, FID, FVD, SFD, SFID
 from harness.metrics.distances.inception_score import INCEPTION_SCORE
 from harness.metrics.distances.kernel import KID
+from harness.metrics.distances.mind import MIND
 from harness.metrics.distances.motion import MOTION
 from harness.metrics.distances.precision_recall import PRECISION_RECALL
+from harness.metrics.distances.ratio import FDR
 
 __all__ = ["DISTANCES", "Distance"]
 
@@ -25,6 +28,9 @@ DISTANCES = {
         INCEPTION_SCORE,
         PRECISION_RECALL,
         KID,
+        CMMD,
+        MIND,
+        FDR,
         FVD,
         ACCURACY,
         MOTION,

@@ -13,6 +13,9 @@ from harness.metrics.errorbars import ErrorBar
 from harness.metrics.features.space import Space
 from harness.metrics.results import Result
 
+REFERENCE_ROWS = 10_000
+"""Items of a reference whose features are compared one by one: images of ADM's reference batches."""
+
 if TYPE_CHECKING:
     from harness.metrics.moments import Gaussian, Moments
     from harness.metrics.recipes import Recipe
@@ -59,7 +62,12 @@ class Comparison:
         assert self.reference is not None, "a distance of rows has a reference"
         if self.recipe.stream not in self.reference.rows:
             raise ValueError(f"{self.recipe.name} needs images in the reference, and {self.reference.name} has none")
-        return self.reference.rows[self.recipe.stream]
+        return self.reference.rows_of(self.recipe.stream, self.recipe.reference_rows)
+
+    @property
+    def quantity(self) -> str:
+        """The distance's name, with the label of its space."""
+        return "_".join(filter(None, (self.recipe.distance.name, self.recipe.space.label)))
 
     def result(
         self,
@@ -82,9 +90,10 @@ class Distance:
     """A distance by the name that metrics begin with.
 
     It is defined on `spaces`; where a metric names none, the first is meant, unless it is one that is always named
-    (Space.data, Space.stated). It reads one `stream` of the samples, and of the reference unless `compares` is false:
-    their `moments` or their `rows`. `labels` tells whether it reads the classes that samples were drawn for, and
-    whether it can do without. `measure` turns what it reads into results.
+    (Space.data, Space.stated). With `backbones` it is defined on any network of timm, too. It reads one `stream` of the
+    samples, and of the reference unless `compares` is false: their `moments` or their `rows`, of the reference no more
+    than 10,000, or where it is `paired` as many as there are samples. `labels` tells whether it reads the classes that
+    samples were drawn for, and whether it can do without. `measure` turns what it reads into results.
     """
 
     name: str
@@ -94,7 +103,13 @@ class Distance:
     stream: str = "pool"
     reads: Literal["moments", "rows"] = "rows"
     compares: bool = True
+    paired: bool = False
+    backbones: bool = False
     labels: Literal["unread", "optional", "required"] = "unread"
+
+    def defined_on(self, space: Space) -> bool:
+        """Whether it is, whatever file the space's weights are."""
+        return (self.backbones and space.backbone) or space.name.partition("#")[0] in {one.name for one in self.spaces}
 
     @property
     def implied(self) -> Space | None:

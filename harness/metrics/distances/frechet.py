@@ -106,8 +106,7 @@ def measure(compared: Comparison) -> list[Result]:
         error = errorbars.of_bootstrap(found.value, values)
     if settings.extrapolate:
         details["infinite_samples"] = extrapolated(compared.rows, target, settings.metric_seed, normalisation)
-    name = compared.recipe.distance.name
-    return [compared.result(name, found.value, "lower", error, reference=target.count, details=details)]
+    return [compared.result(compared.quantity, found.value, "lower", error, reference=target.count, details=details)]
 
 
 FID = Distance(
@@ -136,6 +135,7 @@ FD = Distance(
     name="fd",
     measures="Fréchet distance",
     spaces=(DIGITS, EFFICIENTNET_LITE0),
+    backbones=True,
     reads="moments",
     measure=measure,
 )

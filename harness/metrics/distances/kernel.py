@@ -61,5 +61,6 @@ KID = Distance(
     name="kid",
     measures="kernel distance",
     spaces=(INCEPTION, DIGITS, MOVING_DIGITS, EFFICIENTNET_LITE0),
+    backbones=True,
     measure=measure,
 )

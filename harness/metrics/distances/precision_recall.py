@@ -30,5 +30,6 @@ PRECISION_RECALL = Distance(
     name="pr",
     measures="precision and recall",
     spaces=(INCEPTION, DIGITS, MOVING_DIGITS, EFFICIENTNET_LITE0),
+    backbones=True,
     measure=measure,
 )

@@ -3,6 +3,7 @@
 Nothing here imports torch: a space's `open` does. A new space is a file with its value and a line of this list.
 """
 
+from harness.metrics.features.backbones import CLIP_SPACE, DINOV2_SPACE, PANEL_SPACES, backbone, pinned
 from harness.metrics.features.cleanfid import CLEANFID
 from harness.metrics.features.digits import DIGITS
 from harness.metrics.features.efficientnet_lite0 import EFFICIENTNET_LITE0
@@ -12,7 +13,7 @@ from harness.metrics.features.inception import INCEPTION
 from harness.metrics.features.moving_digits import MOVING_DIGITS
 from harness.metrics.features.space import Space
 
-__all__ = ["SPACES", "Space"]
+__all__ = ["SPACES", "Space", "space"]
 
 SPACES = {
     space.name: space
@@ -24,5 +25,20 @@ SPACES = {
         MOVING_DIGITS,
         EFFICIENTNET_LITE0,
         FASHION_MNIST,
+        DINOV2_SPACE,
+        CLIP_SPACE,
+        *PANEL_SPACES,
     )
 }
+
+
+def space(name: str) -> Space:
+    """A space by name: one of SPACES, or any network of timm; behind a # the beginning of its file's sha256.
+
+    Raises ValueError with the choices.
+    """
+    base, mark, sha256 = name.partition("#")
+    found = SPACES.get(base) or backbone(base)
+    if found is None:
+        raise ValueError(f"unknown features {name!r}; choose from {', '.join(SPACES)}, or timm:NAME")
+    return pinned(found, sha256) if mark else found

