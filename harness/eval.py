@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from harness.core.command import Parser, positive, run, writable
 from harness.core.options import add_options, from_arguments
-from harness.metrics import SPACES, ClipProtocol, Extraction, Settings
+from harness.metrics import ClipProtocol, Extraction, Settings, space
 from harness.suites.scoring import ScoreRequest
 
 
@@ -45,9 +45,8 @@ def add_score_flags(parser: Parser) -> None:
 
 def add_reference_flags(parser: Parser) -> None:
     """What a reference is built of."""
-    spaces = [name for name, space in SPACES.items() if space.items == "images"]
     parser.add_argument("--data", required=True, metavar="WHERE", help="a folder, an .npz of images, or a data set")
-    parser.add_argument("--features", choices=spaces, default="inception")
+    parser.add_argument("--features", default="inception", metavar="SPACE", help="as metrics have behind their @")
     parser.add_argument("--out", type=writable, required=True, metavar="FILE.npz")
 
 
@@ -72,7 +71,7 @@ def build(flags: argparse.Namespace) -> None:
 
     extraction = from_arguments(Extraction, flags)
     with processes(flags.device, flags.threads) as here:
-        print(build_reference(flags.data, SPACES[flags.features], flags.out, extraction, here), end="")
+        print(build_reference(flags.data, space(flags.features), flags.out, extraction, here), end="")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -49,4 +50,25 @@ def random_i3d(path: Path, seed: int = 0) -> Path:
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
         torch.jit.save(torch.jit.script(RandomI3D()), str(path))
+    return path
+
+
+def random_backbone(path: Path, network: str, seed: int = 0, **smaller: Any) -> Path:
+    """Write weights of a network of timm, none of them zero, so that every parameter has a part in the features."""
+    import timm
+    from safetensors.torch import save_file
+
+    state = timm.create_model(network, pretrained=False, **smaller).state_dict()
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in state.items():
+        if value.is_floating_point():
+            noise = torch.randn(value.shape, generator=generator)
+            if name.endswith("running_var") or (value.dim() == 1 and name.endswith(".weight")):
+                state[name] = (1 + 0.2 * noise).abs() + 0.1
+            elif value.dim() < 2 or name.endswith(("pos_embed", "token")):
+                state[name] = 0.3 * noise
+            else:
+                state[name] = noise / value[0].numel() ** 0.5
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path)
     return path

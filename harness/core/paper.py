@@ -14,6 +14,9 @@ BASELINE, CHALLENGER = "DiT", "DiM"
 IMAGES = ("fid", "sfid", "is", "precision", "recall")
 """Quality columns of the tables of images."""
 
+NEWER = ("fd_dinov2", "cmmd", "mind", "fdr6")
+"""What later work reports beside them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableSpec:
@@ -54,7 +57,8 @@ TABLES: dict[int, TableSpec] = {
     for spec in (
         TableSpec(
             number=2, csv="table2_training_steps.csv", keys=("model", "steps", "cfg"),
-            quality_title="Table 2: quality over training steps", quality=IMAGES, varies=frozenset({"step"}),
+            quality_title="Table 2: quality over training steps", quality=IMAGES, beside=NEWER,
+            varies=frozenset({"step"}),
         ),
         TableSpec(
             number=3, csv="table3_ucf101_fvd.csv", keys=("method",),
@@ -67,17 +71,18 @@ TABLES: dict[int, TableSpec] = {
         ),
         TableSpec(
             number=5, csv="table5_patch_size.csv", keys=("model",),
-            quality_title="Table 5: quality by patch size", quality=IMAGES, trend="patch size",
+            quality_title="Table 5: quality by patch size", quality=IMAGES, beside=NEWER, trend="patch size",
             costs_title="Table 5: parameters and Gflops by patch size", costs=("params_m", "gflops"),
         ),
         TableSpec(
             number=6, csv="table6_model_size.csv", keys=("model",),
-            quality_title="Table 6: quality by model size", quality=IMAGES, trend="model size", figure1="fid",
-            costs_title="Table 6: parameters and Gflops by model size", costs=("params_m", "gflops"),
+            quality_title="Table 6: quality by model size", quality=IMAGES, beside=NEWER, trend="model size",
+            figure1="fid", costs_title="Table 6: parameters and Gflops by model size", costs=("params_m", "gflops"),
         ),
         TableSpec(
             number=7, csv="table7_guidance.csv", keys=("model", "steps", "cfg"),
-            quality_title="Table 7: quality by guidance", quality=IMAGES, varies=frozenset({"sampling.cfg_scale"}),
+            quality_title="Table 7: quality by guidance", quality=IMAGES, beside=NEWER,
+            varies=frozenset({"sampling.cfg_scale"}),
         ),
     )
 }  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.metrics.distances import DISTANCES
-from harness.metrics.features import SPACES
+from harness.metrics.features import SPACES, space
 from harness.metrics.recipes import parse
 from harness.metrics.settings import ClipProtocol, Extraction, Settings
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.core.records import ScoreRecord
     from harness.data.sources import Source
 
-__all__ = ["DISTANCES", "SPACES", "ClipProtocol", "Extraction", "Settings", "evaluate", "parse"]
+__all__ = ["DISTANCES", "SPACES", "ClipProtocol", "Extraction", "Settings", "evaluate", "parse", "space"]
 
 
 def evaluate(

@@ -189,8 +189,10 @@ def build(data: str, space: Space, out: Path, extraction: Extraction, here: Rank
 
     Moments are of all images, `arr_0` holds the 10,000 (or all) that serve precision and recall; `count` and
     `features` state what the moments are of. Returns a line that says what was written; "" but in the first process.
-    Raises ValueError for a destination that is no .npz, or that would replace what is read.
+    Raises ValueError for features of clips, and for a destination that is no .npz, or that would replace what is read.
     """
+    if space.items != "images":
+        raise ValueError(f"a reference on disk is of images, and {space.name} features are of {space.items}")
     if out.suffix != ".npz":
         raise ValueError(f"--out must end in .npz, not {out.name!r}")
     if out.resolve() == Path(data).expanduser().resolve() or (

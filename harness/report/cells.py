@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.core.paper import TableSpec
 from harness.core.records import Record, ScoreRecord, of_kind
+from harness.metrics.features import space
 
 if TYPE_CHECKING:
     from harness.suites.rows import Row, Suite
@@ -24,14 +25,22 @@ COLUMNS = {  # of the tables -> (measured quantities that stand for it, the bett
     "fvd": (("fvd",), -1),
     "accuracy": (("accuracy",), 1),
     "moving": (("moving",), 1),
+    "fd_dinov2": (("fd_dinov2",), -1),
+    "cmmd": (("cmmd",), -1),
+    "mind": (("mind",), -1),
+    "fdr6": (("fdr6",), -1),
 }
 GIVES = {  # distance in a recipe's name -> the quantities that it gives
     "adm": ("fid", "sfid", "inception_score", "precision", "recall"),
     "is": ("inception_score",),
     "pr": ("precision", "recall"),
     "motion": ("moving",),
+    "panel": ("fdr6", "mind"),
 }
-NAMES = {"fid": "FID", "fd": "FD", "sfid": "sFID", "sfd": "sFD", "is": "IS", "inception_score": "IS", "fvd": "FVD"}
+NAMES = {
+    "fid": "FID", "fd": "FD", "sfid": "sFID", "sfd": "sFD", "is": "IS", "inception_score": "IS", "fvd": "FVD",
+    "fd_dinov2": "FD-DINOv2", "cmmd": "CMMD", "mind": "MIND", "fdr6": "FDr6",
+}  # fmt: skip
 MARKS = {"oom": "OOM", "unsupported": "unsupported", "error": "error", "estimated": "estimated"}
 MISSING, NOT_MADE = "missing", "–"
 
@@ -80,10 +89,10 @@ def with_error(value: float, error: float | None) -> str:
     return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
-def measured_columns(table: TableSpec, suite: Suite) -> list[str]:
-    """The quality columns that the paper's table has, and what a suite measures beside them."""
+def measured_columns(table: TableSpec, suite: Suite, own: Iterable[ScoreRecord] = ()) -> list[str]:
+    """The quality columns that the paper's table has, and what a suite, or a user's `own` records, have beside them."""
     metrics = [name for row in suite.rows if row.part == table.part for score in row.scores for name in score.metrics]
-    given = offered(metrics)
+    given = offered(metrics) | {record.quantity for record in own if record.get("metric")}
     return [*table.quality, *(name for name in table.beside if given & set(COLUMNS[name][0]))]
 
 
@@ -93,7 +102,9 @@ def offered(metrics: Iterable[str]) -> set[str]:
     for name in metrics:
         match = re.match(r"[a-z]+", name)
         distance = match[0] if match else name
-        found |= set(GIVES.get(distance, (distance,)))
+        features = name.partition("@")[2]
+        label = space(features).label if features else ""
+        found |= set(GIVES.get(distance, ("_".join(filter(None, (distance, label))),)))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
-from harness.core.paper import TableSpec
+from harness.core.paper import NEWER, TableSpec
 from harness.core.records import ScoreRecord, frozen
 from harness.report.cells import offered
 
@@ -32,8 +32,8 @@ def fields(record: ScoreRecord) -> dict[str, Any]:
     flat["step"] = record.get("step")
     for group in ("training", "sampling"):
         flat |= {f"{group}.{name}": frozen(value) for name, value in (record.get(group) or {}).items()}
-    _, at, space = str(record.get("metric")).partition("@")
-    features = f" of {space}" if at else ""
+    space = str(record.get("metric")).partition("@")[2] or (record.quantity if record.quantity in NEWER else "")
+    features = f" of {space}" if space else ""
     flat |= {f"extractor.{name}{features}": frozen(value) for name, value in (record.get("extractor") or {}).items()}
     return {name: value for name, value in flat.items() if name not in FREE}
 
@@ -83,7 +83,7 @@ def difference(table: TableSpec, record: ScoreRecord, shared: Values) -> str:
     How its weights were trained is free, how they are scored is not.
     """
     scored = [name.removeprefix("metric of ") for name in shared if name.startswith("metric of ")]
-    if scored and record.quantity not in scored:
+    if scored and record.quantity not in (*scored, *table.beside):
         return f"{record.quantity} is not measured here, but {', '.join(sorted(scored))}"
     unlike = {
         name: value

@@ -9,6 +9,7 @@ from harness.core import paper
 from harness.core.grid import Bold
 from harness.core.paper import QUALITY_TABLES
 from harness.core.records import Record, ScoreRecord
+from harness.metrics import features
 from harness.report import protocol
 from harness.report.cells import COLUMNS, MISSING, NAMES, NOT_MADE, Cell, measured_columns
 from harness.report.claims import welch
@@ -38,7 +39,8 @@ def better(lines: Sequence[Line], columns: Iterable[str]) -> set[tuple[int, str]
         if dit is None:
             continue
         for column in columns:
-            test = welch(dim.cells[column].values, dit.cells[column].values)
+            none = Cell()
+            test = welch(dim.cells.get(column, none).values, dit.cells.get(column, none).values)
             if test and test.exceeds_spread:
                 if test.difference * COLUMNS[column][1] > 0:
                     bold.add((i, column))
@@ -57,8 +59,8 @@ def quality_table(number: int, suite: Suite, records: Iterable[Record], own: Ite
     if number not in QUALITY_TABLES:
         raise ValueError(f"table {number} has no quality; choose from {', '.join(map(str, QUALITY_TABLES))}")
     table = paper.TABLES[number]
-    columns = measured_columns(table, suite)
-    records = list(records)
+    own, records = list(own), list(records)
+    columns = measured_columns(table, suite, own)
     measured = lines_of(table, suite, records)
     labelled = [(line.label, record) for line in measured for record in line.records]
     free = {f"training.{choice.setting}" for choice in suite.choices}
@@ -199,9 +201,7 @@ def _notes(lines: Sequence[Line]) -> list[str]:
         notes.append("unsupported: these features have no counterpart of that metric.")
     if any(cell.mark == "estimated" for cell in cells):
         notes.append("≈: estimated, not measured.")
-    from harness.metrics.features import SPACES
-
-    of_data = [space for space in _spaces(lines) if SPACES[space].data]
+    of_data = [name for name in _spaces(lines) if features.space(name).data]
     notes += [f"@{space}: measured on that network's features, not Inception's; on a scale of its own, not to be read "
               "beside the printed columns." for space in _spaces(lines) if space not in of_data]  # fmt: skip
     spaces = ", ".join(f"@{space}" for space in of_data)

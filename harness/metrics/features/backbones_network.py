@@ -37,7 +37,7 @@ def _config(network: str) -> Any:
 
     known = timm.list_pretrained()
     if network not in known:
-        near = difflib.get_close_matches(network, known, n=3) or known[:3]
+        near = difflib.get_close_matches(network, known, n=3, cutoff=0.4) or known[:3]
         raise ValueError(f"timm has no network {network!r} with weights; nearest: {', '.join(near)}")
     return timm.get_pretrained_cfg(network)
 
