@@ -293,7 +293,7 @@ class Harm:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ({"a": torch.zeros(2)}, "Missing key|missing"),
+        ({"a": torch.zeros(2)}, "Missing key"),
         ({"a": "text"}, "it holds other things than tensors by name"),
         ([torch.zeros(2)], "it holds other things than tensors by name"),
         (Harm(), "Weights only load failed"),

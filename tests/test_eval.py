@@ -366,6 +366,11 @@ def test_flags_that_do_not_fit_together_are_refused(refused, trained, samples, t
     assert "nothing to draw" in refused("--samples", samples, "--metric", "is50@digits", "--save-samples", tmp_path)
     assert "at least 2" in refused("--samples", samples, "--metric", "is50@digits", "--bootstrap", 1)
     assert "must end in .npz" in refused("reference", "--data", "digits", "--features", "digits", "--out", "r.pt")
+    complaint = refused("reference", "--data", "digits", "--features", "i3d", "--out", "r.npz")
+    assert complaint.endswith("a reference on disk is of images, and i3d features are of clips")
+    assert "unknown features 'none'; choose from inception, " in refused(
+        "reference", "--data", "digits", "--features", "none", "--out", "r.npz"
+    )
     assert "no checkpoint in" in refused("--ckpt", tmp_path, "--metric", "is50@digits")
 
 
@@ -374,6 +379,12 @@ def test_absent_weights_are_named_with_where_to_put_them(refused, samples, weigh
     complaint = refused("--samples", samples, "--ref", samples, "--metric", "fid50")
     assert "--offline forbids a download: put https://github.com/toshas/torch-fidelity/releases" in complaint
     assert f"at {weights}/weights-inception-2015-12-05-6726825d.pth" in complaint
+
+
+def test_absent_weights_of_timm_are_named_with_where_they_are_had(refused, samples, weights):
+    name = "vit_large_patch14_dinov2.lvd142m"
+    complaint = refused("--samples", samples, "--ref", samples, "--metric", f"fd50@timm:{name}")
+    assert f"put https://huggingface.co/timm/{name}/resolve/main/model.safetensors at {weights}/{name}" in complaint
 
 
 def test_destinations_are_checked_before_the_work(samples, trained, tmp_path, capsys):

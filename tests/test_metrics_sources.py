@@ -8,6 +8,7 @@ import json
 import os
 import weakref
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -624,14 +625,17 @@ def test_a_recipe_gives_the_distance_of_its_stream(images, tmp_path):
     assert (recall.reference, recall.samples) == (600, 300)
 
 
-def test_a_large_reference_keeps_the_rows_of_its_subset_alone(images, tmp_path, monkeypatch):
-    chosen = references.subset(600, 100)
-    monkeypatch.setattr(references, "subset", lambda count: chosen)
+def test_a_large_reference_keeps_the_rows_of_its_subsets_alone(images, tmp_path):
+    small, large = references.subset(600, 100), references.subset(600, 200)
+    chosen = np.union1d(small, large)
     source = ArraySource("images", images, {"kind": "test"})
-    reference = references.of_source(source, averages(), BOTH, tmp_path, ALONE)
+    wanted = replace(BOTH, sizes=frozenset({100, 200}))
+    reference = references.of_source(source, averages(), wanted, tmp_path, ALONE)
     whole = gather(source, averages(), {(0, 600): BOTH}, tmp_path, ALONE)[0, 600]
-    assert reference.images == 100
+    assert 200 < reference.images == len(chosen) < 300
     np.testing.assert_array_equal(reference.rows["pool"], whole.rows["pool"][chosen])
+    for size, those in ((100, small), (200, large)):
+        np.testing.assert_array_equal(reference.rows_of("pool", size), whole.rows["pool"][those])
     np.testing.assert_array_equal(reference.gaussians["pool"].mean, whole.moments["pool"].mean)
 
 

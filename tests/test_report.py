@@ -355,6 +355,29 @@ def test_another_distance_does_not_stand_in_the_column_of_the_suites_own():
     assert table.left_out[0].startswith("left out: mine (DiM-S/2): fid is not measured here, but fd, ")
 
 
+def test_newer_distances_of_a_users_own_records_are_columns_beside_the_papers():
+    newer = {
+        "fd_dinov2": ("fd50k@timm:vit_large_patch14_dinov2.lvd142m", "FD-DINOv2 ↓", 120.0),
+        "cmmd": ("cmmd30k", "CMMD ↓", 0.5), "mind": ("mind5k", "MIND ↓", 9.0), "fdr6": ("panel50k", "FDr6 ↓", 3.0),
+    }  # fmt: skip
+    mine = [record("DiM-S/2", 7, 4.0, source="mine")]
+    mine += [
+        record("DiM-S/2", 7, value, quantity, source="mine", metric=metric, n_samples=50_000, n_reference=50_000,
+               extractor={"network": quantity, "weights_sha256": "ef" * 32})
+        for quantity, (metric, _, value) in newer.items()
+    ]  # fmt: skip
+    measured = seeds("DiT-N/2", [1.0, 2.0])
+    for some in (mine, mine[:3]):
+        table = report.quality_table(7, SUITE, measured, some)
+        (block,) = table.blocks
+        assert block.header[-len(some) + 1 :] == [name for _, name, _ in newer.values()][: len(some) - 1]
+        own = cells(table)["mine (DiM-S/2), guidance 1.5, yours"]
+        assert [own[0], *own[-len(some) + 1 :]] == [f"{one.value:.2f} ± 0.25†" for one in some]
+        assert cells(table)["DiT-N/2 at 500 steps [DiT-B/4, guidance 1.5]"][-1] == "–"
+        assert table.left_out == []
+    assert report.quality_table(7, SUITE, measured).blocks[0].header[-1] == "recall ↑"
+
+
 def test_scores_of_two_versions_of_torch_stand_in_one_table_where_the_extractor_has_the_same_weights():
     old, new = record("DiT-N/2", 0, 1.0), record("DiT-N/2", 1, 2.0)
     versions = {**new.provenance.versions, "torch": "9.0.0"}

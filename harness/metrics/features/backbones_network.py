@@ -86,7 +86,7 @@ def _network(protocol: Protocol, weights: Weights, smaller: Mapping[str, Any]) -
             protocol.network, pretrained=True, pretrained_cfg_overlay=overlay, **options, **smaller
         )
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
             f"the file of sha256 {weights.sha256[:8]} is not weights of {protocol.network}: {reason}"
         ) from error
