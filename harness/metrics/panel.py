@@ -55,8 +55,8 @@ def _bound(results: Sequence[Result]) -> ErrorBar | None:
     bars = [result.error for result in results if result.error]
     if len(bars) < len(results):
         return None
-    means = (float(np.mean([getattr(bar, name) for bar in bars])) for name in ("standard_error", "low", "high"))
-    return ErrorBar(*means, method="the mean of the error bars of the six, which bounds its own")
+    error, low, high = np.mean([(bar.standard_error, bar.low, bar.high) for bar in bars], axis=0).tolist()
+    return ErrorBar(error, low, high, "the mean of the error bars of the six, which bounds its own")
 
 
 def _together(identities: Sequence[object]) -> dict[str, object]:

@@ -64,7 +64,7 @@ def included_lines(
     table: TableSpec, records: Iterable[ScoreRecord], columns: Sequence[str], beside: Sequence[Line]
 ) -> list[Line]:
     """Rows of a user's own records, `beside` a suite's: one a checkpoint, step and guidance; the latest counts."""
-    marks = {c: {line.cells[c].mark for line in beside if line.cells} for c in columns}
+    marks = {c: {line.cells[c].mark for line in beside if c in line.cells} for c in columns}
     absent = {c: Cell(mark="unsupported" if marks[c] == {"unsupported"} else MISSING) for c in columns}
     lines: dict[str, dict[str, ScoreRecord]] = {}
     for record in records:

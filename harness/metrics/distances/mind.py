@@ -46,20 +46,22 @@ def mind(
         raise ValueError(f"the samples have {samples.shape[1]} features, the reference {reference.shape[1]}")
     generator = torch.Generator().manual_seed(seed)  # the stream that torch-fidelity draws from
     count, features = min(len(samples), len(reference)), samples.shape[1]
-    sets = []
-    for rows in (samples, reference):
-        kept = torch.as_tensor(rows, dtype=torch.float32)
-        sets.append(kept[torch.randperm(len(rows), generator=generator)[:count]] if len(rows) > count else kept)
-    x, y = (rows.to(device) for rows in sets)
-    drawn = torch.randn(directions, features, generator=generator)
-    unit = (drawn / drawn.norm(dim=1, keepdim=True).clamp_min(1e-12)).to(device)
-    chosen = [None, *(torch.as_tensor(rows, device=device) for rows in resamples)]
-    totals = [0.0] * len(chosen)
+
+    def kept(rows: NDArray[np.float32]) -> torch.Tensor:
+        every = torch.as_tensor(rows, dtype=torch.float32)
+        chosen = torch.randperm(len(rows), generator=generator)[:count] if len(rows) > count else slice(None)
+        return every[chosen].to(device)
+
+    x, y = kept(samples), kept(reference)
+    normal = torch.randn(directions, features, generator=generator)
+    unit = (normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-12)).to(device)
+    drawn = [torch.arange(count), *(torch.as_tensor(rows) for rows in resamples)]
+    totals = [0.0] * len(drawn)
     with exact_arithmetic():
         for some in unit.split(AT_ONCE):
             ours, theirs = x @ some.T, (y @ some.T).sort(dim=0).values.double()  # (N, some of P)
-            for place, rows in enumerate(chosen):
-                along = (ours if rows is None else ours[rows]).sort(dim=0).values.double()
+            for place, chosen in enumerate(drawn):
+                along = ours[chosen.to(device)].sort(dim=0).values.double()
                 totals[place] += float((along - theirs).square().mean(dim=0).sum())
     return [3 * features * total / directions for total in totals]
 

@@ -58,9 +58,7 @@ PANEL = {
     ),
     "panel-dinov2": Protocol(network="vit_large_patch14_dinov2.lvd142m", side=256, resize="float", dynamic=True),
     "panel-mae": Protocol(network="vit_large_patch16_224.mae", side=224, resize="float", dynamic=True),
-    "panel-siglip2": Protocol(
-        network="vit_so400m_patch16_siglip_256.v2_webli", side=224, resize="float", dynamic=True
-    ),
+    "panel-siglip2": Protocol(network="vit_so400m_patch16_siglip_256.v2_webli", side=224, resize="float", dynamic=True),
     "panel-clip": Protocol(network="vit_large_patch14_clip_224.openai", side=256, resize="float", dynamic=True),
 }
 """Of FDr6, beside Inception: Jiawei-Yang/FD-loss, frechet_distance/repr_models.py, with the sizes of eval_all_fds.py

@@ -21,6 +21,7 @@ from harness.metrics.features.extractor import Extractor, exact_arithmetic, rgb
 from harness.metrics.features.weights import Weights
 
 HUB = "https://huggingface.co"
+DYNAMIC = ("dynamic_img_size", "dynamic_img_pad")
 
 
 def had_at(network: str) -> str:
@@ -78,13 +79,12 @@ def _network(protocol: Protocol, weights: Weights, smaller: Mapping[str, Any]) -
     import timm
 
     config = _config(protocol.network)
-    options = {"dynamic_img_size": True, "dynamic_img_pad": True} if protocol.dynamic else {}
+    options = dict.fromkeys(DYNAMIC, True) if protocol.dynamic else {}
     logging.getLogger("timm").setLevel(logging.ERROR)  # it tells of every position that it resizes
     try:
         overlay = {"state_dict": _tensors(weights), "custom_load": False}
-        network = timm.create_model(
-            protocol.network, pretrained=True, pretrained_cfg_overlay=overlay, **options, **smaller
-        )
+        build: Any = timm.create_model
+        network = build(protocol.network, pretrained=True, pretrained_cfg_overlay=overlay, **options, **smaller)
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
@@ -144,9 +144,10 @@ FEATURES: dict[str, Callable[[Any, Tensor], Tensor]] = {"head": _head, "mean": _
 
 def _preprocessing(protocol: Protocol, network: Any) -> dict[str, Any]:
     """The network's pretrained_cfg as timm resolves it, with the protocol's size."""
-    from timm.data import resolve_data_config
+    import timm.data
 
-    config: dict[str, Any] = resolve_data_config({}, pretrained_cfg=network.pretrained_cfg)
+    data: Any = timm.data
+    config: dict[str, Any] = data.resolve_data_config({}, pretrained_cfg=network.pretrained_cfg)
     if protocol.side is not None:
         config |= {"input_size": (3, protocol.side, protocol.side), "crop_pct": 1.0, "crop_mode": "squash"}
     return config
@@ -154,12 +155,13 @@ def _preprocessing(protocol: Protocol, network: Any) -> dict[str, Any]:
 
 def _prepared(protocol: Protocol, config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
     """What turns uint8 (B, H, W, 3) into the network's input (B, 3, side, side)."""
-    from timm.data import create_transform
+    import timm.data
 
     if protocol.resize == "float":
         mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
         return lambda images: (_antialiased(images, config["input_size"][-2:]) / 255 - mean) / std
-    transform: Any = create_transform(**config)
+    data: Any = timm.data
+    transform = data.create_transform(**config)
 
     def prepare(images: Tensor) -> Tensor:
         pictures = [Image.fromarray(image) for image in images.cpu().numpy()]
