@@ -6,7 +6,6 @@ Letters: B batch, H height, W width, C channels, D features, G patches a side.
 from __future__ import annotations
 
 import difflib
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,12 +49,12 @@ def extractor(protocol: Protocol, weights: Weights, device: torch.device | str =
     """
     network = _network(protocol, weights, smaller).to(device)
     config = _preprocessing(protocol, network)
-    prepare, read = _prepared(protocol, config), FEATURES[protocol.features]
+    prepare, read = _prepared(protocol, config, device), FEATURES[protocol.features]
 
     @torch.inference_mode()
     def extract(images: Tensor) -> dict[str, Tensor]:
         with exact_arithmetic():
-            features = read(network, prepare(rgb(images)).to(device))
+            features = read(network, prepare(rgb(images)))
         if features.dim() != 2:
             raise ValueError(f"{protocol.network} gives features {tuple(features.shape)}, not (B, D)")
         return {"pool": features.float()}
@@ -80,7 +79,6 @@ def _network(protocol: Protocol, weights: Weights, smaller: Mapping[str, Any]) -
 
     config = _config(protocol.network)
     options = dict.fromkeys(DYNAMIC, True) if protocol.dynamic else {}
-    logging.getLogger("timm").setLevel(logging.ERROR)  # it tells of every position that it resizes
     try:
         overlay = {"state_dict": _tensors(weights), "custom_load": False}
         build: Any = timm.create_model
@@ -153,13 +151,13 @@ def _preprocessing(protocol: Protocol, network: Any) -> dict[str, Any]:
     return config
 
 
-def _prepared(protocol: Protocol, config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """What turns uint8 (B, H, W, 3) into the network's input (B, 3, side, side)."""
+def _prepared(protocol: Protocol, config: Mapping[str, Any], device: torch.device | str) -> Callable[[Tensor], Tensor]:
+    """What turns uint8 (B, H, W, 3) into the network's input (B, 3, side, side), on its device."""
     import timm.data
 
     if protocol.resize == "float":
-        mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
-        return lambda images: (_antialiased(images, config["input_size"][-2:]) / 255 - mean) / std
+        mean, std = (torch.tensor(config[name], device=device)[:, None, None] for name in ("mean", "std"))
+        return lambda images: (_antialiased(images.to(device), config["input_size"][-2:]) / 255 - mean) / std
     data: Any = timm.data
     transform = data.create_transform(**config)
 
@@ -167,7 +165,7 @@ def _prepared(protocol: Protocol, config: Mapping[str, Any]) -> Callable[[Tensor
         pictures = [Image.fromarray(image) for image in images.cpu().numpy()]
         if protocol.resize == "crop":
             pictures = [_middle_square(picture) for picture in pictures]
-        return torch.stack([transform(picture) for picture in pictures])
+        return torch.stack([transform(picture) for picture in pictures]).to(device)
 
     return prepare
 
