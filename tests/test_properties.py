@@ -94,8 +94,15 @@ def test_a_name_is_a_model_or_is_refused_with_the_nearest(name):
     assert "nearest" in why if found is None else found.name == name
 
 
-@given(name=st.text() | st.from_regex(r"\A(fid|fd|is|pr|kid|adm|fvd)[0-9]{1,4}k?(_[0-9]{1,3}f)?(@[a-z-]+)?\Z"))
+METRIC = (
+    r"\A(fid|fd|is|pr|kid|adm|fvd|cmmd|mind|fdr|panel)[0-9]{1,4}k?(_[0-9]{1,3}f)?(@(timm:)?[a-z-]+(#[0-9a-f]{0,9})?)?\Z"
+)
+
+
+@given(name=st.text() | st.from_regex(METRIC))
 @example(name="fd\u0661k@digits")
+@example(name="fd1k@timm:")
+@example(name="panel1k")
 def test_a_metrics_name_means_one_thing_or_is_refused(name):
     found, why = attempt(parse, [name])
     if found is None:

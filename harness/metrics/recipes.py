@@ -127,14 +127,18 @@ def _parse(name: str) -> list[Recipe]:
     return [_recipe(name, DISTANCES[distance], at, count, int(frames or 0), subsample)]
 
 
-def _space(name: str) -> Space | None:
-    """A space by name; None of a name that is none. Raises ValueError for a hash that is none."""
-    known = name.partition("#")[0] in SPACES or name.startswith(TIMM)
-    return space(name) if known else None
+def _space(metric: str, name: str) -> Space | None:
+    """A space by name; None of a name that is none. Raises ValueError, naming the metric, for a hash that is none."""
+    if name.partition("#")[0] not in SPACES and not name.startswith(TIMM):
+        return None
+    try:
+        return space(name)
+    except ValueError as error:
+        raise ValueError(f"metric {metric!r}: {error}") from error
 
 
 def _recipe(name: str, distance: Distance, at: str | None, count: int, frames: int, subsample: str | None) -> Recipe:
-    where = _space(at) if at else distance.implied
+    where = _space(name, at) if at else distance.implied
     if where is None or not distance.defined_on(where):
         if distance.name == "fid" and at:
             raise ValueError(f"metric {name!r}: a distance on {at} features is not FID; ask for fd{name[3:]}")
