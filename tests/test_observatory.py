@@ -12,8 +12,8 @@ from harness.cost import analytic
 from harness.cost.multiples import Multiple
 from harness.cost.observatory import observe, printed_figures, readings, verdicts
 from harness.cost.observatory.checks import check
-from harness.cost.observatory.outlines import FORMS, outline
-from harness.cost.observatory.printed import TRAINING, chosen_figures
+from harness.cost.observatory.outlines import FORMS, lamamba, outline
+from harness.cost.observatory.printed import FORWARD, SAVING, TRAINING, chosen_figures
 from harness.cost.observatory.readings import RULES, value_of
 from harness.cost.utilisation import MeasuredStep, mfu
 from harness.report.observatory import rows
@@ -48,6 +48,55 @@ def test_dicos_closed_form_is_what_torchprofile_says_of_dicos_own_module(size, c
     assert by_rule("torchprofile", f"DiCo-{size}", 256) == counted
 
 
+def test_dimsums_closed_form_is_what_calflops_says_of_dimsums_own_module():
+    """calflops 0.3.2 on github.com/VinAIResearch/DiMSUM at 8743e63, its kernels as functions of autograd."""
+    unseen = ["linear in blocks.*.*_mamba.mixer.in_proj", "linear in blocks.*.*_mamba.mixer.dt_proj",
+              "conv in blocks.*.freq_mamba.idwt"]  # fmt: skip
+    bias, unpatchify = 256 * 1024, 4097
+    assert 2 * by_rule("calflops", "DiMSUM-L/2", 256, unseen) + bias + unpatchify == 168984111105
+    assert outline("DiMSUM-L/2", 256).cost.params == 458892304 + 1001 * 1024 - 1024  # a table of one label there
+
+
+def test_tengs_closed_form_is_what_fvcore_says_of_his_own_module():
+    """fvcore 0.1.5 on github.com/tyshiwo1/DiM-DiffusionMamba at 292b228, extended from 3 and 5 of its 49 blocks."""
+    unseen = [f"{kind} in transformer_blocks.*.attn1.{layer}" for kind, layer in
+              (("linear", "x_proj"), ("linear", "dt_proj"), ("linear", "out_proj"), ("conv", "conv1d"))]  # fmt: skip
+    unpatchify = 2048
+    assert by_rule("fvcore", "Teng's DiM-H", 256, unseen) + unpatchify == 210728781824
+    assert outline("Teng's DiM-H", 256).cost.params == 862407184
+
+
+def test_diffusion_rwkvs_closed_form_is_what_thop_says_of_its_own_module():
+    """thop 0.1.1 on github.com/feizc/Diffusion-RWKV at d1b43f2, its kernel as a function of autograd."""
+    assert by_rule("thop", "DRWKV-H/2", 256) == 139110121472
+    assert outline("DRWKV-H/2", 256).cost.params == 780313632
+
+
+def test_lamambas_closed_form_is_what_fvcore_says_of_lamambas_own_module():
+    """fvcore 0.1.5 on github.com/yunxiangfu2001/LaMamba-Diff at 27b3c1d, with its rule for a scan, of a state of 1.
+
+    fvcore takes the cost of an einsum from a text of numpy's, which has four digits.
+    """
+    ops, _ = lamamba.operations(lamamba.WIDTH, 1, 256, 1)
+    counted = {name: sum(RULES["fvcore-scan9"](op) for op in ops if seen(op)) for name, seen in {
+        "einsum": lambda op: op.where.endswith((".x_proj", ".dt_proj")),
+        "conv": lambda op: op.kind == "conv", "layer_norm": lambda op: op.kind == "norm",
+        "matmul": lambda op: op.kind == "attention",
+        "scan": lambda op: op.kind == "scan" or op.where.endswith(".product"),
+    }.items()}  # fmt: skip
+    assert counted.pop("einsum") == pytest.approx(2.3624e9, rel=5e-4)
+    assert counted == {"conv": 63242240, "layer_norm": 95518720, "matmul": 440401920, "scan": 275251200}
+    everything = sum(RULES["fvcore-scan9"](op) for op in ops)
+    assert everything == pytest.approx(45.9253056e9, rel=2e-5)
+    assert sum(op.params for op in ops) == 652484648
+
+
+def test_with_the_state_of_the_public_configuration_lamamba_would_save_more_than_is_printed():
+    for pixels, theirs, printed in ((256, 118.64, 57.6), (512, 524.6, 61.6)):
+        ops, _ = lamamba.operations(lamamba.WIDTH, 1, pixels, 1)
+        assert 100 * (1 - sum(RULES["fvcore-scan9"](op) for op in ops) / 1e9 / theirs) > printed + 3
+
+
 @pytest.mark.parametrize(
     ("size", "gflop"), [("S", 0.431639), ("B", 1.86419), ("M", 3.70444), ("L", 6.57923), ("H", 14.78876)]
 )
@@ -63,7 +112,7 @@ def test_dis_costs_what_hand_arithmetic_gives_thop(size, gflop):
     ("model", "pixels", "millions"),
     [
         ("DiT-XL/2 in-context", 256, 449), ("DiT-XL/2 cross-attention", 256, 598), ("DiT-XL/2 adaLN", 256, 600),
-        ("DiG-XL/2", 256, 676), ("DiS-H/4 on pixels", 32, 900),
+        ("DiG-XL/2", 256, 676), ("DiS-H/4 on pixels", 32, 900), ("DiMSUM-L/2", 256, 460),
     ],
 )  # fmt: skip
 def test_outlines_have_the_parameters_that_are_printed(model, pixels, millions):
@@ -73,7 +122,7 @@ def test_outlines_have_the_parameters_that_are_printed(model, pixels, millions):
 def test_what_is_known_of_the_catalogue_is_its_own_closed_form():
     assert outline("DiM-XL/2", 512).cost == analytic(spec("DiM-XL/2"), 512)
     assert outline("SiT-XL/2", 256).cost == analytic(spec("DiT-XL/2"), 256)
-    assert outline("DRWKV-H/2", 256) is None
+    assert outline("DRWKV-H/8", 256) is None
 
 
 def test_tools_and_traces_give_what_the_verdicts_rest_on():
@@ -135,6 +184,19 @@ def test_every_figure_of_dim_is_decoded_and_what_is_left_out_is_named():
     assert all(set(one.missing) == mixer for one in found if one.printed.model.startswith("DiM"))
 
 
+def test_a_training_of_unknown_length_has_an_exact_cost_an_image_and_no_reading():
+    one = verdict_of("Diffusion-RWKV", "DRWKV-H/2", 256)
+    assert (one.verdict, one.tried) == ("unsolved", ())
+    assert one.exact_gmacs == pytest.approx(139.137, rel=1e-5)
+
+
+def test_a_saving_is_of_what_dits_paper_prints():
+    found = {(one.printed.resolution, one.printed.printed): one for one in observe(["LaMamba-Diff"])}
+    assert found[512, "61.6"].verdict == found[512, "62"].verdict == "decoded"
+    assert found[256, "57.6"].verdict == "within 0.24 %"
+    assert found[512, "61.6"].tried[1].value == pytest.approx(100 * (1 - 191.91003136 / 524.6))
+
+
 def test_what_has_not_been_read_is_no_figure():
     found = observe(["DiS"])
     assert {one.verdict for one in found} == {"not read"}
@@ -176,7 +238,7 @@ def test_every_reading_is_of_a_figure_and_every_figure_has_a_source():
     for figure in figures:
         assert figure.url.startswith("https://")
         assert figure.read_in
-        assert figure.quantity == TRAINING or figure.quantity == "forward"
+        assert figure.quantity in (FORWARD, TRAINING, SAVING)
         assert not figure.printed or float(figure.printed) > 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from harness.core import formats
 from harness.core.records import Record
 from harness.cost.observatory import Observation, Reading, observe
-from harness.cost.observatory.printed import FORWARD
+from harness.cost.observatory.printed import FORWARD, SAVING
 from harness.cost.observatory.verdicts import DECODED, UNSOLVED
 from harness.report.layout import Table, as_block
 
@@ -112,12 +112,16 @@ def _cells(one: Observation) -> Fields:
     return {
         "model": one.printed.model,
         "px": one.printed.resolution,
-        "printed": one.printed.printed or "-",
-        "counted": beside(one, one.best.value) if one.best else "-",
+        "printed": one.printed.printed + _sign(one) or "-",
+        "counted": beside(one, one.best.value) + _sign(one) if one.best else "-",
         "verdict": one.verdict,
         "exact": f"{one.exact_gmacs:.2f}" if one.exact_gmacs else "-",
         "an image / exact": f"{share:.3f}" if share else "",
     }
+
+
+def _sign(one: Observation) -> str:
+    return " %" if one.printed.quantity == SAVING else ""
 
 
 def beside(one: Observation, value: float) -> str:
