@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from harness.cost.observatory.verdicts import DECODED, UNSOLVED
 from harness.report.layout import Table, as_block
 
 Fields = dict[str, Any]
+
+WITH_SIZE = re.compile(r"(?P<family>.+)-[A-Z]+(/\d+)?")
+"""The name of a model without a word behind its size."""
 
 TITLE = "Published costs, decoded or unsolved"
 NOTES = [
@@ -129,6 +133,21 @@ def beside(one: Observation, value: float) -> str:
     mantissa, exponent, _ = one.printed.printed.partition("e")
     decimals = len(mantissa.partition(".")[2]) + 1 if mantissa else 3
     return f"{value:.{decimals}e}".replace("e+", "e") if exponent else f"{value:.{decimals}f}"
+
+
+def largest(found: Iterable[Observation], pixels: int) -> list[Observation]:
+    """Of each family, as the first paper prints it, the costliest model with a printed forward pass at a resolution.
+
+    Variants of a model, which have a word behind its size, are left out.
+    """
+    families: dict[str, list[Observation]] = {}
+    for one in found:
+        named = WITH_SIZE.fullmatch(one.printed.model)
+        if named and one.printed.resolution == pixels and ratio(one):
+            family = families.setdefault(named["family"], [])
+            if not family or family[0].printed.paper == one.printed.paper:
+                family.append(one)
+    return [max(family, key=lambda one: one.exact_gmacs or 0) for family in families.values()]
 
 
 def _by_reading(group: Sequence[Observation]) -> list[tuple[Reading, list[Observation]]]:
