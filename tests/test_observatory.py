@@ -75,6 +75,16 @@ def test_tengs_closed_form_is_what_fvcore_says_of_his_own_module(pixels, counted
     assert outline("Teng's DiM-H", pixels).cost.params == params
 
 
+@pytest.mark.parametrize(
+    ("model", "pixels", "macs", "params"),
+    [("H/2", 256, 133196719104, 500832016), ("L/4", 512, 76481929216, 286861524), ("H/4", 512, 133225141248, 500942656)],
+)
+def test_u_vits_exact_cost_is_what_torch_says_of_its_own_module(model, pixels, macs, params):
+    """torch 2.14's FlopCounterMode on github.com/baofff/U-ViT at ce55170, by its configurations."""
+    cost = outline(f"U-ViT-{model}", pixels).cost
+    assert (cost.macs, cost.params) == (macs, params)
+
+
 def test_diffusion_rwkvs_closed_form_is_what_thop_says_of_its_own_module():
     """thop 0.1.1 on github.com/feizc/Diffusion-RWKV at d1b43f2, its kernel as a function of autograd."""
     assert by_rule("thop", "DRWKV-H/2", 256) == 139110121472

@@ -14,7 +14,7 @@ SIZES = {"L": (1024, 20, 16), "H": (1152, 28, 16)}
 CONVOLVED = ("L",)
 """Sizes whose configuration ends in a convolution of the image."""
 
-CHANNELS, DOWNSAMPLE, EXTRAS = 4, 8, 2
+CHANNELS, DOWNSAMPLE, EXTRAS, LABELS = 4, 8, 2, 1001
 
 
 def operations(size: str, patch: int, pixels: int, batch: int) -> tuple[list[Op], dict[str, int]]:
@@ -35,6 +35,7 @@ def operations(size: str, patch: int, pixels: int, batch: int) -> tuple[list[Op]
     ]
     ops = [
         Op("conv", batch * patches * D * values, 0, "patch_embed.proj", params=(values + 1) * D),
+        Op("gate", 0, 0, "", params=(LABELS + L) * D),  # labels, positions
         *(repeat(op, depth + 1) for op in block),
         repeat(linear("out_blocks.*.skip_linear", T, 2 * D, D), depth // 2),
         Op("norm", 0, T * D, "norm", params=2 * D),
