@@ -77,7 +77,11 @@ def test_tengs_closed_form_is_what_fvcore_says_of_his_own_module(pixels, counted
 
 @pytest.mark.parametrize(
     ("model", "pixels", "macs", "params"),
-    [("H/2", 256, 133196719104, 500832016), ("L/4", 512, 76481929216, 286861524), ("H/4", 512, 133225141248, 500942656)],
+    [
+        ("H/2", 256, 133196719104, 500832016),
+        ("L/4", 512, 76481929216, 286861524),
+        ("H/4", 512, 133225141248, 500942656),
+    ],
 )
 def test_u_vits_exact_cost_is_what_torch_says_of_its_own_module(model, pixels, macs, params):
     """torch 2.14's FlopCounterMode on github.com/baofff/U-ViT at ce55170, by its configurations."""
