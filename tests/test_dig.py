@@ -156,6 +156,27 @@ def test_it_computes_the_function_of_its_state_dict_in_four_orders():
     assert torch.allclose(got, expected.reshape(2, edge, edge, 64).transpose(1, 2).reshape(got.shape), atol=1e-9)
 
 
+def test_it_computes_what_the_repositorys_own_module_computes():
+    """Values of github.com/hustvl/DiG at e3ac0ba in float64, its kernel replaced by the recurrence, on these weights.
+
+    Timesteps are embedded in float32, here and there.
+    """
+    model = create_model("DiG-N/4", 128, depth=4).eval().double()
+    model.t_embedder.float()
+    with torch.no_grad():
+        for place, (_, p) in enumerate(sorted(model.named_parameters())):
+            p.copy_(0.3 * torch.cos(1.3 * torch.arange(p.numel(), dtype=torch.float64) + place).reshape(p.shape))
+    x = torch.sin(0.7 * torch.arange(2048, dtype=torch.float64)).reshape(2, 4, 16, 16).requires_grad_()
+    out = model(x, torch.tensor([17, 803]), torch.tensor([3, 1000]))
+    out.square().sum().backward()
+    some = [0.2332893402, -7.3367560617, 3.7012725856, -3.1573319546, -0.6250129823, -1.9116045757, 6.1567529286]
+    assert out.flatten()[:: out.numel() // 6].tolist() == pytest.approx(some, rel=1e-4)
+    assert out.norm().item() == pytest.approx(240.4613381642, rel=1e-5)
+    some = [2101.7277969979, -4626.1302560877, 566.1489430168, -468.9044361586]
+    assert x.grad.flatten()[:: x.numel() // 4].tolist() == pytest.approx(some, rel=1e-4)
+    assert x.grad.norm().item() == pytest.approx(229759.1295025859, rel=1e-5)
+
+
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
 def test_every_token_comes_out_where_it_went_in(depth):
     model = create_model("DiG-N/4", 128, depth=depth).eval()  # a new block is the identity

@@ -56,6 +56,26 @@ def test_it_computes_the_function_of_its_state_dict(depth):
         assert torch.allclose(model(x, t, y), expected, atol=1e-5 * float(expected.abs().max()))
 
 
+def test_it_computes_what_the_repositorys_own_module_computes():
+    """Values of github.com/feizc/DiS at 3da562e in float64, its kernels replaced by their reference, on these weights.
+
+    Timesteps are turned to features in float32 here.
+    """
+    model = create_model("DiS-N/4", 128, depth=5).eval().double()
+    with torch.no_grad():
+        for place, (_, p) in enumerate(sorted(model.named_parameters())):
+            p.copy_(0.3 * torch.cos(1.3 * torch.arange(p.numel(), dtype=torch.float64) + place).reshape(p.shape))
+    x = torch.sin(0.7 * torch.arange(2048, dtype=torch.float64)).reshape(2, 4, 16, 16).requires_grad_()
+    out = model(x, torch.tensor([17, 803]), torch.tensor([3, 1000]))
+    out.square().sum().backward()
+    some = [10.6994705424, 21.8752322167, -12.0027599043, -8.9336408687, 19.8306717377, 15.3906712417, -10.2777378300]
+    assert out.flatten()[:: out.numel() // 6].tolist() == pytest.approx(some, rel=1e-4)
+    assert out.norm().item() == pytest.approx(676.5241081351, rel=1e-5)
+    some = [6963.3295163886, -3126.8720117479, 6223.3750952601, -927.8568307453]
+    assert x.grad.flatten()[:: x.numel() // 4].tolist() == pytest.approx(some, rel=1e-4)
+    assert x.grad.norm().item() == pytest.approx(194095.9301132754, rel=1e-5)
+
+
 def test_its_mixer_adds_the_two_directions_as_vims_does():
     assert spec("DiS-N/4").merge == "sum"
     assert spec("DiS-N/4").name == "DiS-N/4"

@@ -15,14 +15,18 @@ from harness.core.paper import printed
 from harness.core.records import Record
 from harness.cost import crossover
 from harness.cost.analytic import at_tokens
+from harness.cost.observatory import observe
 from harness.report.cost import costs
 from harness.report.crossing import Crossing, crossings
 from harness.report.hardware import measured
+from harness.report.observatory import largest, ratio
 from models import ModelSpec, catalogue, counterpart, spec
 from models.families import FAMILIES
 
 MADE = re.compile(r"(<!-- made: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 SIZES = ("S", "B", "L", "XL")
+PUBLISHED_AT = 256
+"""Pixels a side: where most papers print a cost."""
 
 
 def documents(root: Path) -> list[Path]:
@@ -87,6 +91,22 @@ def _cheaper(name: str, rival: ModelSpec) -> bool:
     return at_tokens(spec(name), 1).macs < at_tokens(rival, 1).macs
 
 
+def published_costs(records: Sequence[Record]) -> str:
+    """Of each family the largest model whose cost is printed at 256 pixels, beside its exact cost; of data alone."""
+    header = ["model", "printed (Gflops)", "by", "what gives that figure", "verdict", "what that leaves out"]
+    rows = []
+    for one in largest(observe(), PUBLISHED_AT):
+        shares: dict[str, float] = {}
+        for name, share in one.missing.items():
+            kind = name.partition(" ")[0]
+            shares[kind] = shares.get(kind, 0) + share
+        left_out = [f"{kind} {share:.1%}" for kind, share in sorted(shares.items(), key=lambda item: -item[1])]
+        rule = one.best.reading.reading if one.best else ""
+        rows.append([one.printed.model, one.printed.printed, one.printed.paper, rule, one.verdict, ", ".join(left_out),
+                     f"{one.exact_gmacs:.2f}", f"{ratio(one):.3f}"])  # fmt: skip
+    return _grid([*header, "exact (GMAC)", "printed of an image / exact"], rows)
+
+
 def measured_crossovers(records: Sequence[Record]) -> str:
     """Measured times of a forward pass over the counterpart's, where they are equal, and where multiply-adds are."""
     found = [
@@ -141,6 +161,7 @@ def measured_memory(records: Sequence[Record]) -> str:
 PARTS: dict[str, Callable[[Sequence[Record]], str]] = {
     "published-gflops": published_gflops,
     "crossovers": crossovers,
+    "published-costs": published_costs,
     "measured-crossovers": measured_crossovers,
     "measured-memory": measured_memory,
     "clip-scores": clip_scores,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from harness.core import formats
 from harness.core.records import Record
 from harness.cost.observatory import Observation, Reading, observe
-from harness.cost.observatory.printed import FORWARD
+from harness.cost.observatory.printed import FORWARD, SAVING
 from harness.cost.observatory.verdicts import DECODED, UNSOLVED
 from harness.report.layout import Table, as_block
 
 Fields = dict[str, Any]
+
+WITH_SIZE = re.compile(r"(?P<family>.+)-[A-Z]+(/\d+)?")
+"""The name of a model without a word behind its size."""
 
 TITLE = "Published costs, decoded or unsolved"
 NOTES = [
@@ -112,12 +116,16 @@ def _cells(one: Observation) -> Fields:
     return {
         "model": one.printed.model,
         "px": one.printed.resolution,
-        "printed": one.printed.printed or "-",
-        "counted": beside(one, one.best.value) if one.best else "-",
+        "printed": one.printed.printed + _sign(one) or "-",
+        "counted": beside(one, one.best.value) + _sign(one) if one.best else "-",
         "verdict": one.verdict,
         "exact": f"{one.exact_gmacs:.2f}" if one.exact_gmacs else "-",
         "an image / exact": f"{share:.3f}" if share else "",
     }
+
+
+def _sign(one: Observation) -> str:
+    return " %" if one.printed.quantity == SAVING else ""
 
 
 def beside(one: Observation, value: float) -> str:
@@ -125,6 +133,21 @@ def beside(one: Observation, value: float) -> str:
     mantissa, exponent, _ = one.printed.printed.partition("e")
     decimals = len(mantissa.partition(".")[2]) + 1 if mantissa else 3
     return f"{value:.{decimals}e}".replace("e+", "e") if exponent else f"{value:.{decimals}f}"
+
+
+def largest(found: Iterable[Observation], pixels: int) -> list[Observation]:
+    """Of each family, as the first paper prints it, the costliest model with a printed forward pass at a resolution.
+
+    Variants of a model, which have a word behind its size, are left out.
+    """
+    families: dict[str, list[Observation]] = {}
+    for one in found:
+        named = WITH_SIZE.fullmatch(one.printed.model)
+        if named and one.printed.resolution == pixels and ratio(one):
+            family = families.setdefault(named["family"], [])
+            if not family or family[0].printed.paper == one.printed.paper:
+                family.append(one)
+    return [max(family, key=lambda one: one.exact_gmacs or 0) for family in families.values()]
 
 
 def _by_reading(group: Sequence[Observation]) -> list[tuple[Reading, list[Observation]]]:

@@ -11,8 +11,12 @@ from pathlib import Path
 from harness.core.paths import PROJECT
 from harness.cost.published import published_costs
 
-FORWARD, TRAINING = "forward", "training"
-"""What a printed figure is of: one forward pass of one image, or of all images seen in training."""
+FORWARD, TRAINING, SAVING = "forward", "training", "saving"
+"""What a printed figure is of: one forward pass of one image, all images seen in training, or what one pass saves of
+that of DiT-XL/2, in per cent."""
+
+SAVED_OF = "DiT-XL/2"
+"""The model that a saving is of, at the cost that its own paper prints."""
 
 DIM = "DiM"
 OUT_OF_MEMORY = "OOM"

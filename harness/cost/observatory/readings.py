@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 
-from harness.cost.conventions import CONVENTIONS
+from harness.cost.conventions import CONVENTIONS, FVCORE_NORM_OPS, SCAN_FLOPS
 from harness.cost.observatory.outlines import Outline, outline
 from harness.cost.observatory.outlines.pieces import PRODUCT
-from harness.cost.observatory.printed import TRAINING, Printed, printed_figures, read_csv
+from harness.cost.observatory.printed import SAVED_OF, SAVING, TRAINING, Printed, printed_figures, read_csv
 from harness.cost.operations import Cost
 from models.operations import Op
 
@@ -27,13 +27,31 @@ def _torchprofile(op: Op) -> int:
     return op.macs + (op.elementwise if counted else 0)
 
 
+def _fvcore_scan9(op: Op) -> int:
+    """fvcore where attention is two products of tensors, with VMamba's rule for its scan: 9 FLOPs, and the skip."""
+    if op.kind == "norm":
+        return (FVCORE_NORM_OPS + (op.params > 0)) * op.elementwise
+    if op.kind == "scan":
+        return SCAN_FLOPS * op.elementwise
+    return op.macs + (op.elementwise if op.where.endswith(f".{PRODUCT}") else 0)
+
+
+def _calflops(op: Op) -> int:
+    """Half of calflops' FLOPs: two a multiply-add, four a normalised value, one an activation; no kernel, no SDPA."""
+    if op.via != "module":
+        return 0
+    return {"norm": 2 * op.elementwise, "activation": op.elementwise // 2}.get(op.kind, op.macs)
+
+
 RULES: dict[str, Callable[[Op], int]] = {
     **{name: CONVENTIONS[name].amount for name in ("exact", "thop", "fvcore")},
     "normalised": lambda op: op.macs + (op.elementwise if op.kind == "norm" else 0),
     "torchprofile": _torchprofile,
+    "fvcore-scan9": _fvcore_scan9,
+    "calflops": _calflops,
     "none": lambda op: 0,
 }
-"""By the names in readings.csv: conventions; all multiply-adds, and one a normalised value; torchprofile's; nothing."""
+"""By the names in readings.csv: conventions; all multiply-adds, and one a normalised value; other tools'; nothing."""
 
 SUPPOSED = "supposed"
 """The basis of a reading that no verdict rests on."""
@@ -75,16 +93,20 @@ class Reading:
         return not self._hides(op) and RULES[self.rule](op) > 0
 
     def figure(self, printed: Printed) -> float | None:
-        """What this reading gives, in the printed unit; None for a model that has no closed form here."""
+        """What this reading gives, in the printed unit.
+
+        None for a model that has no closed form here, and for a training of which no number of images is known.
+        """
         if self.rule == QUOTIENT:
             return _quotient(self.terms[0], printed)
         found = outline(printed.model, printed.resolution, self.batch)
-        if found is None:
+        if found is None or (printed.quantity == TRAINING and not printed.images):
             return None
         counted = self.counted(found.cost)
         added = self.batch * sum(value_of(term, found.letters) for term in self.terms)
         images = float(printed.images) if printed.quantity == TRAINING else 1
-        return self.times * (counted + added) * images / 1e9
+        figure = self.times * (counted + added) * images / 1e9
+        return 100 * (1 - figure / _saved_of(printed)) if printed.quantity == SAVING else figure
 
     def counted(self, cost: Cost) -> int:
         """What the rule makes of operations, without those that are hidden."""
@@ -99,6 +121,13 @@ def _quotient(paper: str, printed: Printed) -> float | None:
         if (row.paper, row.model, row.resolution) == (paper, printed.model, printed.resolution) and row.images:
             return float(row.printed) / float(row.images)
     return None
+
+
+def _saved_of(printed: Printed) -> float:
+    """What DiT's paper prints of the model that a saving is of, at that resolution, in Gflops."""
+    (theirs,) = (row for row in printed_figures()
+                 if (row.paper, row.model, row.resolution) == ("DiT", SAVED_OF, printed.resolution))  # fmt: skip
+    return float(theirs.printed)
 
 
 def value_of(term: str, letters: Mapping[str, int]) -> float:

@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from functools import partial
 
 from harness.cost.analytic import analytic
-from harness.cost.observatory.outlines import dico, dig, dis, dit_blocks, lightning_dit, u_vit
+from harness.cost.observatory.outlines import (
+    dico,
+    diffusion_rwkv,
+    dig,
+    dimsum,
+    dis,
+    dit_blocks,
+    lamamba,
+    lightning_dit,
+    teng_dim,
+    u_vit,
+)
 from harness.cost.operations import Cost
 from models import ModelSpec, catalogue, spec
 from models.operations import Op
@@ -38,7 +49,11 @@ FORMS: dict[str, Form] = {
     **{f"DiG-{size}/2 causal": partial(dig.operations, size) for size in dig.SIZES},
     **{f"DiS-{size}/{patch} on pixels": partial(dis.operations, size, patch) for size in dis.SIZES for patch in (2, 4)},
     **{f"DiCo-{size}": partial(dico.operations, size) for size in dico.SIZES},
+    **{f"DiMSUM-{size}/2": partial(dimsum.operations, size, 2) for size in dimsum.SIZES},
+    **{f"DRWKV-{size}/2": partial(diffusion_rwkv.operations, size, 2) for size in diffusion_rwkv.SIZES},
+    "LaMamba-Diff-XL": partial(lamamba.operations, lamamba.WIDTH, lamamba.STATE),
     "LightningDiT-XL/1": lightning_dit.operations,
+    **{f"Teng's DiM-{size}": partial(teng_dim.operations, size) for size in teng_dim.SIZES},
     **{f"U-ViT-{size}/{patch}": partial(u_vit.operations, size, patch) for size in u_vit.SIZES for patch in (2, 4)},
 }
 SAME_BACKBONE = {"SiT": "DiT"}

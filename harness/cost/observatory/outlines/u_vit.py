@@ -11,7 +11,10 @@ from models.operations import Op, linear, repeat
 SIZES = {"L": (1024, 20, 16), "H": (1152, 28, 16)}
 """Width, depth, heads."""
 
-CHANNELS, DOWNSAMPLE, EXTRAS = 4, 8, 2
+CONVOLVED = ("L",)
+"""Sizes whose configuration ends in a convolution of the image."""
+
+CHANNELS, DOWNSAMPLE, EXTRAS, LABELS = 4, 8, 2, 1001
 
 
 def operations(size: str, patch: int, pixels: int, batch: int) -> tuple[list[Op], dict[str, int]]:
@@ -32,10 +35,13 @@ def operations(size: str, patch: int, pixels: int, batch: int) -> tuple[list[Op]
     ]
     ops = [
         Op("conv", batch * patches * D * values, 0, "patch_embed.proj", params=(values + 1) * D),
+        Op("gate", 0, 0, "", params=(LABELS + L) * D),  # labels, positions
         *(repeat(op, depth + 1) for op in block),
         repeat(linear("out_blocks.*.skip_linear", T, 2 * D, D), depth // 2),
         Op("norm", 0, T * D, "norm", params=2 * D),
         linear("decoder_pred", T, D, values),
-        Op("conv", batch * side**2 * CHANNELS**2 * 9, 0, "final_layer", params=(CHANNELS * 9 + 1) * CHANNELS),
     ]
+    if size in CONVOLVED:
+        weights = 9 * CHANNELS**2
+        ops.append(Op("conv", batch * side**2 * weights, 0, "final_layer", params=weights + CHANNELS))
     return ops, {"N": depth + 1, "L": L, "D": D, "S": 0}
