@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from harness.core.records import Key, LatencyRecord, MemoryRecord, Record, latest, of_kind
-from harness.core.workload import Workload, preset
+from harness.core.workload import CHOICES, Workload, preset
 from harness.report.layout import Block
+from models import catalogue, spec
 from models.families import implementations
 
 SWEEP = "gpu-sweep"
@@ -40,14 +41,24 @@ def is_gpu(device: str) -> bool:
 
 
 def measured(records: Iterable[Record]) -> dict[str, list[LatencyRecord]]:
-    """The latest record of each run, by device, GPUs first; an error stands only where nothing better was recorded."""
+    """The latest record of each run, by device, GPUs first, and by size and action whatever was measured first.
+
+    An error stands only where nothing better was recorded.
+    """
     found: dict[Key, LatencyRecord] = {}
     for record in of_kind(records, LatencyRecord):
         if record.verdict != "error" or found.get(record.key(), record).verdict == "error":
             found[record.key()] = record
     names = dict.fromkeys(record.workload["device"] for record in found.values())
     devices = sorted(names, key=lambda name: (not is_gpu(name), name))
-    return {device: [r for r in found.values() if r.workload["device"] == device] for device in devices}
+    runs = sorted(found.values(), key=_place)
+    return {device: [r for r in runs if r.workload["device"] == device] for device in devices}
+
+
+def _place(record: LatencyRecord) -> tuple[int, int]:
+    """Width and action; models of a user's own come first."""
+    model = record.workload["model"].partition("(")[0]
+    return spec(model).width if model in catalogue() else 0, CHOICES["action"].index(record.workload["action"])
 
 
 def runs_on_devices(
