@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from harness.diffusion import process
+from harness.diffusion.config import DECODER_NLLS, PRESETS
 from harness.diffusion.process import linear_schedule
 
 MEAN, DEVIATION = 0.3, 0.5  # the Gaussian data set of the analytic denoiser
@@ -119,11 +120,78 @@ def test_variational_term_at_zero_is_the_mass_of_the_8_bit_bin():
     assert process.variational_term(schedule, output, x0, xt, t).item() == pytest.approx(-math.log2(mass.item()))
 
 
-def test_masses_of_all_256_bins_sum_to_one():
+@pytest.mark.parametrize("cdf", DECODER_NLLS)
+def test_masses_of_all_256_bins_sum_to_one(cdf):
     values = (2 * torch.arange(256, dtype=torch.float64) / 255 - 1).view(-1, 1)
     for mean, log_variance in ((0.0, -2.0), (0.97, -3.0), (-1.4, 0.5)):
-        logs = process.discretised_log_likelihood(values, torch.tensor(mean).double(), torch.tensor(log_variance))
+        logs = process.discretised_log_likelihood(values, torch.tensor(mean).double(), torch.tensor(log_variance), cdf)
         assert logs.exp().sum().item() == pytest.approx(1, abs=1e-9)
+
+
+def test_the_tanh_of_dit_is_the_normal_cdf_to_within_two_ten_thousandths():
+    """By hand at 1: u = sqrt(2 / pi) 1.044715 = 0.833561..., and (1 + tanh u) / 2 = 0.841192; the CDF is 0.841345."""
+    assert process.tanh_cdf(torch.tensor(1.0, dtype=torch.float64)).item() == pytest.approx(0.841192, abs=1e-6)
+    assert process.CDFS["exact"](torch.tensor(1.0, dtype=torch.float64)).item() == pytest.approx(0.841345, abs=1e-6)
+    x = torch.linspace(-9, 9, 20_001, dtype=torch.float64)
+    apart = (process.CDFS["tanh"](x) - process.CDFS["exact"](x)).abs()
+    assert apart.max().item() == pytest.approx(1.79e-4, abs=1e-6)
+    assert abs(x[apart.argmax()].item()) == pytest.approx(2.592, abs=2e-3)
+
+
+def by_hand(cdf: str, off: float, v: float) -> tuple[float, float]:
+    """The term at t = 0 in bits, and its gradient to v, of one inner value whose predicted mean is `off` below it.
+
+    The variance lies between two: beta_0 = 1e-4, and that of t = 1, beta_1 beta_0 / (1 - (1 - beta_0)(1 - beta_1)).
+    """
+    first, second = 1e-4, 1e-4 + (0.02 - 1e-4) / 999
+    upper, lower = math.log(first), math.log(second * first / (1 - (1 - first) * (1 - second)))
+    precision = math.exp(-((v + 1) / 2 * upper + (1 - v) / 2 * lower) / 2)
+    ends = [precision * (off + width) for width in (1 / 255, -1 / 255)]
+    if cdf == "exact":
+        cdfs = [(1 + math.erf(z / math.sqrt(2))) / 2 for z in ends]
+        densities = [math.exp(-z * z / 2) / math.sqrt(2 * math.pi) for z in ends]
+    else:
+        k = math.sqrt(2 / math.pi)
+        waves = [math.tanh(k * (z + 0.044715 * z**3)) for z in ends]
+        cdfs = [(1 + wave) / 2 for wave in waves]
+        densities = [(1 - w * w) / 2 * k * (1 + 3 * 0.044715 * z * z) for w, z in zip(waves, ends, strict=True)]
+    mass = cdfs[0] - cdfs[1]
+    by_log_variance = -(densities[0] * ends[0] - densities[1] * ends[1]) / 2  # a precision p falls by p / 2
+    return -math.log2(mass), -by_log_variance / mass * (upper - lower) / 2 / math.log(2)
+
+
+@pytest.mark.parametrize(("off", "apart"), [(0.0, -5.53e-5), (0.004, -8.76e-5), (-0.013, 1.986e-3), (0.03, -0.1316)])
+def test_the_term_at_zero_and_its_gradient_are_those_worked_out_by_hand_for_both(off, apart):
+    """And the gradients are as far apart as they are: next to nothing where the mean is right, not where it is off."""
+    schedule, t = linear_schedule(), torch.tensor([0])
+    x0 = torch.full((1, 1, 1, 1), 2 * 100 / 255 - 1, dtype=torch.float64)
+    xt = (x0 - off) * schedule.alphas_cumprod[0].sqrt()  # with no noise predicted, x0 is believed to be x0 - off
+    found = {}
+    for cdf in DECODER_NLLS:
+        v = torch.full((1, 1, 1, 1), 0.3, dtype=torch.float64, requires_grad=True)
+        bits = process.variational_term(schedule, torch.cat([torch.zeros_like(v), v], dim=1), x0, xt, t, cdf)
+        (gradient,) = torch.autograd.grad(bits.sum(), v)
+        found[cdf] = bits.item(), gradient.item()
+        assert found[cdf] == pytest.approx(by_hand(cdf, off, 0.3), rel=1e-9), cdf
+    assert found["tanh"][1] - found["exact"][1] == pytest.approx(apart, rel=2e-3)
+
+
+def test_the_loss_takes_the_likelihood_that_is_asked_for_at_zero_alone():
+    schedule, generator = linear_schedule(), torch.Generator().manual_seed(6)
+    x0, noise = torch.randn(2, 2, 1, 2, 2, dtype=torch.float64, generator=generator)
+    output = torch.randn(2, 2, 2, 2, dtype=torch.float64, generator=generator)
+    losses = [
+        process.training_loss(schedule, lambda *_: output, x0, torch.tensor([0, 1]), noise, name)
+        for name in DECODER_NLLS
+    ]
+    assert losses[0][0] != losses[1][0]
+    assert losses[0][1] == losses[1][1]
+
+
+def test_presets_that_reproduce_dit_and_latte_take_their_likelihood_and_the_others_the_exact_one():
+    assert {name: preset.decoder_nll for name, preset in PRESETS.items()} == {
+        "digits": "exact", "fashion-mnist": "exact", "moving-digits": "exact", "imagenet256": "tanh", "ucf101": "tanh"
+    }  # fmt: skip
 
 
 def test_hybrid_loss_trains_the_noise_by_squared_error_and_the_variance_by_the_bound_alone():

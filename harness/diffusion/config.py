@@ -15,6 +15,8 @@ from harness.data import AUTOENCODER
 from models import ModelSpec, spec
 
 PRECISIONS = ("fp32", "tf32", "bf16")
+EXACT, TANH = DECODER_NLLS = ("exact", "tanh")
+"""How the likelihood of the decoder, at t = 0, is computed: by the normal CDF, or by DiT's approximation of it."""
 TIMESTEPS = 1000
 """Of the chain that is learnt (DDPM's)."""
 LARGEST_SEED = 2**63 - 1
@@ -48,6 +50,7 @@ class TrainConfig:
     learning_rate: float = option(help="of AdamW")
     ema_decay: float = option(help="of the moving average of the weights")
     class_dropout: float = 0.1
+    decoder_nll: str = option(EXACT, "normal CDF in the loss at t = 0; DiT's is tanh", choices=DECODER_NLLS)
     clip_norm: float = option(0.0, "largest gradient norm; 0 for no clipping", least=0)
     clip_after: int = option(0, "steps that are done before the first is clipped", least=0, metavar="STEPS")
     precision: str = option("fp32", "arithmetic of the network", choices=PRECISIONS)
@@ -170,6 +173,7 @@ PRESETS: Mapping[str, TrainConfig] = {
         batch=256,
         learning_rate=1e-4,
         ema_decay=0.9999,
+        decoder_nll=TANH,
         precision="tf32",
     ),
     "moving-digits": TrainConfig(
@@ -200,6 +204,7 @@ PRESETS: Mapping[str, TrainConfig] = {
         batch=40,
         learning_rate=1e-4,
         ema_decay=0.9999,
+        decoder_nll=TANH,
         clip_norm=0.1,
         clip_after=100_000,
         precision="tf32",

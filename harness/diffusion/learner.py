@@ -100,7 +100,7 @@ def make_step(
                 output: Tensor = gradients.network(x, t, batch.labels, batch.drop_labels)
                 return output
 
-        return training_loss(schedule, denoise, latents, batch.t, batch.noise).mean()
+        return training_loss(schedule, denoise, latents, batch.t, batch.noise, config.decoder_nll).mean()
 
     def train_step(batches: Iterator[Batch], step: int) -> Tensor:
         for part in range(execution.accumulate):

@@ -10,13 +10,13 @@ the noise, then v, which places the log variance between its two bounds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from harness.diffusion.config import TIMESTEPS
+from harness.diffusion.config import EXACT, TANH, TIMESTEPS
 
 
 @dataclass(frozen=True)
@@ -114,41 +114,57 @@ def gaussian_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_varianc
     return 0.5 * (ratio.exp() - 1 - ratio + (mean1 - mean2) ** 2 * (-log_variance2).exp())
 
 
-def discretised_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+def tanh_cdf(x: Tensor) -> Tensor:
+    """The standard normal's CDF by a tanh, nowhere further from it than 1.8e-4 (that of GELU, arXiv 1606.08415).
+
+    ADM, DiT and Latte compute the decoder's likelihood with it (`approx_standard_normal_cdf`).
+    """
+    return 0.5 * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)).tanh())
+
+
+CDFS: Mapping[str, Callable[[Tensor], Tensor]] = {EXACT: torch.special.ndtr, TANH: tanh_cdf}
+"""Of the standard normal, by the names of `--decoder-nll`."""
+
+
+def discretised_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor, cdf: str = EXACT) -> Tensor:
     """Log probability, in nats, of 8-bit values scaled to [-1, 1]: the Gaussian's mass in a bin of width 2/255.
 
-    The outermost bins reach to infinity (DDPM eq. 13), so that the 256 masses sum to one.
+    The outermost bins reach to infinity (DDPM eq. 13), so that the 256 masses sum to one. `cdf` is one of CDFS.
     """
     precision = (-0.5 * log_variance).exp()
-    upper = torch.special.ndtr(precision * (x - mean + 1 / 255))
-    lower = torch.special.ndtr(precision * (x - mean - 1 / 255))
+    upper = CDFS[cdf](precision * (x - mean + 1 / 255))
+    lower = CDFS[cdf](precision * (x - mean - 1 / 255))
     mass = torch.where(x < -0.999, upper, torch.where(x > 0.999, 1 - lower, upper - lower))
     return mass.clamp(min=1e-12).log()
 
 
-def variational_term(schedule: Schedule, output: Tensor, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+def variational_term(
+    schedule: Schedule, output: Tensor, x0: Tensor, xt: Tensor, t: Tensor, cdf: str = EXACT
+) -> Tensor:
     """The term of the variational bound at t, (B,), in bits a dimension: a KL, or the decoder's likelihood at t = 0."""
     guess = predict(schedule, output, xt, t)
     true_mean, true_log_variance = posterior(schedule, x0, xt, t)
     kl = gaussian_kl(true_mean, true_log_variance, guess.mean, guess.log_variance)
-    decoder = -discretised_log_likelihood(x0, guess.mean, guess.log_variance)
+    decoder = -discretised_log_likelihood(x0, guess.mean, guess.log_variance, cdf)
     nats = torch.where(t == 0, decoder.flatten(1).mean(1), kl.flatten(1).mean(1))
     return nats / math.log(2)
 
 
 def training_loss(
-    schedule: Schedule, denoiser: Callable[[Tensor, Tensor], Tensor], x0: Tensor, t: Tensor, noise: Tensor
-) -> Tensor:
+    schedule: Schedule, denoiser: Callable[[Tensor, Tensor], Tensor], x0: Tensor, t: Tensor, noise: Tensor,
+    decoder_nll: str = EXACT,
+) -> Tensor:  # fmt: skip
     """DiT's hybrid loss (B,): mean squared error of the noise, plus the variational term, unweighted.
 
     The variational term sees a detached noise prediction, hence trains the variance alone (arXiv 2102.09672, eq. 16).
     `denoiser(x_t, timesteps)` returns (B, ..., 2C, H, W); the loss is computed in x0's dtype whatever it returns.
+    `decoder_nll` says by which of CDFS the term at t = 0 is computed.
     """
     xt = q_sample(schedule, x0, t, noise)
     predicted, v = _split(denoiser(xt, schedule.timesteps[t]), xt)
     squared = ((predicted - noise) ** 2).flatten(1).mean(1)
     frozen_mean = torch.cat([predicted.detach(), v], dim=-3)
-    return squared + variational_term(schedule, frozen_mean, x0, xt, t)
+    return squared + variational_term(schedule, frozen_mean, x0, xt, t, decoder_nll)
 
 
 def ddpm_step(schedule: Schedule, output: Tensor, xt: Tensor, t: Tensor, noise: Tensor) -> Tensor:
