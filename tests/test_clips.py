@@ -9,6 +9,7 @@ from PIL import Image
 from videos import numbered, write_tree, write_video
 
 from harness.data import decoding as clips
+from harness.data.datasets import RESIZES
 from harness.data.digits import SIDE, Digits
 from harness.data.moving_digits import MovingDigits, paths
 from harness.data.registry import open_dataset, open_videos
@@ -101,6 +102,70 @@ def test_preparation_is_torchvision_s_bilinear_resize_and_centre_crop():
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
     theirs = functional.center_crop(functional.resize(x, [16], antialias=False), [16, 16])
     assert torch.allclose(prepared, theirs / 127.5 - 1, atol=1e-5)
+
+
+def test_resizing_by_the_scale_factor_is_torch_s_and_moves_columns_of_ucf_101_by_up_to_three_tenths():
+    """Of 320 x 240 to 256: 341 columns, at 320 / 341 or at 240 / 256 source columns each; a ramp shows where from."""
+    ramp = np.broadcast_to(np.arange(240, dtype=np.uint8), (180, 240))  # at three quarters of the size, to stay in 8 bits
+    picture = Image.fromarray(np.stack([ramp] * 3, axis=-1).copy())
+    by_size, by_scale = (prepare([picture], 192, how)[0, 0, 0] for how in ("size", "scale-factor"))
+    crop = torch.arange(32, 32 + 192)  # of 256 columns, none of which is cut off
+    for found, step in ((by_size, 240 / 256), (by_scale, 180 / 192)):
+        assert torch.allclose((found + 1) * 127.5, (crop + 0.5) * step - 0.5, atol=1e-4)
+    pixels = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    theirs = torch.nn.functional.interpolate(x, scale_factor=256 / 240, mode="bilinear", align_corners=False)
+    assert theirs.shape[-2:] == (256, 341)
+    frame = prepare([Image.fromarray(pixels)], 256, "scale-factor")
+    assert torch.allclose(frame, theirs[..., 42 : 42 + 256] * 2 - 1, atol=1e-6)
+    ramp = torch.arange(320.0).expand(1, 1, 240, 320)
+    ends = [
+        torch.nn.functional.interpolate(ramp, **by, mode="bilinear", align_corners=False)[0, 0, 0, 297]
+        for by in ({"size": (256, 341)}, {"scale_factor": 256 / 240})
+    ]
+    assert (ends[0] - ends[1]).item() == pytest.approx(297.5 * (320 / 341 - 240 / 256), abs=1e-3)  # 0.27 of a column
+
+
+@pytest.mark.parametrize("resize_by", RESIZES)
+def test_every_short_side_comes_out_at_the_resolution_asked_for(resize_by):
+    for side in (*range(17, 64), 49, 98, 107):  # of 49 the quotient 256 / 49 is rounded down
+        assert prepare([Image.new("RGB", (side, side + 5))], 64, resize_by).shape == (1, 3, 64, 64)
+    assert int(49 * (256 / 49)) == 255
+    assert prepare([Image.new("RGB", (60, 49))], 256, resize_by).shape == (1, 3, 256, 256)
+
+
+def lattes_window(length: int, draw: float, frames: int, stride: int) -> list[int]:
+    """Its TemporalRandomCrop and what its data set makes of it, with `draw` in [0, 1) for its random integer."""
+    last_begin = max(0, length - frames * stride - 1)
+    begin = int(draw * (last_begin + 1))  # randint includes both ends
+    end = min(begin + frames * stride, length)
+    return np.linspace(begin, end - 1, frames, dtype=int).tolist()
+
+
+def test_short_videos_are_spread_over_what_there_is_as_latte_does(tmp_path):
+    lengths = (16, 29, 47, 48, 49, 50, 80)
+    for length in lengths:
+        for number in range(length):
+            (tmp_path / "t" / "a" / f"{length:03d}").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "t" / "a" / f"{length:03d}" / f"{number:03d}.png").touch()
+    folder = VideoFolder(tmp_path / "t", 16, frames=16, stride=3, short_videos="spread")
+    assert folder.lengths == list(lengths)
+    for length in lengths:
+        for draw in (0.0, 0.3, 0.5, 0.999):
+            assert folder._window_numbers(length, draw) == lattes_window(length, draw, 16, 3), (length, draw)
+    assert folder._window_numbers(16, 0.9) == list(range(16))
+    assert folder._window_numbers(29, 0.9)[:4] == [0, 1, 3, 5]
+    (tmp_path / "t" / "a" / "016" / "000.png").unlink()
+    with pytest.raises(ValueError, match=r"016 has 15 frames; a clip of 16 frames needs 16; --skip-corrupt"):
+        VideoFolder(tmp_path / "t", 16, frames=16, stride=3, short_videos="spread")
+    with pytest.raises(ValueError, match=r"016 has 15 frames; a clip of 16 frames x stride 3 needs 48"):
+        VideoFolder(tmp_path / "t", 16, frames=16, stride=3)
+
+
+def test_what_is_done_with_files_is_refused_of_clips_that_are_read_from_none():
+    for choice in ({"short_videos": "spread"}, {"resize_by": "scale-factor"}):
+        with pytest.raises(ValueError, match="is of videos that are read, and moving-digits is none of them"):
+            open_videos("moving-digits", 16, 8, 1, **choice)
 
 
 def test_classes_are_directories_and_flips_take_the_whole_clip(tree):

@@ -84,6 +84,23 @@ def test_joint_images_are_frames_with_labels_and_drops_of_their_own():
     assert not torch.equal(batch.drop_labels[:, 0], batch.drop_labels[:, 1])
 
 
+def test_labels_of_joint_images_are_dropped_together_where_that_is_asked_for_as_latte_does():
+    """As often as each by itself; clips, their own drops, and which images there are stay as they were."""
+    data, together = MovingDigits(), dataclasses.replace(CLIPS, joint_dropout="together")
+    drops = []
+    for step in range(12):
+        batch = draw_batch(data, together, (11, 1, 16, 16), False, step, range(40))
+        drops.append(batch.drop_labels)
+    assert all((of[:, 1:] == of[:, 1:2]).all() for of in drops)
+    joint, clips = torch.cat(drops)[:, 1].float(), torch.cat(drops)[:, 0]
+    assert 0.05 < joint.mean() < 0.16
+    assert not torch.equal(joint.bool(), clips)
+    each = draw_batch(data, CLIPS, (11, 1, 16, 16), False, 11, range(40))
+    assert torch.equal(each.drop_labels[:, 0], batch.drop_labels[:, 0])
+    assert torch.equal(each.items[:, :8], batch.items[:, :8])
+    assert not (each.drop_labels[:, 1:] == each.drop_labels[:, 1:2]).all()
+
+
 def test_rows_are_the_same_in_any_parts():
     data = MovingDigits()
     whole = draw_batch(data, CLIPS, (11, 1, 16, 16), False, 2, range(40))
@@ -190,6 +207,8 @@ def test_the_ucf101_preset_is_the_papers_and_lattes():
     recipe = PRESETS["ucf101"]
     assert (recipe.frames, recipe.stride, recipe.resolution, recipe.num_classes) == (16, 3, 256, 101)
     assert (recipe.learning_rate, recipe.ema_decay, recipe.flip, recipe.model) == (1e-4, 0.9999, True, "DiM-XL/2-video")
+    assert (recipe.short_videos, recipe.resize_by, recipe.joint_dropout) == ("spread", "scale-factor", "together")
+    assert (recipe.clip_norm, recipe.clip_after, recipe.batch, recipe.steps) == (0.1, 100_000, 8 * 5, 1_000_000)
 
 
 def test_bad_input_gets_one_line_and_exit_code_2(tree, tmp_path, capsys):

@@ -175,7 +175,7 @@ class ScoreRecord(Record):
     KEY = (
         "metric", "model", "source", "step", "training", "sampling", "extractor", "resolution", "reference",
         "reference_sha256", "n_samples", "n_reference", "arithmetic", "permute_seed", "split", "stride_real",
-        "stride_fake", "covariance",
+        "stride_fake", "real_videos", "covariance",
     )  # fmt: skip
 
     @classmethod

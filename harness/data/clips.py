@@ -1,8 +1,9 @@
 """Clips for the Fréchet video distance: where they come from, and which frames of which videos they are.
 
 StyleGAN-V (arXiv 2112.14683): the first 2,048 videos in order of path, one clip each; real clips begin at a random
-frame, generated ones at the first; videos too short for a real clip are passed over. Letters: T frames of a clip,
-H height, W width, C channels (1 or 3).
+frame, generated ones at the first; videos too short for a real clip are passed over. Latte (arXiv 2401.03048) changes
+one line of its code: the 2,048 real videos are drawn at random. Of UCF-101 the first ones hold 16 of 101 classes.
+Letters: T frames of a clip, H height, W width, C channels (1 or 3).
 """
 
 from __future__ import annotations
@@ -86,21 +87,24 @@ class ClipSource:
 
 
 class ArrayClips(ArraySource):
-    """Clips of an array of videos (N, T, H, W, C), cut when they are read; `identity` states where."""
+    """A clip each of some `rows` of an array of videos (N, T, H, W, C), cut when read; `identity` states where."""
 
-    def __init__(self, videos: ArraySource, starts: Sequence[int], frames: int, stride: int) -> None:
+    def __init__(
+        self, videos: ArraySource, rows: Sequence[int], starts: Sequence[int], frames: int, stride: int
+    ) -> None:
         clip = {"frames": frames, "stride": stride, "starts": list(starts), "codec": "array"}
+        clip |= {} if list(rows) == list(range(len(rows))) else {"rows": list(rows)}
         identity = {"kind": "clips", "sha256": videos.identity.get("sha256", videos.identity), **clip}
-        labels = None if videos.labels is None else videos.labels[: len(starts)]
-        super().__init__(videos.name, videos.array[: len(starts)], identity, labels)
-        self.starts, self.frames, self.stride = list(starts), frames, stride
-        self.shape = (frames, *videos.shape[1:])
+        labels = None if videos.labels is None else videos.labels[list(rows)]
+        super().__init__(videos.name, videos.array, identity)
+        self.rows, self.starts, self.frames, self.stride = list(rows), list(starts), frames, stride
+        self.count, self.labels, self.shape = len(self.rows), labels, (frames, *videos.shape[1:])
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Clips [start, stop)."""
         span = self.frames * self.stride
-        cuts = enumerate(self.starts[start:stop], start)
-        return np.stack([self.array[index, first : first + span : self.stride] for index, first in cuts])
+        cuts = zip(self.rows[start:stop], self.starts[start:stop], strict=True)
+        return np.stack([self.array[row, first : first + span : self.stride] for row, first in cuts])
 
 
 def open_clips(
@@ -110,26 +114,29 @@ def open_clips(
     *,
     stride: int = 1,
     offset_seed: int | None = None,
+    drawn: bool = False,
     resolution: int | None = None,
 ) -> Source:
     """At most `limit` clips of an array or .npz (N, T, H, W, 3), of a folder of frame folders or of video files.
 
     They are of `frames` frames, or else of as many as the first video has. With `offset_seed` (the reference of an FVD)
     a clip begins at a random frame and short videos are passed over; without (samples) it begins at the first and a
-    short video is an error. `resolution` crops and resizes, as StyleGAN-V does beforehand. Raises ValueError for what
-    is missing, empty, or holds no clips.
+    short video is an error. The videos are the first in order of path, or `drawn` at random by that seed. `resolution`
+    crops and resizes, as StyleGAN-V does beforehand. Raises ValueError for what is missing, empty, or holds no clips.
     """
     if isinstance(what, ArraySource):
-        return _cut(what, frames, stride, offset_seed, limit)
+        return _cut(what, frames, stride, offset_seed, drawn, limit)
     path = Path(what).expanduser()
     if path.suffix == ".npz":
-        return _cut(open_npz(what, "clips"), frames, stride, offset_seed, limit)
+        return _cut(open_npz(what, "clips"), frames, stride, offset_seed, drawn, limit)
     if not what or not path.is_dir():
         raise ValueError(f"no clips at {what!r}: give an .npz, a folder of frame folders, or a folder of videos")
     chosen: list[str] = []
     starts: list[int] = []
     suffixes: set[str] = set()
-    for video in clips.find(path):
+    videos = clips.find(path)
+    for index in _order(len(videos), offset_seed, drawn):
+        video = videos[index]
         length = clips.length_of(video)
         frames = frames or length
         start = _start(length, frames, stride, offset_seed, len(chosen))
@@ -149,6 +156,15 @@ def open_clips(
     return ClipSource(what, path, tuple(chosen), tuple(starts), frames, stride, codec, resolution)
 
 
+def _order(count: int, offset_seed: int | None, drawn: bool) -> Sequence[int]:
+    """In which order videos are looked at: by path, or shuffled, of which the first that are long enough are a draw."""
+    if not drawn:
+        return range(count)
+    assert offset_seed is not None, "only a reference is drawn"
+    order: list[int] = np.random.default_rng([offset_seed, count]).permutation(count).tolist()
+    return order
+
+
 def _start(length: int, frames: int, stride: int, offset_seed: int | None, index: int) -> int | None:
     """The first frame of clip number `index`, or None for a video of too few frames."""
     last = length - 1 - (frames - 1) * stride
@@ -160,16 +176,17 @@ def _start(length: int, frames: int, stride: int, offset_seed: int | None, index
 
 
 def _cut(
-    videos: ArraySource, frames: int | None, stride: int, offset_seed: int | None, limit: int | None
+    videos: ArraySource, frames: int | None, stride: int, offset_seed: int | None, drawn: bool, limit: int | None
 ) -> ArrayClips:
     if videos.array.ndim != 5:
         raise ValueError(f"{videos.name} has shape {videos.array.shape}; clips are (N, T, H, W, 3)")
     count, length = videos.array.shape[:2]
     frames = frames or length
-    starts = [_start(length, frames, stride, offset_seed, index) for index in range(min(limit or count, count))]
+    rows = _order(count, offset_seed, drawn)[: limit or count]
+    starts = [_start(length, frames, stride, offset_seed, index) for index in range(len(rows))]
     cut = [start for start in starts if start is not None]
     if not cut or len(cut) < len(starts):
         raise ValueError(
             f"{videos.name}: {count} videos of {length} frames have no clip of {frames} with stride {stride}"
         )
-    return ArrayClips(videos, cut, frames, stride)
+    return ArrayClips(videos, rows, cut, frames, stride)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.data import fashion_mnist
+from harness.data.datasets import BY_SIZE, REFUSE
 from harness.data.digits import Digits
 from harness.data.fashion_mnist import FashionMNIST
 from harness.data.moving_digits import MovingDigits
@@ -57,13 +58,17 @@ def open_dataset(name: str, resolution: int, skip_corrupt: bool = False, verify:
 
 
 def open_videos(
-    name: str, resolution: int, frames: int, stride: int, lists: Sequence[Path] = (), skip_corrupt: bool = False
-) -> VideoDataset:
+    name: str, resolution: int, frames: int, stride: int, lists: Sequence[Path] = (), skip_corrupt: bool = False,
+    short_videos: str = REFUSE, resize_by: str = BY_SIZE,
+) -> VideoDataset:  # fmt: skip
     """A data set of clips by name, or the root of a tree of videos, of which split lists may choose.
 
     Clips are of `frames` frames, `stride` apart. Raises ValueError for what is neither, and as the data set does.
     """
     if name in CLIPS:
+        for flag, given in (("--short-videos", short_videos != REFUSE), ("--resize-by", resize_by != BY_SIZE)):
+            if given:
+                raise ValueError(f"{flag} is of videos that are read, and {name} is none of them")
         _require_files(name, skip_corrupt, lists)
         return CLIPS[name](resolution, frames, stride)
     path = Path(name).expanduser()
@@ -73,7 +78,7 @@ def open_videos(
         )
     from harness.data.videos import VideoFolder
 
-    return VideoFolder(path, resolution, frames, stride, lists, skip_corrupt)
+    return VideoFolder(path, resolution, frames, stride, lists, skip_corrupt, short_videos, resize_by)
 
 
 def _require_files(name: str, skip_corrupt: bool, lists: Sequence[Path] = ()) -> None:

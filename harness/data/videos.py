@@ -1,16 +1,19 @@
-"""A tree of videos to learn from, prepared as Latte prepares UCF-101: windows of a clip, short side, centre crop.
+"""A tree of videos to learn from: windows of a clip, short side, centre crop.
 
-UCF-101 is 13,320 videos in 101 class directories, and lists of those to train and to test on (`trainlist01.txt`), a
+Latte (arXiv 2401.03048) prepares UCF-101 by choices that have names here: `short_videos` spread, its
+`TemporalRandomCrop`; `resize_by` scale-factor, its `resize_scale`. UCF-101 is 13,320 videos in 101 class directories, and lists of those to train and to test on (`trainlist01.txt`), a
 line a video: `ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1`. Letters: B batch, T frames, R pixels a side.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +22,24 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from harness.data import decoding as clips
+from harness.data.datasets import BY_SCALE, BY_SIZE, REFUSE, SPREAD
 
 
-def prepare(pictures: Sequence[Image.Image], resolution: int) -> Tensor:
-    """RGB pictures of one size to (T, 3, R, R) in [-1, 1]: short side to R by bilinear resizing, then the centre."""
+def prepare(pictures: Sequence[Image.Image], resolution: int, resize_by: str = BY_SIZE) -> Tensor:
+    """RGB pictures of one size to (T, 3, R, R) in [-1, 1]: short side to R by bilinear resizing, then the centre.
+
+    Whole pixels of the long side are as many either way. `size` samples them over the whole of it; `scale-factor` by
+    the scale of the short side, which leaves out what is behind the last whole pixel: in UCF-101, a shift of up to 0.3
+    source pixels.
+    """
     x = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2).float() / 255
-    scale = resolution / min(x.shape[-2:])
-    size = [resolution if side == min(x.shape[-2:]) else int(side * scale) for side in x.shape[-2:]]
-    x = interpolate(x, size=size, mode="bilinear", align_corners=False)
+    short = min(x.shape[-2:])
+    scale = resolution / short
+    while int(short * scale) < resolution:  # where the quotient was rounded down
+        scale = math.nextafter(scale, math.inf)
+    size = [int(side * scale) for side in x.shape[-2:]]
+    by: dict[str, Any] = {"scale_factor": scale} if resize_by == BY_SCALE else {"size": size}
+    x = interpolate(x, **by, mode="bilinear", align_corners=False)
     top, left = (round((side - resolution) / 2) for side in size)
     return x[..., top : top + resolution, left : left + resolution] * 2 - 1
 
@@ -68,10 +81,11 @@ def read_lists(root: Path, lists: Sequence[Path]) -> tuple[list[str], list[Path]
 class VideoFolder:
     """A tree with one directory of videos (files, or folders of frames) a class, or those of it that `lists` name.
 
-    A clip is `frames` frames spread evenly over a window of `frames` x `stride`, as Latte takes them. Raises ValueError
-    for a path that is missing or has no videos. A video that is unreadable, or shorter than a window, raises ValueError
-    with its path; with `skip_corrupt` it is named in a warning, counted in `corrupt`, and the next readable one stands
-    in for it.
+    A clip is `frames` frames spread evenly over a window of `frames` x `stride`, as Latte takes them. Short videos,
+    which have fewer frames than a window, are refused; or else a clip of one is spread over what there is, if that is a
+    frame each. Raises ValueError for a path that is missing or has no videos. A video that is unreadable or refused
+    raises ValueError with its path; with `skip_corrupt` it is named in a warning, counted in `corrupt`, and the next
+    readable one stands in for it.
     """
 
     channels = 3
@@ -84,9 +98,12 @@ class VideoFolder:
         stride: int,
         lists: Sequence[Path] = (),
         skip_corrupt: bool = False,
+        short_videos: str = REFUSE,
+        resize_by: str = BY_SIZE,
     ) -> None:
         if not root.is_dir():
             raise ValueError(f"no such directory: {root}")
+        self.short_videos, self.resize_by = short_videos, resize_by
         self.name, self.root, self.resolution, self.skip_corrupt = root.name, root, resolution, skip_corrupt
         self.frames, self.stride = frames, stride
         self.corrupt: set[str] = set()
@@ -103,13 +120,18 @@ class VideoFolder:
             lengths = list(pool.map(self._length, videos))
         kept = [entry for entry in zip(videos, labels, lengths, strict=True) if entry[2]]
         if not kept:
-            raise ValueError(f"{root} has no readable video of {self.window} frames")
+            raise ValueError(f"{root} has no readable video of {self.fewest} frames")
         self.videos, self.labels, self.lengths = map(list, zip(*kept, strict=True))
 
     @property
     def window(self) -> int:
         """Frames of a video that a clip spans."""
         return self.frames * self.stride
+
+    @property
+    def fewest(self) -> int:
+        """Frames that a video must have."""
+        return self.frames if self.short_videos == SPREAD else self.window
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -134,8 +156,11 @@ class VideoFolder:
         return torch.cat([frame for frame, _ in read]), torch.tensor([label for _, label in read])
 
     def _window_numbers(self, length: int, start: float) -> list[int]:
-        first = int(start * (length - self.window + 1))
-        numbers: list[int] = np.linspace(first, first + self.window - 1, self.frames).astype(int).tolist()
+        # Latte's last window ends a frame before the video does
+        windows = max(1, length - self.window) if self.short_videos == SPREAD else length - self.window + 1
+        first = int(start * windows)
+        last = min(first + self.window, length) - 1
+        numbers: list[int] = np.linspace(first, last, self.frames).astype(int).tolist()
         return numbers
 
     def _frame_number(self, length: int, start: float) -> list[int]:
@@ -152,18 +177,16 @@ class VideoFolder:
             except ValueError as error:
                 self._skip(self.videos[place], error)
                 continue
-            return prepare(pictures, self.resolution), self.labels[place]
+            return prepare(pictures, self.resolution, self.resize_by), self.labels[place]
         raise ValueError(f"{self.root} has no readable video")
 
     def _length(self, video: Path) -> int:
         """Frames of a video, or 0 for one that is to be skipped."""
         try:
             length = clips.length_of(video)
-            if length < self.window:
-                raise ValueError(
-                    f"{video} has {length} frames; a clip of {self.frames} frames x stride {self.stride} needs "
-                    f"{self.window}"
-                )
+            if length < self.fewest:
+                what = f"{self.frames} frames" + ("" if self.short_videos == SPREAD else f" x stride {self.stride}")
+                raise ValueError(f"{video} has {length} frames; a clip of {what} needs {self.fewest}")
         except ValueError as error:
             self._skip(video, error)
             return 0

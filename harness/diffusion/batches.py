@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.core.seeds import stream
 from harness.data.ahead import ahead
 from harness.data.datasets import Dataset, VideoDataset, order
-from harness.diffusion.config import TIMESTEPS, TrainConfig
+from harness.diffusion.config import EACH, TIMESTEPS, TrainConfig
 
 BLOCK = 16
 """Rows that share a random stream: a process draws for few rows but its own, and a stream is expensive to make."""
@@ -102,7 +102,9 @@ def _draw_block(
     if not config.frames:
         return drawn
     joint = (BLOCK, config.joint_images)
-    return *drawn, random.random(BLOCK), random.random(joint) < config.class_dropout, random.random((*joint, 2))
+    starts = random.random(BLOCK)
+    draws = random.random(joint if config.joint_dropout == EACH else (BLOCK, 1))
+    return *drawn, starts, np.broadcast_to(draws < config.class_dropout, joint), random.random((*joint, 2))
 
 
 def prefetch(make: Callable[[int, range], Batch], parts: Iterable[tuple[int, range]], workers: int) -> Generator[Batch]:

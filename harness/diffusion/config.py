@@ -12,11 +12,14 @@ from typing import Any
 
 from harness.core.options import check, option
 from harness.data import AUTOENCODER
+from harness.data.datasets import BY_SCALE, BY_SIZE, REFUSE, RESIZES, SHORT_VIDEOS, SPREAD
 from models import ModelSpec, spec
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 EXACT, TANH = DECODER_NLLS = ("exact", "tanh")
 """How the likelihood of the decoder, at t = 0, is computed: by the normal CDF, or by DiT's approximation of it."""
+EACH, TOGETHER = JOINT_DROPOUTS = ("each", "together")
+"""How labels of joint images are dropped: each by itself, or all of a clip's by one draw, as Latte's."""
 TIMESTEPS = 1000
 """Of the chain that is learnt (DDPM's)."""
 LARGEST_SEED = 2**63 - 1
@@ -31,8 +34,9 @@ class TrainConfig:
     off), tf32 (fp32 with TF32 matrix products) or bf16 (autocast; parameters, loss and the scan's state stay fp32).
     Gradients are clipped to `clip_norm` (0: never) after `clip_after` steps. AdamW with constant rate and no weight
     decay. `sampling_steps` is what the result is sampled with where nothing else is stated. Of video: `frames` of a
-    clip and their `stride` (both 0 for images), and `joint_images`: single frames that are learnt beside each clip (the
-    paper's "+IMG"). Raises ValueError, naming the field, for impossible values.
+    clip and their `stride` (both 0 for images); what is done with `short_videos`, and what frames are `resize_by`, as
+    harness.data.videos has them; and `joint_images`: single frames that are learnt beside each clip (the paper's
+    "+IMG"), with the `joint_dropout` of their labels. `decoder_nll` is one of harness.diffusion.process.CDFS. Raises ValueError, naming the field, for impossible values.
     """
 
     model: str = option(help="DiM-T/2, DiT-XL/2, DiM-B/4-video, ...", metavar="NAME")
@@ -44,7 +48,10 @@ class TrainConfig:
     flip: bool
     frames: int = option(0, "frames of a clip; for models of video", least=0)
     stride: int = option(0, "frames from one of a clip to the next", least=0, metavar="FRAMES")
+    short_videos: str = option(REFUSE, "of fewer frames than a clip spans; Latte's is spread", choices=SHORT_VIDEOS)
+    resize_by: str = option(BY_SIZE, "how videos are resized; Latte's is scale-factor", choices=RESIZES)
     joint_images: int = option(0, "single frames that are learnt beside each clip", least=0)
+    joint_dropout: str = option(EACH, "of joint images' labels; Latte's is together", choices=JOINT_DROPOUTS)
     steps: int = option(help="optimizer steps", least=1, most=10**15)
     batch: int = option(help="items a step, over all processes", least=1, most=10**15)
     learning_rate: float = option(help="of AdamW")
@@ -66,6 +73,9 @@ class TrainConfig:
             raise ValueError("clips take a stride of at least 1 frame")
         if self.joint_images and not self.frames:
             raise ValueError(f"joint images learn beside clips, and {self.model} is to learn images alone: no --frames")
+        for name, default in (("short_videos", REFUSE), ("resize_by", BY_SIZE), ("joint_dropout", EACH)):
+            if getattr(self, name) != default and not self.frames:
+                raise ValueError(f"{name} is of clips, and {self.model} is to learn images alone: no --frames")
         if self.stride and not self.frames:
             raise ValueError(f"a stride is of clips, and {self.model} is to learn images alone: no --frames")
         if self.clip_after and not self.clip_norm:
@@ -200,6 +210,9 @@ PRESETS: Mapping[str, TrainConfig] = {
         flip=True,
         frames=16,
         stride=3,
+        short_videos=SPREAD,
+        resize_by=BY_SCALE,
+        joint_dropout=TOGETHER,
         steps=1_000_000,
         batch=40,
         learning_rate=1e-4,
@@ -227,8 +240,10 @@ Expected after 400K steps, 250 DDPM steps, guidance 1.5, from the paper: DiM-B/4
 DiT-B/4 44.43 (Table 2). The paper names Stable Diffusion 1.4's autoencoder; the preset takes DiT's, `sd-vae-ft-ema`:
 the same encoder, hence the same latents, with a decoder that was trained further.
 
-`ucf101`: Latte's recipe, at five clips a card of eight. Beside joint images Latte takes four, but here the batch stays,
-so that a run with and one without them differ in the images alone. Expected, from the paper's Table 3: FVD 358.75 for
+`ucf101`: Latte's recipe, at five clips a card of eight (its configs/ucf101, its datasets and models/latte_img.py): what
+it does with short videos, how it resizes, one draw that drops the labels of all of a clip's joint images. Beside joint
+images Latte takes four clips, but here the batch stays, so that a run with and one without them differ in the images
+alone. Expected, from the paper's Table 3: FVD 358.75 for
 DiM, 206.83 with joint images.
 """
 

@@ -99,8 +99,9 @@ def open_data(
     dataset: Dataset | VideoDataset
     if config.frames:
         dataset = open_videos(
-            config.data, config.resolution, config.frames, config.stride, execution.split_list, execution.skip_corrupt
-        )
+            config.data, config.resolution, config.frames, config.stride, execution.split_list, execution.skip_corrupt,
+            config.short_videos, config.resize_by,
+        )  # fmt: skip
     else:
         dataset = open_dataset(config.data, config.resolution, execution.skip_corrupt, verify=here.first)
     if len(dataset.classes) != config.num_classes:

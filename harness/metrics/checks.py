@@ -16,7 +16,6 @@ from harness.metrics.settings import TIMM, ClipProtocol, Extraction
 
 if TYPE_CHECKING:
     from harness.data.sources import Source
-    from harness.metrics.references import Reference
     from harness.metrics.statistics import Statistics
 
 
@@ -87,12 +86,12 @@ def _classes(recipe: Recipe, name: str, found: NDArray[Any], classes: int) -> ND
     return found.astype(np.int64)
 
 
-def same_side(source: Source, reference: Reference) -> None:
-    """Samples of the size that the reference has."""
-    side = (source.shape[-3], source.shape[-2])
-    if reference.side is not None and reference.side != side:
-        ours, theirs = (f"{width} x {height}" for height, width in (side, reference.side))
-        raise ValueError(f"samples are {ours}, the reference {reference.name} is {theirs}")
+def same_side(source: Source, reference: str, side: tuple[int, int] | None) -> None:
+    """Samples of the size that the reference of this name has, (H, W); None where it has no images."""
+    ours = (source.shape[-3], source.shape[-2])
+    if side not in (None, ours):
+        drawn, real = (f"{width} x {height}" for height, width in (ours, side))
+        raise ValueError(f"samples are {drawn}, the reference {reference} is {real}")
 
 
 def few_duplicates(samples: Statistics, allowed: float) -> None:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from harness.core.distributed import Ranks
 from harness.core.records import ScoreRecord
 from harness.data import is_named
-from harness.data.clips import ArrayClips, open_clips
-from harness.data.sources import ArraySource, Source, open_images
-from harness.metrics import checks, panel, recipes, references
+from harness.data.clips import open_clips
+from harness.data.sources import Source, open_images
+from harness.metrics import checks, panel, recipes
 from harness.metrics.distances.distance import Comparison
 from harness.metrics.features import Space
-from harness.metrics.features.extractor import Extractor, open_extractor
+from harness.metrics.features.extractor import Extractor
+from harness.metrics.moment_files import MomentFile
+from harness.metrics.opened import Opened, cut, named, side_of
 from harness.metrics.recipes import Recipe
 from harness.metrics.records import record
 from harness.metrics.references import Reference
@@ -49,30 +51,32 @@ class Evaluation:
         extraction: Extraction | None = None,
     ) -> None:
         self.recipes = recipes.parse([metrics] if isinstance(metrics, str) else metrics)
-        self.reference = None if reference is None else _opened(reference, "reference")
+        where = None if reference is None else named(reference, "reference")
         self.here = here
         self.settings, self.clips = settings or Settings(), clips or ClipProtocol()
         self.extraction = extraction or Extraction()
-        checks.together(self.recipes, self.reference, self.clips)
+        checks.together(self.recipes, where, self.clips)
         checks.weights(self.recipes, self.extraction)
-        self._extractors: dict[str, Extractor] = {}
-        self._references: dict[tuple[object, ...], tuple[Reference, object]] = {}
+        self.opened = Opened(where, here, self.extraction)
 
     def of(self, samples: Source | NDArray[Any] | str | Path) -> list[ScoreRecord]:
         """One record a number, in the order of the metrics' features; only the first process gets any.
 
         A source that draws its samples states what they follow from, in `origin` and `seed`.
         """
-        what = _opened(samples, "samples")
+        what = named(samples, "samples")
         whole = [recipe for recipe in self.recipes if not recipe.frames]
         scored: list[Scored] = []
         if whole:
             source = self._source(what, whole)
+            self.require(source, whole)
             for space in dict.fromkeys(recipe.space for recipe in whole):
-                scored += self._items([recipe for recipe in whole if recipe.space is space], source)
+                scored += self._items(self._of(space), source)
         for recipe in self.recipes:
             if recipe.frames:
-                scored += self._clips(recipe, what)
+                source = cut(what, recipe, self.clips.resolved(recipe.stride).stride_fake)
+                self.require(source, [recipe])
+                scored += self._clips(recipe, source)
         scored += panel.of(scored)
         origin, seed = getattr(samples, "origin", {}), getattr(samples, "seed", None)
         return [
@@ -81,11 +85,32 @@ class Evaluation:
             for result in results
         ]
 
-    def extractor(self, space: Space) -> Extractor:
-        """The extractor of a feature space; the first process may download, then the others find the file there."""
-        if space.name not in self._extractors:
-            self._extractors[space.name] = open_extractor(space, self.extraction, self.here)
-        return self._extractors[space.name]
+    def require(self, samples: Source, recipes: Sequence[Recipe] | None = None) -> None:
+        """Raise ValueError for what would not fit these samples: kind, count, classes, size; networks, the reference.
+
+        Of all recipes or some. Nothing is drawn, and no feature made.
+        """
+        for recipe in recipes or self.recipes:
+            repeats = 1 if recipe.frames else self.settings.repeats
+            checks.kind(recipe, samples)
+            checks.enough(recipe, samples, repeats)
+            checks.labels(recipe, samples, recipe.count * repeats)
+            self.opened.extractor(recipe.space)
+            found: Source | MomentFile | None
+            if recipe.frames:
+                found = self.opened.real_clips(recipe, self.clips.resolved(recipe.stride))
+                if self.settings.repeats > 1 and self.opened.cut_already:
+                    raise ValueError(f"repeats of {recipe.name} cut other clips; those of {found.name} are cut already")
+            else:
+                found = self.opened.beside(self._of(recipe.space), samples)
+            if isinstance(found, MomentFile):
+                found.gaussians()
+            if found is not None:
+                checks.same_side(samples, found.name, side_of(found))
+
+    def _of(self, space: Space) -> list[Recipe]:
+        """The recipes of one feature space."""
+        return [recipe for recipe in self.recipes if recipe.space is space]
 
     def _source(self, what: Source | str, wanted: Sequence[Recipe]) -> Source:
         """Images, or clips in their whole length."""
@@ -98,14 +123,8 @@ class Evaluation:
     def _items(self, group: list[Recipe], source: Source) -> list[Scored]:
         """The recipes of one feature space, of images or of whole clips. Repeat r scores items [r N, (r + 1) N)."""
         repeats = self.settings.repeats
-        for recipe in group:
-            checks.kind(recipe, source)
-            checks.enough(recipe, source, repeats)
         labels = {recipe: checks.labels(recipe, source, recipe.count * repeats) for recipe in group}
-        extractor = self.extractor(group[0].space)
-        reference = self._reference(group, source)
-        if reference is not None:
-            checks.same_side(source, reference)
+        extractor, reference = self.opened.extractor(group[0].space), self.opened.reference(group, source)
         scored_by: dict[Span, list[Recipe]] = {}
         for recipe in group:
             for repeat in range(repeats):
@@ -132,19 +151,14 @@ class Evaluation:
             if runs[recipe]
         ]
 
-    def _clips(self, recipe: Recipe, what: Source | str) -> list[Scored]:
+    def _clips(self, recipe: Recipe, source: Source) -> list[Scored]:
         """A Fréchet distance of clips that are cut; repeats are further seeds of where real clips begin."""
-        protocol = self.clips.resolved(recipe.stride)
-        source = _cut(what, recipe, protocol.stride_fake)
-        checks.kind(recipe, source)
-        checks.enough(recipe, source, 1)
-        extractor = self.extractor(recipe.space)
+        protocol, extractor = self.clips.resolved(recipe.stride), self.opened.extractor(recipe.space)
         sets = [found for _, found in self._samples(source, extractor, {(0, recipe.count): [recipe]})]
         runs, about = [], dict[str, object]()
         for repeat in range(self.settings.repeats):
-            reference, codec = self._real_clips(recipe, protocol, protocol.offset_seed + repeat)
+            reference = self.opened.reference_of_clips(recipe, protocol, repeat)
             for found in sets:
-                checks.same_side(source, reference)
                 compared = Comparison(
                     recipe=recipe,
                     samples=found,
@@ -154,29 +168,10 @@ class Evaluation:
                     device=str(self.here.device),
                 )
                 runs.append(results_of(compared))
-            codecs = {"codec": source.identity.get("codec", "none"), "codec_real": codec}
+            real = self.opened.real_clips(recipe, protocol, repeat)
+            codecs = {"codec": source.identity.get("codec", "none"), "codec_real": real.identity.get("codec", "none")}
             about = _about(source, sets, extractor, reference) | asdict(protocol) | codecs
         return [(combine(runs), about)] if runs else []
-
-    def _real_clips(self, recipe: Recipe, protocol: ClipProtocol, seed: int) -> tuple[Reference, object]:
-        """The reference of one repeat, and how its frames are stored."""
-        key = (recipe, seed)
-        if key not in self._references:
-            assert self.reference is not None, "checked with the metrics"
-            real = _cut(self.reference, recipe, protocol.stride_real, seed, self.extraction.ref_resolution)
-            checks.kind(recipe, real)
-            if real is self.reference and self.settings.repeats > 1:
-                raise ValueError(f"repeats of {recipe.name} cut other clips; those of {real.name} are cut already")
-            reference = references.of_source(
-                real,
-                self.extractor(recipe.space),
-                Needs.of_reference([recipe]),
-                self.extraction.directory,
-                self.here,
-                protocol.covariance,
-            )
-            self._references[key] = reference, real.identity.get("codec", "none")
-        return self._references[key]
 
     def _samples(
         self, source: Source, extractor: Extractor, scored_by: Mapping[Span, Sequence[Recipe]]
@@ -186,27 +181,6 @@ class Evaluation:
         for span, found in gather_each(source, extractor, wanted, self.extraction.directory, self.here, "samples"):
             checks.few_duplicates(found, self.settings.max_duplicates)
             yield span, found
-
-    def _reference(self, group: Sequence[Recipe], source: Source) -> Reference | None:
-        """What recipes of one space are compared with; a data set by name comes in the samples' own size."""
-        space, compared = group[0].space, [recipe for recipe in group if recipe.needs_reference]
-        if not compared:
-            return None
-        what = self.reference if self.reference is not None else space.data
-        assert what is not None, "checked with the metrics"
-        resolution = self.extraction.ref_resolution
-        if resolution is not None and str(what).endswith(".npz"):
-            raise ValueError(f"--ref-resolution crops and resizes folders and data sets; {what} is taken as it is")
-        if resolution is None and isinstance(what, str) and is_named(what):
-            resolution = source.shape[-3]
-        frames = source.shape[0] if len(source.shape) == 4 else None
-        key = (space, resolution, frames)
-        if key not in self._references:
-            opened = references.open_reference(
-                what, compared, self.extractor(space), self.extraction.directory, self.here, resolution, frames
-            )
-            self._references[key] = opened, None
-        return self._references[key][0]
 
 
 def results_of(compared: Comparison) -> list[Result]:
@@ -219,30 +193,6 @@ def results_of(compared: Comparison) -> list[Result]:
         results = compared.recipe.distance.measure(compared)
     notes = tuple(dict.fromkeys(str(warning.message) for warning in caught))
     return [replace(result, notes=notes) for result in results]
-
-
-def _opened(what: Source | NDArray[Any] | str | Path, role: str) -> Source | str:
-    """A source, or where one is."""
-    if isinstance(what, str | Path):
-        if not str(what):
-            raise ValueError(f"the {role} is an empty path: give an .npz, a folder, or a data set")
-        return str(what)
-    return ArraySource(role, what) if isinstance(what, np.ndarray) else what
-
-
-def _cut(
-    what: Source | str,
-    recipe: Recipe,
-    stride: int | None,
-    offset_seed: int | None = None,
-    resolution: int | None = None,
-) -> Source:
-    """Clips of the recipe's frames; a source that is not of whole videos is of clips already."""
-    if isinstance(what, str) or (isinstance(what, ArraySource) and not isinstance(what, ArrayClips)):
-        return open_clips(
-            what, recipe.frames, recipe.count, stride=stride or 1, offset_seed=offset_seed, resolution=resolution
-        )
-    return what
 
 
 def _about(

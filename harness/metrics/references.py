@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,19 +14,17 @@ from harness.core.distributed import Ranks
 from harness.core.files import sha256, write_atomically, write_json
 from harness.data import is_named
 from harness.data.clips import open_clips
-from harness.data.npz import Npz
 from harness.data.sources import Source, open_images
-from harness.metrics import checks
+from harness.metrics import checks, moment_files
 from harness.metrics.distances.distance import REFERENCE_ROWS
 from harness.metrics.features import Space
 from harness.metrics.features.extractor import Extractor, open_extractor
+from harness.metrics.moment_files import MARK, MEMBERS, MomentFile, mark
 from harness.metrics.moments import Gaussian
 from harness.metrics.recipes import Recipe
 from harness.metrics.settings import Extraction
 from harness.metrics.statistics import Needs, Statistics, gather
 
-MEMBERS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}  # the names that ADM's evaluator reads
-MARK = "features"  # our own references state whose features their moments are
 
 
 @dataclass(frozen=True)
@@ -81,18 +77,16 @@ def of_source(
     )
 
 
-def open_reference(
+def find(
     what: Source | str,
     recipes: Iterable[Recipe],
     extractor: Extractor,
-    root: Path,
-    here: Ranks,
     resolution: int | None = None,
     frames: int | None = None,
-) -> Reference:
+) -> Source | MomentFile:
     """The reference of recipes on one feature space: an ADM .npz, an .npz or a folder of images or clips, a data set.
 
-    Raises ValueError when it lacks what a recipe needs, naming the recipe and the member.
+    No feature is made. Raises ValueError when it lacks what a recipe needs, naming the recipe and the member.
     """
     recipes = [recipe for recipe in recipes if recipe.needs_reference]
     of_clips = recipes[0].of_clips
@@ -101,87 +95,40 @@ def open_reference(
     elif of_clips and not is_named(what):
         source = open_clips(what, frames, resolution=resolution)
     elif Path(what).suffix == ".npz":
-        return of_npz(what, recipes, extractor, root, here)
+        return moment_files.find(what, recipes, extractor)
     else:
         source = open_images(what, resolution, frames)
     checks.kind(recipes[0], source)
-    return of_source(source, extractor, Needs.of_reference(recipes), root, here)
+    return source
 
 
-def of_npz(text: str, recipes: Sequence[Recipe], extractor: Extractor, root: Path, here: Ranks) -> Reference:
-    """The reference in an .npz file: its moments where they are of these features, else moments and rows of its images.
-
-    Raises ValueError when it lacks what a recipe needs, naming the recipe and the member.
-    """
-    path = Path(text).expanduser()
-    needs, file = Needs.of_reference(recipes), Npz(path)
-    stored = {name for name in needs.moments if _holds(file, name, recipes[0].space, extractor)}
-    missing = needs.moments - stored
-    for recipe in recipes:
-        if recipe.needs_images:
-            file.require("arr_0", f"holds the images that {recipe.name} needs")
-        elif recipe.stream in missing:
-            file.require("arr_0", f"{recipe.name} needs where there are no stored moments of its features")
-    source = open_images(text) if "arr_0" in file else None
-    if source is not None:
-        checks.kind(recipes[0], source)
-    count = _count(file)
-    gaussians = {name: _gaussian(file, name, count) for name in stored}
-    side = (source.shape[0], source.shape[1]) if source else None
-    found = Reference(text, sha256(path), count, 0, side, gaussians)
-    if source is None or not (missing or needs.rows):
-        return found
-    own = of_source(source, extractor, replace(needs, moments=frozenset(missing)), root, here)
-    both = {**own.gaussians, **gaussians}
-    return replace(own, name=text, sha256=found.sha256, count=count if stored else own.count, gaussians=both)
+def reduce(
+    found: Source | MomentFile, recipes: Iterable[Recipe], extractor: Extractor, root: Path, here: Ranks
+) -> Reference:
+    """What was found, as moments and features: those of an .npz as far as it stores them, else of its images."""
+    needs = Needs.of_reference(recipe for recipe in recipes if recipe.needs_reference)
+    if not isinstance(found, MomentFile):
+        return of_source(found, extractor, needs, root, here)
+    gaussians, missing = found.gaussians(), needs.moments - found.stored
+    stored = Reference(found.name, found.sha256, found.count, 0, found.side, gaussians)
+    if found.images is None or not (missing or needs.rows):
+        return stored
+    own = of_source(found.images, extractor, replace(needs, moments=frozenset(missing)), root, here)
+    both, count = {**own.gaussians, **gaussians}, found.count if found.stored else own.count
+    return replace(own, name=found.name, sha256=found.sha256, count=count, gaussians=both)
 
 
-def _holds(file: Npz, name: str, space: Space, extractor: Extractor) -> bool:
-    """Whether the file stores moments of this extractor's features. Unmarked ones are of the published Inception."""
-    if not all(member in file for member in MEMBERS.get(name, (name,))):
-        return False
-    if MARK in file:
-        return str(file.array(MARK)) == mark(extractor)
-    if space.name != "inception":
-        return False
-    if not extractor.identity["published_weights"]:
-        warnings.warn(
-            f"{file.path}: its moments are of the published Inception weights, not of those given; "
-            "moments of its arr_0 are used instead",
-            stacklevel=4,
-        )
-        return False
-    return True
-
-
-def _gaussian(file: Npz, name: str, count: int | None) -> Gaussian:
-    """Stored moments, checked: finite numbers, a mean (D,) and a covariance (D, D)."""
-    found = []
-    for member in MEMBERS[name]:
-        array = file.array(member)
-        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-            raise ValueError(f"{file.path}: {member} must hold finite numbers, not {array.dtype} with others")
-        found.append(np.array(array, dtype=np.float64))
-    mean, covariance = found
-    if mean.ndim != 1 or not len(mean) or covariance.shape != (len(mean), len(mean)):
-        shapes = f"{mean.shape} and {covariance.shape}"
-        raise ValueError(f"{file.path}: {' and '.join(MEMBERS[name])} have shapes {shapes}, not (D,) and (D, D)")
-    return Gaussian(mean, covariance, count)
-
-
-def _count(file: Npz) -> int | None:
-    """How many images are behind the stored moments, where the file states it."""
-    if "count" not in file:
-        return None
-    stated = file.array("count")
-    if stated.shape != () or stated.dtype.kind not in "iu" or stated < 2:
-        raise ValueError(f"{file.path}: count must be one whole number of at least 2, not {stated!r}")
-    return int(stated)
-
-
-def mark(extractor: Extractor) -> str:
-    """Whose features stored moments are of: the extractor's identity, as one line of JSON."""
-    return json.dumps(extractor.identity, sort_keys=True)
+def open_reference(
+    what: Source | str,
+    recipes: Sequence[Recipe],
+    extractor: Extractor,
+    root: Path,
+    here: Ranks,
+    resolution: int | None = None,
+    frames: int | None = None,
+) -> Reference:
+    """`find` and `reduce` in one."""
+    return reduce(find(what, recipes, extractor, resolution, frames), recipes, extractor, root, here)
 
 
 def build(data: str, space: Space, out: Path, extraction: Extraction, here: Ranks) -> str:

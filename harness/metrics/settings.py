@@ -43,16 +43,18 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipProtocol:
-    """Every choice of an FVD on I3D that is not in its name; Latte's numbers have `stride_real` 3.
+    """Every choice of an FVD on I3D that is not in its name. Without any, it is StyleGAN-V's.
 
-    `split` is the user's word for which videos the reference is. `covariance` divides by N (`population`, as
-    StyleGAN-V) or by N - 1 (`sample`, as TF-Hub's).
+    Latte's numbers have `stride_real` 3 and `real_videos` random (its `compute_fvd` and
+    `compute_feature_stats_for_dataset`). `split` is the user's word for which videos the reference is. `covariance`
+    divides by N (`population`, as both) or by N - 1 (`sample`, as TF-Hub's).
     """
 
     stride_real: int | None = option(None, "of real clips, in frames (default: the metric's)", least=1)
     stride_fake: int | None = option(None, "of generated clips, in frames (default: the metric's)", least=1)
     split: str = option("unstated", "which videos the reference is, for the record")
-    offset_seed: int = option(0, "of where real clips begin", least=0)
+    real_videos: str = option("first", "of more than are needed: by path, or drawn", choices=("first", "random"))
+    offset_seed: int = option(0, "of where real clips begin, and of which videos are drawn", least=0)
     covariance: str = option("population", "of an FVD on I3D", choices=("population", "sample"))
 
     def __post_init__(self) -> None:

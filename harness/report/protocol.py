@@ -12,7 +12,9 @@ from harness.report.cells import offered
 if TYPE_CHECKING:
     from harness.suites.rows import Suite
 
-OF_ALL = ("reference", "reference_sha256", "resolution", "split", "stride_real", "stride_fake", "covariance")
+OF_ALL = (
+    "reference", "reference_sha256", "resolution", "split", "stride_real", "stride_fake", "real_videos", "covariance",
+)  # fmt: skip
 """Fields of a record that cells of one table share, as they do those of `training`, `sampling` and `extractor`."""
 OF_QUANTITY = ("metric", "n_samples", "n_reference", "arithmetic", "permute_seed")
 """Fields that cells of one column share."""
@@ -132,6 +134,9 @@ def words(values: Values, seeds: Iterable[int]) -> str:
         counts = {one(name) for name in values if name.startswith("n_reference of ")} - {None}
         size = f", {max(counts):,} items" if counts else ""
         parts.append(f"reference {one('reference')} ({str(one('reference_sha256'))[:8]}{size})")
+    if one("stride_real"):
+        chosen = f", {one('real_videos')} videos" if one("real_videos") else ""
+        parts.append(f"real clips of stride {one('stride_real')}{chosen}, generated ones of {one('stride_fake')}")
     if one("sampling.steps"):
         scale = one("sampling.cfg_scale")
         guidance = "guidance as in the rows" if scale is None else f"guidance {scale}"

@@ -11,7 +11,7 @@ from harness.core.formats import render
 from harness.core.records import ScoreRecord
 
 SPREAD = ("standard_error", "low", "high")
-VIDEO = ("split", "stride_real", "stride_fake", "offset_seed", "codec", "codec_real", "covariance")
+VIDEO = ("split", "stride_real", "stride_fake", "real_videos", "offset_seed", "codec", "codec_real", "covariance")
 
 
 def report(scored: Iterable[list[ScoreRecord]], file: Path, style: str, quiet: bool = False) -> None:
