@@ -261,13 +261,16 @@ def test_a_video_distance_records_every_choice_and_depends_on_it(run, refused, t
     arguments += ["--metric", "fvd8_16f", "--i3d-weights", weights_file, "--bootstrap", 2]
     (record,) = run(*arguments, "--split", "train")
     workload = record["workload"]
-    choices = ("split", "stride_real", "stride_fake", "offset_seed", "codec", "codec_real", "covariance")
-    assert [workload[name] for name in choices] == ["train", 1, 1, 0, "array", ".png", "population"]
+    choices = ("split", "stride_real", "stride_fake", "real_videos", "offset_seed", "codec", "codec_real", "covariance")
+    assert [workload[name] for name in choices] == ["train", 1, 1, "first", 0, "array", ".png", "population"]
     assert (record["quantity"], workload["n_samples"], workload["n_reference"]) == ("fvd", 8, 8)
     assert "8 samples for 400 features" in record["note"]
     values = {record["value"]}
     values.add(run(*arguments, "--covariance", "sample")[0]["value"])
     values.add(run(*arguments, "--offset-seed", 1)[0]["value"])
+    (latte,) = run(*arguments, "--real-videos", "random")
+    assert (latte["workload"]["real_videos"], latte["workload"]["n_reference"]) == ("random", 8)
+    assert latte["value"] not in values
     (repeated,) = run(*arguments, "--repeats", 2)
     assert len(values) == 3
     assert repeated["samples"][0] == record["value"]  # repeats are further offset seeds

@@ -155,6 +155,32 @@ def test_metrics_of_several_counts_read_what_they_share_once(score, digits, tmp_
     assert [one.workload["samples_sha256"] for one in together] == [one.workload["samples_sha256"] for one in apart]
 
 
+class Undrawn:
+    """Eight samples that nobody may draw."""
+
+    name, count, labels, identity = "drawn", 8, None, {"kind": "none"}
+
+    def __init__(self, *shape):
+        self.shape = shape
+
+    def read(self, start, stop):
+        raise AssertionError("what does not fit was not found before the samples were drawn")
+
+
+def test_what_does_not_fit_is_found_before_any_sample_is_drawn(tmp_path):
+    clips = Undrawn(16, 24, 24, 3)
+    for number in range(48):
+        (tmp_path / "real" / "a").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30)).save(tmp_path / "real" / "a" / f"{number:02d}.png")
+    where = tmp_path / "i3d.pt"
+    options = {"extraction": Extraction(work_dir=tmp_path / "w", i3d_weights=random_i3d(where)), "device": "cpu"}
+    with pytest.raises(ValueError, match=r"samples are 24 x 24, the reference .*real is 40 x 30"):
+        evaluate(clips, tmp_path / "real", "fvd8_16f", **options)
+    images = Undrawn(16, 16, 3)
+    with pytest.raises(ValueError, match=r"samples are 16 x 16, the reference reference is 8 x 8"):
+        evaluate(images, np.zeros((9, 8, 8, 3), np.uint8), "fd8@digits", extraction=Extraction(work_dir=tmp_path / "w"))
+
+
 def test_a_reference_is_gathered_once_for_several_sets_of_samples(digits, tmp_path, reads):
     extraction = Extraction(work_dir=tmp_path, offline=True)
     evaluation = Evaluation(["fd100@digits", "pr100@digits"], None, ALONE, extraction=extraction)

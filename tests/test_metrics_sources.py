@@ -334,6 +334,34 @@ def test_short_real_videos_are_passed_over_and_short_samples_refused(videos, tmp
         open_clips(str(tmp_path), 10, 3)
 
 
+def test_drawn_real_videos_are_any_that_are_long_enough_each_once_by_the_seed(generator, tmp_path):
+    """Latte's random.sample of those that are not too short: here 2 of 5 in 300 draws, so each in two fifths of them."""
+    videos = generator.integers(0, 256, (6, 12, 2, 2, 3), dtype=np.uint8)
+    for index, video in enumerate(videos):
+        save_folder(tmp_path / f"video{index}", video[: 8 if index == 1 else 12])
+    draws = [open_clips(str(tmp_path), 10, 2, offset_seed=seed, drawn=True).videos for seed in range(300)]
+    assert draws[7] == open_clips(str(tmp_path), 10, 2, offset_seed=7, drawn=True).videos
+    counts = collections.Counter(video for draw in draws for video in draw)
+    assert all(len(set(draw)) == 2 for draw in draws)
+    assert set(counts) == {f"video{index}" for index in (0, 2, 3, 4, 5)}
+    assert all(90 < count < 150 for count in counts.values())  # 120, give or take 8.5
+    assert sorted(open_clips(str(tmp_path), 10, 99, offset_seed=0, drawn=True).videos) == sorted(counts)
+
+
+def test_drawn_videos_of_an_array_are_read_from_their_own_rows(videos, tmp_path):
+    npz(tmp_path / "a.npz", arr_0=videos, arr_1=np.arange(5))
+    drawn = open_clips(str(tmp_path / "a.npz"), 4, 3, stride=2, offset_seed=3, drawn=True)
+    assert (drawn.count, drawn.shape, len(set(drawn.rows))) == (3, (4, 6, 6, 3), 3)
+    assert drawn.rows != [0, 1, 2]
+    for index, (row, start) in enumerate(zip(drawn.rows, drawn.starts, strict=True)):
+        np.testing.assert_array_equal(drawn.read(index, index + 1)[0], videos[row, start : start + 8 : 2])
+    assert drawn.labels.tolist() == drawn.rows
+    first = open_clips(str(tmp_path / "a.npz"), 4, 3, stride=2, offset_seed=3)
+    assert first.rows == [0, 1, 2]
+    assert "rows" not in first.identity
+    assert drawn.identity["rows"] == drawn.rows
+
+
 def test_video_files_are_decoded(videos, tmp_path):
     av = pytest.importorskip("av", reason="pip install av")
     with av.open(str(tmp_path / "video.mkv"), "w") as container:

@@ -225,11 +225,14 @@ def test_bad_input_is_one_line_and_exit_code_2(flags, complaint, capsys):
 
 def test_a_run_that_fails_is_named_and_the_exit_code_says_so(tmp_path, capsys):
     places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
-    code = reproduce.main(
-        ["--suite", "smoke", "--only", "table7", "--data", "digits=/nowhere/at/all", "--max-jobs", "6", *places]
-    )
+    names = [run.name for run in suite("smoke").runs(["table7"])]
+    for name in names:
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "checkpoints").write_text("a file where a folder is to be")
+    code = reproduce.main(["--suite", "smoke", "--only", "table7", "--max-jobs", "6", *places])
     assert code == 1
-    assert "no data at '/nowhere/at/all'" in capsys.readouterr().err
+    complaints = capsys.readouterr().err
+    assert all(f"{name}/log.txt" in complaints for name in names)
 
 
 def test_a_model_that_no_card_holds_is_shared_and_its_states_are_slices():

@@ -89,11 +89,11 @@ def train(
 
 
 def open_data(
-    config: TrainConfig, execution: Execution, here: Ranks
+    config: TrainConfig, execution: Execution, here: Ranks, verify: bool = True
 ) -> tuple[Dataset | VideoDataset, Autoencoder, ModelSpec]:
     """The data set, the autoencoder that belongs to it, and the model's specification that fits both.
 
-    Raises ValueError when they do not fit together.
+    `verify` has the first process check a cache's hashes. Raises ValueError when they do not fit together.
     """
     config.spec()
     dataset: Dataset | VideoDataset
@@ -103,7 +103,7 @@ def open_data(
             config.short_videos, config.resize_by,
         )  # fmt: skip
     else:
-        dataset = open_dataset(config.data, config.resolution, execution.skip_corrupt, verify=here.first)
+        dataset = open_dataset(config.data, config.resolution, execution.skip_corrupt, verify=verify and here.first)
     if len(dataset.classes) != config.num_classes:
         raise ValueError(
             f"{config.data} has {len(dataset.classes)} classes, the model {config.num_classes}; "

@@ -20,6 +20,8 @@ FASHION_SEEN, FASHION_UNSEEN = "fashion-mnist:validation", "fashion-mnist:test"
 """The part that settings are chosen on, and the part that scores are against."""
 DIGITS_METRICS = ("fd500@digits", "is500@digits", "pr500@digits")
 ADM_METRICS = ("fid50k", "sfid50k", "is50k", "pr50k")
+LATTES_CLIPS = (("stride_real", 3), ("real_videos", "random"), ("split", "train+test"))
+"""How Latte cuts and chooses real clips (its tools/metrics; configs/ucf101 learns from all videos): Table 3's rows."""
 
 SCALES: dict[str, tuple[str, Scale]] = {
     "smoke": (
@@ -165,5 +167,5 @@ def ucf101() -> tuple[Row, ...]:
     """Table 3 at the paper's scale. Latte's guidance and its longest training: the paper states neither for its own."""
     return video_rows(
         "ucf101", "XL/2", 1_000_000, ("fvd2048_16f",), cfg_scale=7.0, sampling_steps=250, seeds=1, joint_images=8,
-        ref="ucf101",
+        ref="ucf101", protocol=LATTES_CLIPS,
     )  # fmt: skip

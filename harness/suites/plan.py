@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.core import paper, paths, store
 from harness.core.records import Record
+from harness.data import is_named
 from harness.suites.budget import fitted, scoring_macs, training_macs
 from harness.suites.catalogue import suite
 from harness.suites.launch import Launch
@@ -41,8 +42,9 @@ class Plan:
     """A suite, or some `parts` of it ("table2", "figure1"), with places: of checkpoints and caches, and of results.
 
     `names` are of runs, if not all are meant, and `stages` of what is done of them. The processes of a `launch` share
-    a run, on cards of `card_gib`. `data` and `references` say by preset where they are. Raises ValueError for parts,
-    runs and presets that the suite does not have, and for processes that cannot share its batches.
+    a run, on cards of `card_gib`. `data` and `references` say by preset where they are, `extraction` has fields of a
+    harness.metrics.Extraction: other networks than the published ones. Raises ValueError for parts, runs and presets
+    that the suite does not have, and for processes that cannot share its batches.
     """
 
     suite: Suite
@@ -55,6 +57,7 @@ class Plan:
     card_gib: float = CARD_GIB
     data: Mapping[str, str] = field(default_factory=dict)
     references: Mapping[str, str] = field(default_factory=dict)
+    extraction: tuple[tuple[str, Path | int], ...] = ()
 
     def __post_init__(self) -> None:
         presets = {run.preset for run in self.suite.runs()}
@@ -130,13 +133,21 @@ class Plan:
         fitting = [] if run.small else fitted(run, self.launch.world, self.card_gib).flags
         return ["-m", "harness.train", *run.flags(), *data, *fitting, "--out", str(self.directory(run))]
 
+    def reference(self, score: Score) -> tuple[str | None, int | None]:
+        """What a score compares with, and at which resolution where that is a folder: real pictures have any size."""
+        ref = self.references.get(score.run.preset, score.ref)
+        as_it_is = ref is None or is_named(ref) or Path(ref).suffix == ".npz"
+        return ref, None if as_it_is else score.run.config.resolution
+
     def score(self, scores: list[Score]) -> Command:
         """One command for several milestones of a run that are scored alike."""
         first = scores[0]
-        ref = self.references.get(first.run.preset, first.ref)
+        ref, resolution = self.reference(first)
         milestones = [str(self.checkpoint(score.run, score.step)) for score in scores]
         features = ["--work-dir", str(self.runs / "eval"), "--records", str(self.records)]
+        features += [part for name, value in self.extraction for part in (f"--{name.replace('_', '-')}", str(value))]
         where = ["--ckpt", *milestones, *(["--ref", ref] if ref else [])]
+        where += ["--ref-resolution", str(resolution)] if resolution else []
         return ["-m", "harness.eval", *where, *first.flags(), *features]
 
     def floor(self) -> Command | None:

@@ -12,6 +12,8 @@ from harness.core.signals import STOP
 from harness.suites.execution import Workers, carry_out, finish
 from harness.suites.launch import cores, first_node
 from harness.suites.plan import REPORT, SCORE, TRAIN, Plan
+from harness.suites.preflight import require_inputs
+from harness.suites.slurm import in_job
 
 
 class StoppedError(Exception):
@@ -23,9 +25,11 @@ def reproduce(plan: Plan, jobs: int = 1) -> list[str]:
 
     Returns the failures, each in a line. Where it is stopped (SIGTERM, SIGUSR1, SIGINT) or killed, the same call
     continues. Raises StoppedError after a signal, OSError where the plan's folders cannot be written, ValueError for
-    several nodes outside of a Slurm job.
+    several nodes outside of a Slurm job, and, before anything begins, for what some command would stop at.
     """
     plan.launch.command()
+    if not in_job():  # for which it was done when it was submitted
+        require_inputs(plan)
     workers = Workers(plan.launch, max(1, cores() // (jobs * plan.launch.processes)))
     failures: list[str] = []
     with _on_signals(workers.stop):

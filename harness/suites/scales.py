@@ -283,17 +283,21 @@ def _contests(scale: Scale) -> Iterator[Contest]:
 
 def video_rows(
     preset: str, size: str, steps: int, metrics: tuple[str, ...], cfg_scale: float, sampling_steps: int,
-    seeds: int, joint_images: int, ref: str | None = None,
+    seeds: int, joint_images: int, ref: str | None = None, protocol: tuple[tuple[str, Setting], ...] = (),
 ) -> tuple[Row, ...]:  # fmt: skip
-    """Table 3's last four rows: both families over clips, alone and with single frames trained beside them."""
+    """Table 3's last four rows: both families over clips, alone and with single frames trained beside them.
+
+    `protocol` is how clips are cut, where that is not StyleGAN-V's.
+    """
     rows = []
     for images, extra in ((0, ""), (joint_images, "+IMG")):
         changes: tuple[tuple[str, Setting], ...] = (("joint_images", images),) if images else ()
         for family, method in OF_CLIPS.items():
             run = Run(preset=preset, model=f"{family}-{size}-video", milestones=(steps,), changes=changes)
             score = Score(
-                run=run, step=steps, metrics=metrics, cfg_scale=cfg_scale, sampling_steps=sampling_steps, ref=ref
-            )
+                run=run, step=steps, metrics=metrics, cfg_scale=cfg_scale, sampling_steps=sampling_steps, ref=ref,
+                protocol=protocol,
+            )  # fmt: skip
             rows.append(
                 Row(
                     part=TABLES[3].part,

@@ -31,7 +31,8 @@ class Score:
     """Metrics of one milestone of a run. `ref` as in harness.eval.
 
     Samples are drawn with the run's own seed, or with another, where `redraw` counts further draws of one run.
-    `bootstrap` is how many resamples an error bar has, where that is not the command's own number.
+    `bootstrap` is how many resamples an error bar has, where that is not the command's own number. `protocol` are the
+    fields of a harness.metrics.ClipProtocol that are not its defaults.
     """
 
     run: Run
@@ -43,6 +44,7 @@ class Score:
     redraw: int = 0
     bootstrap: int | None = None
     sampler: str = "ddpm"
+    protocol: tuple[tuple[str, Setting], ...] = ()
 
     @property
     def sample_seed(self) -> int:
@@ -58,7 +60,8 @@ class Score:
         sampling += ["--sampler", self.sampler] if self.sampler != "ddpm" else []
         copies = ["--max-duplicates", "1"] if self.run.small else []
         bars = [] if self.bootstrap is None else ["--bootstrap", str(self.bootstrap)]
-        return ["--metric", *self.metrics, *sampling, "--seed", str(self.sample_seed), *copies, *bars]
+        clips = [part for name, value in self.protocol for part in (f"--{name.replace('_', '-')}", str(value))]
+        return ["--metric", *self.metrics, *sampling, "--seed", str(self.sample_seed), *copies, *bars, *clips]
 
     @property
     def sampling(self) -> dict[str, Setting]:
@@ -85,6 +88,7 @@ class Score:
             record.get("metric") in self.metrics
             and record.get("step") == self.step
             and self._refers_to(record)
+            and all(record.get(name) == value for name, value in self.protocol)
             and all(training.get(name, default) == getattr(config, name) for name, default in of_the_weights().items())
             and all(sampling.get(name) == value for name, value in self.sampling.items())
         )

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from harness.core.locks import locked
@@ -18,6 +19,7 @@ from harness.suites import slurm
 from harness.suites.allocation import Allocation
 from harness.suites.batch import Batch, Submitter, read
 from harness.suites.plan import REPORT, SCORE, TRAIN, Plan
+from harness.suites.preflight import require_inputs
 from harness.suites.slurm import Job
 
 DOING = {TRAIN: "training", SCORE: "scoring", REPORT: "tables and figures"}
@@ -94,8 +96,8 @@ class Queue:
 def submit(plan: Plan, allocation: Allocation, at_a_time: int | None = None) -> tuple[list[str], bool]:
     """Submit what a plan lacks and no job does already, at most `at_a_time` jobs of an array running at once.
 
-    Returns what to print, and whether all is done. Raises ValueError for a folder that others can write into, and
-    without submitit; LockedError when another process submits this; OSError, with Slurm's words, where it refuses.
+    Returns what to print, and whether all is done. Raises ValueError for a folder that others can write into, for what
+    some job would stop at, and without submitit; LockedError when another process submits this; OSError, with Slurm's words, where it refuses.
     """
     folder = plan.runs.absolute() / "slurm"
     if not allocation.dry_run:
@@ -109,8 +111,15 @@ def submit(plan: Plan, allocation: Allocation, at_a_time: int | None = None) -> 
         scripts.append(submitter.script(batch))
         return batch.name
 
+    look_once = cache(lambda: require_inputs(plan))  # where there is something to submit, not whenever somebody looks
+
+    def submit_sound(batch: Batch) -> str:
+        if batch.stage != REPORT:
+            look_once()
+        return submitter.submit(batch)
+
     with locked(folder) if not allocation.dry_run else nullcontext():
-        queue = Queue(plan, show, "to be submitted") if allocation.dry_run else Queue(plan, submitter.submit)
+        queue = Queue(plan, show, "to be submitted") if allocation.dry_run else Queue(plan, submit_sound)
         if not allocation.dry_run or shutil.which("squeue"):
             queue.last = look(folder)  # before the records: what has ended by now is recorded by now
         left = queue.fill()

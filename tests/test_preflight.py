@@ -1,0 +1,113 @@
+"""What a plan would stop at after days is found before it begins: data, autoencoders, networks, references, sizes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from networks import random_i3d
+from videos import numbered, write_tree, write_video
+
+from harness import reproduce
+from harness.suites import Plan, Request, Run, Score, Suite, execution, preflight, suite
+from harness.suites.rows import Row
+
+pytest.importorskip("av", reason="pip install av")
+
+
+def plan_of(score: Score, tmp_path, **places) -> Plan:
+    row = Row(part="table3", label="one", family="DiT", contest="one", scores=(score,))
+    small = Suite("smoke", "one row", (row,), 1)
+    return Plan(suite=small, runs=tmp_path / "runs", results=tmp_path / "results", **places)
+
+
+IMAGES = Score(
+    run=Run(preset="digits", model="DiT-P/4", milestones=(1,)), step=1, metrics=("fd8@digits",), cfg_scale=1.0,
+    sampling_steps=2,
+)  # fmt: skip
+CLIPS = Score(
+    run=Run(
+        preset="moving-digits", model="DiT-P/4-video", milestones=(1,),
+        changes=(("resolution", 16), ("frames", 16), ("num_classes", 3)),
+    ),
+    step=1, metrics=("fvd4_16f",), cfg_scale=1.0, sampling_steps=2, ref="nowhere",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def i3d(tmp_path_factory):
+    return random_i3d(tmp_path_factory.mktemp("weights") / "i3d.pt")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Four classes' worth of shape: 32 x 24, of which a clip of 16 frames x stride 3 fits none but the long ones."""
+    root = write_tree(tmp_path_factory.mktemp("ucf"), length=60)
+    write_video(root / "Archery" / "v_Archery_g03_c01.avi", numbered(20))
+    return root
+
+
+def test_a_reference_of_another_size_is_found_before_anything_is_trained(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(execution.Workers, "run", lambda *arguments: ran.append(arguments) or "")
+    large = tmp_path / "large.npz"  # the suite learns 16 pixels a side
+    np.savez(large, arr_0=np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8))
+    flags = ["--suite", "smoke", "--only", "table7", "--ref", f"digits={large}"]
+    with pytest.raises(SystemExit, match="2"):
+        reproduce.main([*flags, "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)])
+    assert not ran
+    fine = Plan(suite=suite("smoke"), parts=("table7",), runs=tmp_path / "runs", results=tmp_path)
+    preflight.require_inputs(fine)
+
+
+def test_the_line_names_the_run_and_how_to_give_its_data_or_reference(tmp_path):
+    small = tmp_path / "small.npz"
+    np.savez(small, arr_0=np.zeros((20, 4, 4, 3), dtype=np.uint8))
+    with pytest.raises(ValueError, match=r"^digits-DiT-P-4-\S+ would stop: samples are 8 x 8, the reference .* is 4 x 4 "
+                                         r"\(--data or --ref digits=WHERE\)$"):  # fmt: skip
+        preflight.require_inputs(plan_of(IMAGES, tmp_path, references={"digits": str(small)}))
+    with pytest.raises(ValueError, match="would stop: no data at '/nowhere'"):
+        preflight.require_inputs(plan_of(IMAGES, tmp_path, data={"digits": "/nowhere"}))
+    only = dataclasses.replace(IMAGES, run=dataclasses.replace(IMAGES.run, changes=(("num_classes", 11),)))
+    with pytest.raises(ValueError, match="digits has 10 classes, the model 11"):
+        preflight.require_inputs(plan_of(only, tmp_path))
+    odd = dataclasses.replace(IMAGES, run=dataclasses.replace(IMAGES.run, changes=(("resolution", 10),)))
+    with pytest.raises(ValueError, match="resolution 10 is not divisible by 4"):
+        preflight.require_inputs(plan_of(odd, tmp_path))
+
+
+def test_stages_that_are_left_out_are_not_looked_at(tmp_path):
+    nothing = {"data": {"digits": "/nowhere"}}
+    preflight.require_inputs(plan_of(IMAGES, tmp_path, stages=("score", "report"), **nothing))
+    with pytest.raises(ValueError, match="no data at"):
+        preflight.require_inputs(plan_of(IMAGES, tmp_path, stages=("train",), **nothing))
+
+
+def test_a_folder_is_brought_to_the_size_of_the_samples_and_nothing_else_is(tmp_path):
+    plan = plan_of(CLIPS, tmp_path, references={"moving-digits": "some/folder"})
+    command = plan.score([CLIPS])
+    assert command[command.index("--ref-resolution") + 1] == "16"
+    for ref in ("set.npz", "fashion-mnist:test"):
+        assert "--ref-resolution" not in plan_of(CLIPS, tmp_path, references={"moving-digits": ref}).score([CLIPS])
+    ucf = next(score for score in suite("paper").scores(["table3"]))
+    command = " ".join(plan_of(ucf, tmp_path).score([ucf]))
+    assert "--ref ucf101 --ref-resolution 256 --metric fvd2048_16f" in command
+    assert "--stride-real 3 --real-videos random --split train+test" in command
+
+
+def test_real_clips_are_opened_as_they_will_be_cut(tmp_path, videos, i3d, monkeypatch):
+    """With stride 3 the video of 20 frames has no clip; where no video has any, that is said now."""
+    monkeypatch.setattr(preflight, "TRAIN", "nothing")  # moving digits have one channel, and three classes too many
+    places = {"references": {"moving-digits": str(videos)}, "extraction": (("i3d_weights", i3d),)}
+    protocol = (("stride_real", 3), ("real_videos", "random"))
+    preflight.require_inputs(plan_of(dataclasses.replace(CLIPS, protocol=protocol), tmp_path, **places))
+    sparse = dataclasses.replace(CLIPS, protocol=(("stride_real", 4),))
+    with pytest.raises(ValueError, match="no video has the 64 frames of a clip"):
+        preflight.require_inputs(plan_of(sparse, tmp_path, **places))
+    places["extraction"] = (("i3d_weights", tmp_path / "absent.pt"),)
+    with pytest.raises(ValueError, match="no i3d weights at"):
+        preflight.require_inputs(plan_of(CLIPS, tmp_path, **places))
+
+
+def test_a_request_is_refused_as_a_plan_is():
+    with pytest.raises(ValueError, match="has nothing of table3"):
+        Request(suite="smoke", only=("table3",)).plan()
