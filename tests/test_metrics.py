@@ -107,16 +107,28 @@ def test_frechet_distance_is_scipys_by_matrix_square_root(generator, size):
     assert frechet_distance(a, b).value == pytest.approx(expected, rel=1e-8)
 
 
-def test_frechet_distance_without_full_rank_is_the_nuclear_norm_of_the_centred_features(generator):
-    x, y = (generator.standard_normal((n, 60)) for n in (31, 25))
-    with pytest.warns(UserWarning, match="25 samples for 60 features"):
+@pytest.mark.parametrize(("more", "fewer", "features"), [(31, 25, 60), (31, 6, 60), (40, 5, 500), (9, 8, 2048)])
+def test_frechet_distance_without_full_rank_is_the_nuclear_norm_of_the_centred_features(
+    generator, more, fewer, features
+):
+    x, y = (generator.standard_normal((n, features)) for n in (more, fewer))
+    with pytest.warns(UserWarning, match=f"{fewer} samples for {features} features"):
         result = frechet_distance(of_block(x).gaussian(), of_block(y).gaussian())
     centred_x, centred_y = x - x.mean(axis=0), y - y.mean(axis=0)
-    nuclear = np.linalg.svd(centred_x @ centred_y.T, compute_uv=False).sum() / np.sqrt(30 * 24)
+    nuclear = np.linalg.svd(centred_x @ centred_y.T, compute_uv=False).sum() / np.sqrt((more - 1) * (fewer - 1))
     expected = ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum()
     expected += x.var(axis=0, ddof=1).sum() + y.var(axis=0, ddof=1).sum() - 2 * nuclear
     assert result.value == pytest.approx(expected, rel=1e-10)
-    assert (result.rank, result.solver) == (24, "eigh")
+    assert (result.rank, result.solver) == (fewer - 1, "eigh")
+
+
+def test_a_count_that_is_too_low_is_not_believed(generator):
+    x = generator.standard_normal((40, 200)) * np.geomspace(1, 1e-3, 200)
+    honest = of_block(x).gaussian()
+    lying, other = Gaussian(honest.mean, honest.covariance, 5), Gaussian(np.zeros(200), spd(generator, 200))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert frechet_distance(lying, other).value == pytest.approx(frechet_distance(honest, other).value, rel=1e-12)
 
 
 def test_sets_without_any_variance_are_as_far_apart_as_their_means():

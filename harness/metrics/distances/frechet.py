@@ -59,7 +59,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> Frechet:
             stacklevel=2,
         )
     mean_term = float(((a.mean - b.mean) ** 2).sum())
-    trace, rank, solver = trace_of_root(a.covariance, b.covariance, full_rank=fewest > dimension)
+    trace, rank, solver = trace_of_root(a.covariance, b.covariance, fewest if fewest <= dimension else None)
     covariance_term = float(np.trace(a.covariance) + np.trace(b.covariance)) - 2 * trace
     return Frechet(mean_term + covariance_term, mean_term, covariance_term, rank, dimension, solver)
 
