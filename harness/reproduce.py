@@ -2,6 +2,7 @@
 
     python -m harness.reproduce --suite digits                     embedded data, a CPU
     python -m harness.reproduce --suite paper --plan               the commands for a cluster, with their cost
+    python -m harness.reproduce --suite paper --rehearse           all of them at their smallest, on made-up data
     python -m harness.reproduce --suite paper --only table5 --nproc-per-node 8 --data imagenet256=/data/imagenet/train
     python -m harness.reproduce --suite paper --submit slurm --nodes 2 --gpus-per-node 8 --time 12:00:00
 
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_options(parser, suites.Request)
     for flag, text in (("--data", "where the data of a preset is"), ("--ref", "its reference for FID")):
         parser.add_argument(flag, nargs="+", type=_pair, default=[], metavar="PRESET=WHERE", help=text)
+    parser.add_argument("--vae", metavar="WHERE", help="directory or hub name of the autoencoder, if not the preset's")
     for flag, where in (("--runs", paths.runs()), ("--results", paths.home())):
         parser.add_argument(flag, type=folder, default=where, metavar="DIR", help="default: %(default)s")
     add_options(parser.add_argument_group("with --submit slurm"), suites.Allocation)
@@ -53,7 +55,9 @@ def _reproduce(args: argparse.Namespace, given: set[str]) -> int:
         only_with("--submit slurm", given & {"--time", "--partition", "--sbatch", "--dry-run"})
     if not request.printed:
         only_with("--plan", given & {"--device-flops", "--card", "--mfu", "--network-gb-per-s", "--storage-gb-per-s"})
-    plan = request.plan(runs=args.runs, results=args.results, data=dict(args.data), references=dict(args.ref))
+    plan = request.plan(
+        runs=args.runs, results=args.results, data=dict(args.data), references=dict(args.ref), vae=args.vae
+    )
     if request.printed:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, as there is nothing else to be done
         for line in suites.script(plan, from_arguments(suites.Assumptions, args), request.max_jobs or 1):
@@ -63,17 +67,19 @@ def _reproduce(args: argparse.Namespace, given: set[str]) -> int:
         lines, done = suites.submit(plan, allocation, request.max_jobs)
         print("\n".join(lines))
         return 0 if done or allocation.dry_run else STOPPED
-    if not plan.work():
+    if not (request.rehearse or plan.work()):
         print(f"nothing is left to train or to score of {plan.suite.name}: {plan.records} has all of it", flush=True)
     try:
-        failures = suites.reproduce(plan, request.max_jobs or 1)
+        failures = (suites.rehearse if request.rehearse else suites.reproduce)(plan, request.max_jobs or 1)
     except suites.StoppedError as stopped:
         print(stopped, flush=True)
         suites.give_back()
         return STOPPED
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
-    if REPORT in plan.stages and not failures:
+    if request.rehearse and not failures:
+        print(f"all commands of suite {plan.suite.name} were rehearsed, and ended well")
+    elif REPORT in plan.stages and not failures:
         print(f"tables and figures: {plan.results / 'tables'}, {plan.results / 'figures'}")
     return FAILED if failures else 0
 

@@ -106,7 +106,7 @@ def test_preparation_is_torchvision_s_bilinear_resize_and_centre_crop():
 
 def test_resizing_by_the_scale_factor_is_torch_s_and_moves_columns_of_ucf_101_by_up_to_three_tenths():
     """Of 320 x 240 to 256: 341 columns, at 320 / 341 or at 240 / 256 source columns each; a ramp shows where from."""
-    ramp = np.broadcast_to(np.arange(240, dtype=np.uint8), (180, 240))  # at three quarters of the size, to stay in 8 bits
+    ramp = np.broadcast_to(np.arange(240, dtype=np.uint8), (180, 240))  # three quarters of it, to stay in 8 bits
     picture = Image.fromarray(np.stack([ramp] * 3, axis=-1).copy())
     by_size, by_scale = (prepare([picture], 192, how)[0, 0, 0] for how in ("size", "scale-factor"))
     crop = torch.arange(32, 32 + 192)  # of 256 columns, none of which is cut off

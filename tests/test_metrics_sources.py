@@ -335,7 +335,7 @@ def test_short_real_videos_are_passed_over_and_short_samples_refused(videos, tmp
 
 
 def test_drawn_real_videos_are_any_that_are_long_enough_each_once_by_the_seed(generator, tmp_path):
-    """Latte's random.sample of those that are not too short: here 2 of 5 in 300 draws, so each in two fifths of them."""
+    """Latte's random.sample of those that are not too short: 2 of 5 in 300 draws, so each in two fifths of them."""
     videos = generator.integers(0, 256, (6, 12, 2, 2, 3), dtype=np.uint8)
     for index, video in enumerate(videos):
         save_folder(tmp_path / f"video{index}", video[: 8 if index == 1 else 12])

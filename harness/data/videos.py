@@ -1,8 +1,9 @@
 """A tree of videos to learn from: windows of a clip, short side, centre crop.
 
 Latte (arXiv 2401.03048) prepares UCF-101 by choices that have names here: `short_videos` spread, its
-`TemporalRandomCrop`; `resize_by` scale-factor, its `resize_scale`. UCF-101 is 13,320 videos in 101 class directories, and lists of those to train and to test on (`trainlist01.txt`), a
-line a video: `ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1`. Letters: B batch, T frames, R pixels a side.
+`TemporalRandomCrop`; `resize_by` scale-factor, its `resize_scale`. UCF-101 is 13,320 videos in 101 class directories,
+and lists of those to train and to test on (`trainlist01.txt`), a line a video:
+`ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1`. Letters: B batch, T frames, R pixels a side.
 """
 
 from __future__ import annotations

@@ -33,10 +33,11 @@ class TrainConfig:
     `depth` 0 is the model's own. `batch` is global, over all processes and accumulation steps. `precision`: fp32 (TF32
     off), tf32 (fp32 with TF32 matrix products) or bf16 (autocast; parameters, loss and the scan's state stay fp32).
     Gradients are clipped to `clip_norm` (0: never) after `clip_after` steps. AdamW with constant rate and no weight
-    decay. `sampling_steps` is what the result is sampled with where nothing else is stated. Of video: `frames` of a
-    clip and their `stride` (both 0 for images); what is done with `short_videos`, and what frames are `resize_by`, as
-    harness.data.videos has them; and `joint_images`: single frames that are learnt beside each clip (the paper's
-    "+IMG"), with the `joint_dropout` of their labels. `decoder_nll` is one of harness.diffusion.process.CDFS. Raises ValueError, naming the field, for impossible values.
+    decay. `sampling_steps` is what the result is sampled with where nothing else is stated. `decoder_nll` is one of
+    harness.diffusion.process.CDFS. Of video: `frames` of a clip and their `stride` (both 0 for images); what is done
+    with `short_videos`, and what frames are `resize_by`, as harness.data.videos has them; and `joint_images`: single
+    frames that are learnt beside each clip (the paper's "+IMG"), with the `joint_dropout` of their labels. Raises
+    ValueError, naming the field, for impossible values.
     """
 
     model: str = option(help="DiM-T/2, DiT-XL/2, DiM-B/4-video, ...", metavar="NAME")

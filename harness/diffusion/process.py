@@ -138,9 +138,7 @@ def discretised_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor, cd
     return mass.clamp(min=1e-12).log()
 
 
-def variational_term(
-    schedule: Schedule, output: Tensor, x0: Tensor, xt: Tensor, t: Tensor, cdf: str = EXACT
-) -> Tensor:
+def variational_term(schedule: Schedule, output: Tensor, x0: Tensor, xt: Tensor, t: Tensor, cdf: str = EXACT) -> Tensor:
     """The term of the variational bound at t, (B,), in bits a dimension: a KL, or the decoder's likelihood at t = 0."""
     guess = predict(schedule, output, xt, t)
     true_mean, true_log_variance = posterior(schedule, x0, xt, t)

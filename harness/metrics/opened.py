@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +120,7 @@ def cut(what: Source | str, recipe: Recipe, stride: int | None, **choices: Any) 
     return what
 
 
-def _of_videos(what: Source | str | None) -> bool:
+def _of_videos(what: Source | str | None) -> TypeGuard[str | ArraySource]:
     """Whether clips are still to be cut; a source that is not of whole videos is of clips already."""
     return isinstance(what, str) or (isinstance(what, ArraySource) and not isinstance(what, ArrayClips))
 

@@ -26,7 +26,6 @@ from harness.metrics.settings import Extraction
 from harness.metrics.statistics import Needs, Statistics, gather
 
 
-
 @dataclass(frozen=True)
 class Reference:
     """Moments by stream, and the features (R, D) by stream that distances of rows read.

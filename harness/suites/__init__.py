@@ -14,6 +14,7 @@ from harness.suites.catalogue import SCALES, SUITES, suite
 from harness.suites.estimate import Assumptions
 from harness.suites.launch import Launch
 from harness.suites.plan import Plan
+from harness.suites.rehearsal import rehearse
 from harness.suites.reproduction import StoppedError, reproduce
 from harness.suites.request import Request
 from harness.suites.rows import Row, Suite
@@ -25,5 +26,5 @@ from harness.suites.submission import submit
 
 __all__ = [
     "SCALES", "SUITES", "Allocation", "Assumptions", "Launch", "Plan", "Request", "Row", "Run", "Score", "StoppedError",
-    "Suite", "give_back", "reproduce", "script", "submit", "suite",
+    "Suite", "give_back", "rehearse", "reproduce", "script", "submit", "suite",
 ]  # fmt: skip

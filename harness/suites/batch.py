@@ -126,6 +126,7 @@ class Submitter:
         command += ["--nodes", str(self._nodes(batch)), "--nproc-per-node", str(plan.launch.processes)]
         for flag, pairs in (("--data", plan.data), ("--ref", plan.references)):
             command += [flag, *(f"{preset}={where}" for preset, where in pairs.items())] if pairs else []
+        command += ["--vae", plan.vae] if plan.vae else []
         return [*command, "--card-gib", str(plan.card_gib), "--runs", batch.places[0], "--results", batch.places[1]]
 
     def _nodes(self, batch: Batch) -> int:

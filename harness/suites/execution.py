@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from tqdm import tqdm
 
@@ -36,6 +36,14 @@ KEPT = ("grid.png", "preview.gif", "settings.json", "samples.npz")
 """What is kept of a contact sheet."""
 
 
+class Child(Protocol):
+    """A command that runs."""
+
+    def wait(self) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
 @dataclass
 class Workers:
     """Runs commands as children, each launched so, of so many threads a process, and ends them on request."""
@@ -43,7 +51,7 @@ class Workers:
     launch: Launch
     threads: int
     stopped: threading.Event = field(default_factory=threading.Event)
-    children: set[subprocess.Popen[bytes]] = field(default_factory=set)
+    children: set[Child] = field(default_factory=set)
 
     def stop(self, number: int = signal.SIGTERM, frame: object = None) -> None:
         """End all children, and start no more; a handler of signals.
@@ -64,22 +72,26 @@ class Workers:
         It has a session of its own, where it gets each signal once, from here: torchrun breaks off at the second.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as file:
-            child = subprocess.Popen(
-                [*self.launch.command(), *command], stdout=file, stderr=subprocess.STDOUT, env=self._environment(home),
-                pass_fds=[] if lock is None else [lock], start_new_session=True,
-            )  # fmt: skip
-            self.children.add(child)
-            if self.stopped.is_set():
-                child.terminate()
-            code = child.wait()
-            self.children.discard(child)
+        child = self.start(command, log, lock, home)
+        self.children.add(child)
+        if self.stopped.is_set():
+            child.terminate()
+        code = child.wait()
+        self.children.discard(child)
         if code == 0 or self.stopped.is_set():
             return ""
         lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
         return f"{shlex.join(command)} ended with {code}: {lines[-1].split(chr(13))[-1]} ({log})"
 
-    def _environment(self, home: Path) -> dict[str, str]:
+    def start(self, command: Command, log: Path, lock: int | None, home: Path) -> Child:
+        """Begin a command."""
+        with log.open("ab") as file:
+            return subprocess.Popen(
+                [*self.launch.command(), *command], stdout=file, stderr=subprocess.STDOUT, env=self.environment(home),
+                pass_fds=[] if lock is None else [lock], start_new_session=True,
+            )  # fmt: skip
+
+    def environment(self, home: Path) -> dict[str, str]:
         """Of a child: its threads, this package whatever lies in the working directory, and where results go."""
         count = str(self.threads)
         path = os.pathsep.join(filter(None, [str(paths.CHECKOUT), os.environ.get("PYTHONPATH")]))

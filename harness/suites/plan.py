@@ -42,7 +42,8 @@ class Plan:
     """A suite, or some `parts` of it ("table2", "figure1"), with places: of checkpoints and caches, and of results.
 
     `names` are of runs, if not all are meant, and `stages` of what is done of them. The processes of a `launch` share
-    a run, on cards of `card_gib`. `data` and `references` say by preset where they are, `extraction` has fields of a
+    a run, on cards of `card_gib`. `data` and `references` say by preset where they are, `vae` where the autoencoder is
+    that learns from pictures, if not where the presets say; `extraction` has fields of a
     harness.metrics.Extraction: other networks than the published ones. Raises ValueError for parts, runs and presets
     that the suite does not have, and for processes that cannot share its batches.
     """
@@ -57,6 +58,7 @@ class Plan:
     card_gib: float = CARD_GIB
     data: Mapping[str, str] = field(default_factory=dict)
     references: Mapping[str, str] = field(default_factory=dict)
+    vae: str | None = None
     extraction: tuple[tuple[str, Path | int], ...] = ()
 
     def __post_init__(self) -> None:
@@ -128,8 +130,13 @@ class Plan:
         score = [(self.score(alike), sum(map(scoring_macs, alike))) for alike in grouped(work.scores)]
         return train + score * (SCORE in self.stages)
 
+    def opened(self, run: Run) -> dict[str, str]:
+        """The data and the autoencoder of a run, where they are not where its preset says."""
+        found = {"data": self.data[run.preset]} if run.preset in self.data else {}
+        return found | ({"vae": self.vae} if self.vae and run.config.vae != "identity" else {})
+
     def train(self, run: Run) -> Command:
-        data = ["--data", self.data[run.preset]] if run.preset in self.data else []
+        data = [part for name, where in self.opened(run).items() for part in (f"--{name}", where)]
         fitting = [] if run.small else fitted(run, self.launch.world, self.card_gib).flags
         return ["-m", "harness.train", *run.flags(), *data, *fitting, "--out", str(self.directory(run))]
 

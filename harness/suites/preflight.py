@@ -95,7 +95,7 @@ def _open_data(plan: Plan, run: Run, here: Ranks) -> None:
     from harness.diffusion.config import Execution
     from harness.diffusion.training import open_data
 
-    config = dataclasses.replace(run.config, data=plan.data.get(run.preset, run.config.data))
+    config = dataclasses.replace(run.config, **plan.opened(run))  # type: ignore[arg-type]
     open_data(config, Execution(), here, verify=False)
 
 
@@ -105,5 +105,6 @@ def _open_reference(plan: Plan, score: Score, here: Ranks) -> None:
 
     ref, resolution = plan.reference(score)
     protocol, opened = dict[str, Any](score.protocol), dict[str, Any](plan.extraction)
-    extraction = Extraction(ref_resolution=resolution, **opened)
-    Evaluation(score.metrics, ref, here, clips=ClipProtocol(**protocol), extraction=extraction).require(Planned.of(score))
+    clips, extraction = ClipProtocol(**protocol), Extraction(ref_resolution=resolution, **opened)
+    evaluation = Evaluation(score.metrics, ref, here, clips=clips, extraction=extraction)
+    evaluation.require(Planned.of(score))

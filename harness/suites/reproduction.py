@@ -20,9 +20,10 @@ class StoppedError(Exception):
     """The work was stopped by a signal; the same call continues it."""
 
 
-def reproduce(plan: Plan, jobs: int = 1) -> list[str]:
+def reproduce(plan: Plan, jobs: int = 1, kind: type[Workers] = Workers) -> list[str]:
     """Train and score what no record answers yet, `jobs` runs at a time, then make the tables and figures.
 
+    `kind` are the workers that carry commands out.
     Returns the failures, each in a line. Where it is stopped (SIGTERM, SIGUSR1, SIGINT) or killed, the same call
     continues. Raises StoppedError after a signal, OSError where the plan's folders cannot be written, ValueError for
     several nodes outside of a Slurm job, and, before anything begins, for what some command would stop at.
@@ -30,7 +31,7 @@ def reproduce(plan: Plan, jobs: int = 1) -> list[str]:
     plan.launch.command()
     if not in_job():  # for which it was done when it was submitted
         require_inputs(plan)
-    workers = Workers(plan.launch, max(1, cores() // (jobs * plan.launch.processes)))
+    workers = kind(plan.launch, max(1, cores() // (jobs * plan.launch.processes)))
     failures: list[str] = []
     with _on_signals(workers.stop):
         try:

@@ -27,12 +27,15 @@ class Request:
     nproc_per_node: int | None = option(None, "processes on each, under torchrun (default: one a card, or 1)", least=1)
     card_gib: float = option(CARD_GIB, "memory of a card in GiB: a larger run recomputes activations, and takes its "
                              "batch in parts", least=1)  # fmt: skip
+    rehearse: bool = option(False, "everything at its smallest, on made-up data, in a folder that is then removed")
     printed: bool = option(False, "print the commands and what they cost; run nothing", flag="--plan")
 
     def __post_init__(self) -> None:
         check(self)
         if self.gpus_per_node and self.submit != "slurm" and not self.printed:
             raise ValueError("--gpus-per-node is what Slurm gives: --submit slurm (here, --nproc-per-node)")
+        if self.rehearse and (self.printed or self.submit != "local"):
+            raise ValueError("--rehearse runs on this machine: without --plan and --submit")
 
     def plan(self, **places: Any) -> Plan:
         """What it comes to, with the places of a Plan, and as its records have it. Raises ValueError as a plan does."""

@@ -97,7 +97,8 @@ def submit(plan: Plan, allocation: Allocation, at_a_time: int | None = None) -> 
     """Submit what a plan lacks and no job does already, at most `at_a_time` jobs of an array running at once.
 
     Returns what to print, and whether all is done. Raises ValueError for a folder that others can write into, for what
-    some job would stop at, and without submitit; LockedError when another process submits this; OSError, with Slurm's words, where it refuses.
+    some job would stop at, and without submitit; LockedError when another process submits this; OSError, with Slurm's
+    words, where it refuses.
     """
     folder = plan.runs.absolute() / "slurm"
     if not allocation.dry_run:
