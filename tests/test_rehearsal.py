@@ -118,7 +118,7 @@ def test_what_fails_is_kept_with_its_log_and_what_ends_well_is_removed(tmp_path,
 def test_the_whole_of_suite_paper_runs_at_its_smallest(tmp_path, monkeypatch, capsys):
     """Trained, scored by Inception and I3D, drawn, tabulated and plotted, by the one command, from nothing."""
     kept = tmp_path / "kept"
-    monkeypatch.setattr(rehearsal.shutil, "rmtree", lambda folder, ignore_errors: folder.rename(kept))
+    monkeypatch.setattr(rehearsal, "rmtree", lambda folder, ignore_errors: folder.rename(kept))
     where = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--max-jobs", "2"]
     code = reproduce.main(["--suite", "paper", "--rehearse", *where])
     told = capsys.readouterr()

@@ -5,10 +5,10 @@ Whatever would stop it after days, but for memory, time and the content of the d
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 
 from harness.suites.catalogue import REHEARSED, suite
 from harness.suites.execution import Workers
@@ -44,7 +44,7 @@ def rehearse(plan: Plan, jobs: int = 1) -> list[str]:
         raise StoppedError("stopped; of a rehearsal nothing is kept") from None
     finally:
         if not failures:
-            shutil.rmtree(folder, ignore_errors=True)
+            rmtree(folder, ignore_errors=True)
     return failures
 
 
