@@ -79,9 +79,7 @@ def test_what_was_measured_stands_first_and_what_nobody_measured_has_no_lines():
         f"Measured peak on {GPU}, GiB (over the predicted peak)", f"Out of memory on {GPU}",
         "Predicted peak, GiB [smallest card]",
     )  # fmt: skip
-    assert ran_out.rows == [
-        ["DiT-XL/2", "1024", "forward, naive attention", "missing", "bmm: 4 GiB", "softmax: 4 GiB"]
-    ]
+    assert ran_out.rows == [["DiT-XL/2", "1024", "forward", "missing", "bmm: 4 GiB", "softmax: 4 GiB"]]
     assert {(line[0], line[2], line[3]) for line in measured.rows} == {
         ("DiT-XL/2", "forward", "bfloat16"), ("DiM-XL/2", "forward", "bfloat16")
     }  # fmt: skip

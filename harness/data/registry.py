@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.data import fashion_mnist
-from harness.data.datasets import BY_SIZE, REFUSE
 from harness.data.digits import Digits
 from harness.data.fashion_mnist import FashionMNIST
 from harness.data.moving_digits import MovingDigits
+from harness.data.video_choices import BY_SIZE, REFUSE
 
 if TYPE_CHECKING:
     from harness.data.datasets import ClipsByName, Dataset, ImagesByName, VideoDataset

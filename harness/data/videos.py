@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from harness.data import decoding as clips
-from harness.data.datasets import BY_SCALE, BY_SIZE, REFUSE, SPREAD
+from harness.data.video_choices import BY_SCALE, BY_SIZE, REFUSE, SPREAD
 
 
 def prepare(pictures: Sequence[Image.Image], resolution: int, resize_by: str = BY_SIZE) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.core.options import check, option
 from harness.data import AUTOENCODER
-from harness.data.datasets import BY_SCALE, BY_SIZE, REFUSE, RESIZES, SHORT_VIDEOS, SPREAD
+from harness.data.video_choices import BY_SCALE, BY_SIZE, REFUSE, RESIZES, SHORT_VIDEOS, SPREAD
 from models import ModelSpec, spec
 
 PRECISIONS = ("fp32", "tf32", "bf16")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from harness.core.paper import TableSpec
 from harness.core.records import Record, ScoreRecord, of_kind
-from harness.metrics.features import space
 
 if TYPE_CHECKING:
     from harness.suites.rows import Row, Suite
@@ -98,6 +97,8 @@ def measured_columns(table: TableSpec, suite: Suite, own: Iterable[ScoreRecord] 
 
 def offered(metrics: Iterable[str]) -> set[str]:
     """The quantities that recipes of these names give."""
+    from harness.metrics.features import space
+
     found: set[str] = set()
     for name in metrics:
         match = re.match(r"[a-z]+", name)

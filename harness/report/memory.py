@@ -105,9 +105,8 @@ def _ran_out(rows: Iterable[Fields], device: str) -> list[Block]:
         if row["measured"] == "oom":
             met, _, foreseen = row["note"].removeprefix("met: ").partition("; predicted: ")
             needed = f"{row['predicted_gib']:.2f}" if row["predicted_gib"] else MISSING
-            run = f"{row['action']}, {row['mixer']}"
-            lines.append([row["model"], str(row["resolution"]), run, needed, met, foreseen])
-    header = ["model", "px", "run", "predicted peak, GiB", "what could not be had", "predicted to break"]
+            lines.append([row["model"], str(row["resolution"]), row["action"], needed, met, foreseen])
+    header = ["model", "px", "run", "predicted, GiB", "broken by", "predicted"]
     return [Block(header, lines, f"Out of memory on {device}")] if lines else []
 
 

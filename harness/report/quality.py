@@ -9,7 +9,6 @@ from harness.core import paper
 from harness.core.grid import Bold
 from harness.core.paper import QUALITY_TABLES
 from harness.core.records import Record, ScoreRecord
-from harness.metrics import features
 from harness.report import protocol
 from harness.report.cells import COLUMNS, MISSING, NAMES, NOT_MADE, Cell, measured_columns
 from harness.report.claims import welch
@@ -201,10 +200,12 @@ def _notes(lines: Sequence[Line]) -> list[str]:
         notes.append("unsupported: these features have no counterpart of that metric.")
     if any(cell.mark == "estimated" for cell in cells):
         notes.append("≈: estimated, not measured.")
-    of_data = [name for name in _spaces(lines) if features.space(name).data]
-    notes += [f"@{space}: measured on that network's features, not Inception's; on a scale of its own, not to be read "
-              "beside the printed columns." for space in _spaces(lines) if space not in of_data]  # fmt: skip
-    spaces = ", ".join(f"@{space}" for space in of_data)
+    from harness.metrics.features import space
+
+    of_data = [name for name in _spaces(lines) if space(name).data]
+    notes += [f"@{name}: measured on that network's features, not Inception's; on a scale of its own, not to be read "
+              "beside the printed columns." for name in _spaces(lines) if name not in of_data]  # fmt: skip
+    spaces = ", ".join(f"@{name}" for name in of_data)
     if spaces:
         notes.append(f"{spaces}: measured on the features of a small network trained on that data, not Inception's "
                      "or I3D's; on a scale of its own, not to be read beside the printed columns.")  # fmt: skip

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from harness.core import paper, paths, store
 from harness.core.records import Record
-from harness.data import is_named
 from harness.suites.budget import fitted, scoring_macs, training_macs
 from harness.suites.catalogue import suite
 from harness.suites.launch import Launch
@@ -142,6 +141,8 @@ class Plan:
 
     def reference(self, score: Score) -> tuple[str | None, int | None]:
         """What a score compares with, and at which resolution where that is a folder: real pictures have any size."""
+        from harness.data import is_named  # data sets by name import numpy
+
         ref = self.references.get(score.run.preset, score.ref)
         as_it_is = ref is None or is_named(ref) or Path(ref).suffix == ".npz"
         return ref, None if as_it_is else score.run.config.resolution

@@ -12,7 +12,6 @@ from harness.core.signals import STOP
 from harness.suites.execution import Workers, carry_out, finish
 from harness.suites.launch import cores, first_node
 from harness.suites.plan import REPORT, SCORE, TRAIN, Plan
-from harness.suites.preflight import require_inputs
 from harness.suites.slurm import in_job
 
 
@@ -30,6 +29,8 @@ def reproduce(plan: Plan, jobs: int = 1, kind: type[Workers] = Workers) -> list[
     """
     plan.launch.command()
     if not in_job():  # for which it was done when it was submitted
+        from harness.suites.preflight import require_inputs  # it imports numpy
+
         require_inputs(plan)
     workers = kind(plan.launch, max(1, cores() // (jobs * plan.launch.processes)))
     failures: list[str] = []

@@ -19,7 +19,6 @@ from harness.suites import slurm
 from harness.suites.allocation import Allocation
 from harness.suites.batch import Batch, Submitter, read
 from harness.suites.plan import REPORT, SCORE, TRAIN, Plan
-from harness.suites.preflight import require_inputs
 from harness.suites.slurm import Job
 
 DOING = {TRAIN: "training", SCORE: "scoring", REPORT: "tables and figures"}
@@ -111,6 +110,8 @@ def submit(plan: Plan, allocation: Allocation, at_a_time: int | None = None) -> 
     def show(batch: Batch) -> str:
         scripts.append(submitter.script(batch))
         return batch.name
+
+    from harness.suites.preflight import require_inputs  # it imports numpy
 
     look_once = cache(lambda: require_inputs(plan))  # where there is something to submit, not whenever somebody looks
 
