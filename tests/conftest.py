@@ -13,3 +13,16 @@ COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scope
 settings.register_profile("usual", max_examples=60, derandomize=True, **COMMON)
 settings.register_profile("long", max_examples=20_000, **COMMON)
 settings.load_profile("usual")
+
+
+LONGEST = ("test_reproduce", "test_slurm", "test_bench", "test_train", "test_efficientnet_lite0", "test_rehearsal")
+"""Files that take longest: of several workers each begins with one, so that none is left alone with it at the end."""
+
+
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):  # pytest-xdist would begin with the files of most tests
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
