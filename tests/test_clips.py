@@ -9,10 +9,10 @@ from PIL import Image
 from videos import numbered, write_tree, write_video
 
 from harness.data import decoding as clips
-from harness.data.datasets import RESIZES
 from harness.data.digits import SIDE, Digits
 from harness.data.moving_digits import MovingDigits, paths
 from harness.data.registry import open_dataset, open_videos
+from harness.data.video_choices import RESIZES
 from harness.data.videos import VideoFolder, prepare, read_lists
 
 pytest.importorskip("av", reason="pip install av")

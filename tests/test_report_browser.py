@@ -268,7 +268,7 @@ def test_measured_times_are_shown_and_no_text_of_a_record_is_run(visit, tmp_path
     path.write_text(make_page([RecordsFile(f"{evil}.jsonl", "0" * 64, dict(enumerate(records, 1)))], tmp_path))
     shown = visit(path=path)
     assert (
-        "The time of DiM-XL/2, times that of DiT-XL/2: 2 at 256 px, 0.8 at 1024 px."
+        "DiM-XL/2 over DiT-XL/2, time: 2 at 256 px, 0.8 at 1024 px."
         in shown.locator("#latency .answer").inner_text()
     )
     assert cells(shown, "latency")["DiM-XL/2, auto scan"]["median, ms"] == "80"

@@ -41,7 +41,7 @@ def is_gpu(device: str) -> bool:
 
 
 def measured(records: Iterable[Record]) -> dict[str, list[LatencyRecord]]:
-    """The latest record of each run, by device, GPUs first, and by size and action whatever was measured first.
+    """The latest record of each run, by device, GPUs first, then by size, action and resolution.
 
     An error stands only where nothing better was recorded.
     """
@@ -55,10 +55,11 @@ def measured(records: Iterable[Record]) -> dict[str, list[LatencyRecord]]:
     return {device: [r for r in runs if r.workload["device"] == device] for device in devices}
 
 
-def _place(record: LatencyRecord) -> tuple[int, int]:
-    """Width and action; models of a user's own come first."""
-    model = record.workload["model"].partition("(")[0]
-    return spec(model).width if model in catalogue() else 0, CHOICES["action"].index(record.workload["action"])
+def _place(record: LatencyRecord) -> tuple[int, int, int]:
+    """Width, action and resolution; models of a user's own come first."""
+    model, action = record.workload["model"].partition("(")[0], record.workload["action"]
+    width = spec(model).width if model in catalogue() else 0
+    return width, CHOICES["action"].index(action), record.workload["resolution"]
 
 
 def runs_on_devices(

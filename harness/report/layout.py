@@ -86,7 +86,7 @@ class Table:
             lines += _tabular(block)
             lines += ["}"] if wide else []
         lines = [*lines, r"\end{table}"] if self.blocks else ["% nothing is recorded of it yet"]
-        below = [escape(note) for note in self.notes] + [escape(name, STRANGE) for name in self.left_out]
+        below = [breakable(note) for note in self.notes] + [escape(name, STRANGE) for name in self.left_out]
         below += [rf"\emph{{Protocol.}} {escape(self.protocol)}"] if self.protocol else []
         claim = " ".join(_whole(one) for one in self.claim)
         below += [rf"\emph{{The paper's claim.}} {escape(claim)}"] if claim else []
@@ -250,3 +250,15 @@ def escape(text: str, otherwise: str = "") -> str:
     if strange and not otherwise:
         raise ValueError(f"no LaTeX for {' '.join(strange)} in {text!r}")
     return "".join(character if character.isascii() else otherwise for character in out)
+
+
+LONG_WORD = 24
+"""Characters from which on a word, such as the name of a module, may be broken at its dots."""
+
+
+def breakable(text: str) -> str:
+    """Text for LaTeX whose long words may be broken."""
+    return " ".join(
+        word if len(word) < LONG_WORD else re.sub(r"(?<=[.*_])(?=\w)", r"\\allowbreak{}", word)
+        for word in escape(text).split(" ")
+    )

@@ -100,7 +100,7 @@ function latencySection() {
         const beside = drawn.filter((one) => one.model === run.rival && one.resolution === run.resolution && one.frames === run.frames);
         return beside.length ? [`**${digits(time(run) / Math.min(...beside.map(time)), 3)}** at ${run.resolution} px`] : [];
       });
-      return ratios.length ? [`The ${what} of ${line.model}, times that of ${line.rival}: ${ratios.join(", ")}.`] : [];
+      return ratios.length ? [`${line.model} over ${line.rival}, ${what}: ${ratios.join(", ")}.`] : [];
     });
   }
 }
