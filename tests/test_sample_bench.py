@@ -2,7 +2,7 @@
 
     python -m pytest tests/test_sample_bench.py --benchmark-only
 
-takes some three minutes on an idle machine and writes results/benchmarks/sample.md and sample.json. Not part of the
+takes some two minutes on an idle machine and writes results/benchmarks/sample.md and sample.json. Not part of the
 normal test run. All sides have the same weights and draw as many samples in as many guided steps; they take turns.
 """
 
@@ -106,10 +106,6 @@ def test_samples_are_drawn_as_fast_as_by_a_plain_loop_over_other_implementations
     reference.load_state_dict(model.state_dict())
     twin = diffusers_twin(model)
     ours, count = as_harness(model)
-    compiled = create_model(MODEL, RESOLUTION).eval().requires_grad_(False)
-    compiled.load_state_dict(model.state_dict())
-    compiled.compile()
-    fused, _ = as_harness(compiled)
 
     def by_diffusers(x, t, y):
         return twin(x, timestep=t, class_labels=y).sample
@@ -125,7 +121,6 @@ def test_samples_are_drawn_as_fast_as_by_a_plain_loop_over_other_implementations
         "ours": ours,
         "timm's blocks in the reference arrangement, plain loop": plain_loop(reference, count),
         "diffusers' DiTTransformer2DModel, plain loop": plain_loop(by_diffusers, count),
-        "ours, compiled": fused,
     }
     first, taken = {}, {name: [] for name in sides}
     for name, draw in sides.items():
