@@ -134,7 +134,7 @@ def measured_mfu(run: Run, runs: Path) -> float | None:
 
 @dataclass
 class Cluster:
-    """So many runs at a time, each as soon as there is room for it, in the order in which they are added."""
+    """So many runs at a time, each as soon as nodes are free, in the order in which they are added."""
 
     at_a_time: int
     ends: list[float] = field(default_factory=list)

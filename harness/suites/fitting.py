@@ -126,8 +126,9 @@ def auto_fit(
         if first_process():
             how = " ".join(fitting.flags) or "no flag"
             verb = "fits" if fitting.nbytes <= there else "does not fit"
-            needed, room = fitting.nbytes / GIB, there / GIB
-            print(f"auto-fit: {how}; a process takes {needed:.3g} GiB, predicted, which {verb} {room:.3g}", flush=True)
+            needed, available = fitting.nbytes / GIB, there / GIB
+            takes = f"a process takes {needed:.3g} GiB, predicted, which {verb} {available:.3g}"
+            print(f"auto-fit: {how}; {takes}", flush=True)
         return fitting.of(execution)
 
     return chosen

@@ -40,5 +40,5 @@ def script(plan: Plan, assumed: Assumptions, at_a_time: int = 1) -> Iterator[str
         for alike in grouped(work.scores):
             yield f"{launch.words} {shlex.join(plan.score(alike))}"
     count = sum(len(work.scores) for work in todo)
-    room = f"nodes: {at_a_time * launch.nodes}, processes on each: {launch.processes}, runs at a time: {at_a_time}"
-    yield f"# {len(todo)} runs, {count} scores, {hours:.4g} GPU-hours; wall time {cluster.text} ({room})"
+    layout = f"nodes: {at_a_time * launch.nodes}, processes on each: {launch.processes}, runs at a time: {at_a_time}"
+    yield f"# {len(todo)} runs, {count} scores, {hours:.4g} GPU-hours; wall time {cluster.text} ({layout})"
