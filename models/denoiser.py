@@ -99,7 +99,7 @@ class Denoiser(nn.Module):
         all of a clip's (Latte).
         """
         half = x[: len(x) // 2]
-        out = self.forward(torch.cat([half, half]), t, y)            # (2B, ..., 2C, H, W)
+        out = self(torch.cat([half, half]), t, y)  # (2B, ..., 2C, H, W); the call, not `forward`, may be compiled
         guided = self.spec.cfg_channels if cfg_channels is None else min(cfg_channels, self.spec.channels)
         noise, rest = out.tensor_split([guided], dim=-3)
         cond, uncond = noise.chunk(2)                                # (B, ..., guided, H, W) each

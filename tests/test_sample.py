@@ -1,6 +1,7 @@
 """The sampler: a sample is a function of (seed, index) and weights, drawn once, written whole, and described."""
 
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -112,6 +113,25 @@ def test_two_gloo_processes_draw_the_same_bytes_as_one(trained_run, tmp_path):
     assert np.array_equal(images(tmp_path / "two", 100), images(tmp_path / "one", 100))
     with np.load(tmp_path / "two" / "samples.npz") as archive:
         assert np.array_equal(archive["arr_0"], images(tmp_path / "one", 100))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_a_compiled_network_draws_every_step_with_and_without_guidance(trained_run, tmp_path, monkeypatch, scale):
+    calls = []
+
+    def backend(graph, inputs):
+        return lambda *values: (calls.append(1), graph(*values))[1]
+
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", functools.partialmethod(torch.nn.Module.compile, backend=backend, fullgraph=True)
+    )
+    draw(trained_run, tmp_path / "eager", "--num-samples", 4, "--cfg-scale", scale)
+    assert not calls
+    draw(trained_run, tmp_path / "compiled", "--num-samples", 4, "--cfg-scale", scale, "--compile")
+    assert len(calls) == 8, "one graph, called once a step"
+    compiled, eager = (images(tmp_path / name, 4).astype(int) for name in ("compiled", "eager"))
+    assert abs(compiled - eager).max() <= 1
+    assert json.loads((tmp_path / "compiled" / "settings.json").read_text())["provenance"]["compiled"] is True
 
 
 def test_the_same_command_draws_only_what_is_missing_or_damaged(dit_run, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ takes some two minutes on an idle machine and writes results/benchmarks/sample.m
 normal test run. All sides have the same weights and draw as many samples in as many guided steps; they take turns.
 """
 
+import copy
 import dataclasses
 import json
 import statistics
@@ -117,8 +118,11 @@ def test_samples_are_drawn_as_fast_as_by_a_plain_loop_over_other_implementations
         start = torch.zeros(2, dtype=torch.int64)  # elsewhere diffusers' frequencies of the time embedding differ
         torch.testing.assert_close(by_diffusers(x, start, y), model(x, start, y), rtol=1e-3, atol=1e-3)
 
+    compiled = copy.deepcopy(model)
+    compiled.compile()
     sides = {
         "ours": ours,
+        "ours, --compile": as_harness(compiled)[0],
         "timm's blocks in the reference arrangement, plain loop": plain_loop(reference, count),
         "diffusers' DiTTransformer2DModel, plain loop": plain_loop(by_diffusers, count),
     }

@@ -88,10 +88,15 @@ MOST_SAMPLES = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """How samples are drawn, and in which forms they are kept; on a CPU none of it changes a sample."""
+    """How samples are drawn, and in which forms they are kept.
+
+    On a CPU none of it but `compile` changes a sample; that rounds in other places, and a few pixels may differ by one
+    level.
+    """
 
     batch: int = option(64, "samples through the network at once, on a CPU at most what its cache holds", least=1)
     device: str | None = option(None, "cpu, cuda or cuda:N (default: cuda where there is one)", metavar="NAME")
+    compile: bool = option(False, "torch.compile the network: a minute at the start, then less time a step")
     npz: bool = option(False, "also pack samples.npz for the ADM evaluation suite")
 
     def __post_init__(self) -> None:

@@ -44,10 +44,13 @@ def sample(
     with ranks(choose_device(drawing.device)) as here:
         trained = source if isinstance(source, Trained) else load_trained(Path(source), here.device, weights)
         config = trained.resolve(config)
+        if drawing.compile:
+            trained.model.compile()
         album = Album.of(trained, folder)
         with exclusively(folder, here):
             if here.first:
-                album.begin({**settings_of(trained, config), "provenance": _provenance(trained, here)})
+                made = {**_provenance(trained, here), "compiled": drawing.compile}
+                album.begin({**settings_of(trained, config), "provenance": made})
             barrier()
             album.fill(trained, config, count, drawing.batch, here)
             if here.first:
