@@ -33,11 +33,11 @@ DIGITS = "digits"  # the preset that is taken where none is given
 class Request:
     """What the command is given beside the options of training."""
 
-    preset: str = option(DIGITS, "settings, which the other flags change", choices=tuple(PRESETS))
-    out: Path | None = option(None, "directory of the run (default: below output/runs, by its settings)")
+    preset: str = option(DIGITS, "default settings; the other flags change them", choices=tuple(PRESETS))
+    out: Path | None = option(None, "directory of the run (default: in output/runs, named after its settings)")
     dry_run: bool = option(False, "print the resolved configuration and stop")
     auto_fit: bool = option(False, "choose --checkpoint-activations, --accumulate and --fsdp by predicted memory")
-    card_gib: float | None = option(None, "for --auto-fit: GiB a process (default: what is free)", least=0.01)
+    card_gib: float | None = option(None, "for --auto-fit: GiB per process (default: free memory)", least=0.01)
 
 
 def parser() -> Parser:
