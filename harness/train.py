@@ -5,7 +5,7 @@
     torchrun --nproc-per-node 8 -m harness.train --preset imagenet256 --model DiM-B/4 --data imagenet/train
     torchrun --nproc-per-node 8 -m harness.train --preset ucf101 --joint-images 8 --data UCF-101 --skip-corrupt
 
-What is not given is the preset's; --dry-run prints it. Exit codes: 0 done; 1 the run failed (diverged, disk full);
+Flags that are not given have the value of the preset; --dry-run prints them all. Exit codes: 0 done; 1 the run failed (diverged, disk full);
 2 bad input; 75 stopped by SIGTERM, SIGUSR1 or SIGINT after a checkpoint, to be continued (torchrun then says 1).
 """
 
