@@ -5,8 +5,9 @@
     torchrun --nproc-per-node 8 -m harness.train --preset imagenet256 --model DiM-B/4 --data imagenet/train
     torchrun --nproc-per-node 8 -m harness.train --preset ucf101 --joint-images 8 --data UCF-101 --skip-corrupt
 
-Flags that are not given have the value of the preset; --dry-run prints them all. Exit codes: 0 done; 1 the run failed (diverged, disk full);
-2 bad input; 75 stopped by SIGTERM, SIGUSR1 or SIGINT after a checkpoint, to be continued (torchrun then says 1).
+Flags that are not given have the value of the preset; --dry-run prints them all. Exit codes: 0 done; 1 the run failed
+(diverged, disk full); 2 bad input; 75 stopped by SIGTERM, SIGUSR1 or SIGINT after a checkpoint; the same command then
+continues (under torchrun the code is 1).
 """
 
 from __future__ import annotations
