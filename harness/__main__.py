@@ -13,7 +13,7 @@ COMMANDS = {
     "train": "train a DiT or a DiM",
     "sample": "draw samples from a checkpoint",
     "eval": "score samples or a checkpoint: FID, sFID, IS, precision, recall, FVD",
-    "tables": "the paper's tables, printed beside measured",
+    "tables": "the paper's tables, printed and measured",
     "plots": "the figures",
     "report": "all of it as one page, to be opened in a browser",
     "reproduce": "train, sample and score a whole comparison",

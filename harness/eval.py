@@ -46,7 +46,7 @@ def add_score_flags(parser: Parser) -> None:
 def add_reference_flags(parser: Parser) -> None:
     """What a reference is built of."""
     parser.add_argument("--data", required=True, metavar="WHERE", help="a folder, an .npz of images, or a data set")
-    parser.add_argument("--features", default="inception", metavar="SPACE", help="as metrics have behind their @")
+    parser.add_argument("--features", default="inception", metavar="SPACE", help="feature space, as after a metric's @")
     parser.add_argument("--out", type=writable, required=True, metavar="FILE.npz")
 
 

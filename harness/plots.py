@@ -2,10 +2,10 @@
 
     python -m harness.plots                             # all that can be drawn
     python -m harness.plots --figure figure1 guidance --suite digits
-    python -m harness.plots --figure cost               # counted anew, and recorded in output/measurements
-    python -m harness.plots --figure memory latency --own        # with what harness.bench has recorded here
+    python -m harness.plots --figure cost               # counted again, and recorded in output/measurements
+    python -m harness.plots --figure memory latency --own        # with your own records of harness.bench
 
-A figure without records is not drawn: where it is named, that is an error, which says the command that makes them.
+A figure without records is not drawn. If you name one, the error names the command that makes its records.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ class Request:
     """What the command is given beside the options of sampling."""
 
     ckpt: Path = option(help="a checkpoint, a run directory, or a bare state dict")
-    num_samples: int = option(100, "how many: samples 0, 1, 2, ...")
-    out: Path | None = option(None, "the samples' folder (default: samples, beside the checkpoints)")
+    num_samples: int = option(100, "number of samples: samples 0, 1, 2, ...")
+    out: Path | None = option(None, "folder of the samples (default: samples, next to the checkpoints)")
 
     def __post_init__(self) -> None:
         check_count(self.num_samples)

@@ -1,9 +1,9 @@
-"""`python -m harness.tables`: the paper's tables rebuilt beside the printed ones, and those of memory and latency.
+"""`python -m harness.tables`: the paper's tables, printed and measured, and tables of memory and latency.
 
     python -m harness.tables                                     # all, of the suites `digits` and `moving-digits`
-    python -m harness.tables --table 4 5 6                       # the efficiency columns are counted anew
+    python -m harness.tables --table 4 5 6                       # the efficiency columns, counted again
     python -m harness.tables --table 2 7 --include mine.jsonl    # your scores as rows, where they follow the protocol
-    python -m harness.tables --table memory latency --own        # with what harness.bench has recorded here
+    python -m harness.tables --table memory latency --own        # with your own records of harness.bench
 
 Prints them, and writes CSV (every digit), Markdown (with notes and protocol) and LaTeX. What has no record is
 `missing`; what is counted is recorded in output/measurements.

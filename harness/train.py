@@ -5,8 +5,9 @@
     torchrun --nproc-per-node 8 -m harness.train --preset imagenet256 --model DiM-B/4 --data imagenet/train
     torchrun --nproc-per-node 8 -m harness.train --preset ucf101 --joint-images 8 --data UCF-101 --skip-corrupt
 
-What is not given is the preset's; --dry-run prints it. Exit codes: 0 done; 1 the run failed (diverged, disk full);
-2 bad input; 75 stopped by SIGTERM, SIGUSR1 or SIGINT after a checkpoint, to be continued (torchrun then says 1).
+Flags that are not given have the value of the preset; --dry-run prints them all. Exit codes: 0 done; 1 the run failed
+(diverged, disk full); 2 bad input; 75 stopped by SIGTERM, SIGUSR1 or SIGINT after a checkpoint; the same command then
+continues (under torchrun the code is 1).
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ DIGITS = "digits"  # the preset that is taken where none is given
 class Request:
     """What the command is given beside the options of training."""
 
-    preset: str = option(DIGITS, "settings, which the other flags change", choices=tuple(PRESETS))
-    out: Path | None = option(None, "directory of the run (default: below output/runs, by its settings)")
+    preset: str = option(DIGITS, "default settings; the other flags change them", choices=tuple(PRESETS))
+    out: Path | None = option(None, "directory of the run (default: in output/runs, named after its settings)")
     dry_run: bool = option(False, "print the resolved configuration and stop")
     auto_fit: bool = option(False, "choose --checkpoint-activations, --accumulate and --fsdp by predicted memory")
-    card_gib: float | None = option(None, "for --auto-fit: GiB a process (default: what is free)", least=0.01)
+    card_gib: float | None = option(None, "for --auto-fit: GiB per process (default: free memory)", least=0.01)
 
 
 def parser() -> Parser:

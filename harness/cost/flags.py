@@ -31,10 +31,10 @@ def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{field}", nargs="+", default=list(ways.usual), metavar="BACKEND", help=how)
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--weights", nargs="+", choices=CHOICES["weights"], default=["float32"],
-                        help="as stored, in --dtype bfloat16 and not in training (default: %(default)s)")  # fmt: skip
+                        help="stored dtype, with --dtype bfloat16, not in training (default: %(default)s)")  # fmt: skip
     parser.add_argument("--operands", nargs="+", choices=CHOICES["operands"], default=["recomputed"],
-                        help="of DiM's scans, in training (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--equal-macs", action="store_true", help="add models of their counterpart's multiply-adds")
+                        help="inputs of DiM's scans in training (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--equal-macs", action="store_true", help="add models of equal multiply-adds")
     parser.add_argument("--preset", choices=list(PRESETS), help="defaults for the flags not given")
 
 
@@ -42,12 +42,12 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """How memory is predicted, and how a step is timed."""
     prediction = parser.add_argument_group("prediction")
     prediction.add_argument("--predict", action="store_true", help="predict peak memory; run nothing")
-    prediction.add_argument("--fits", nargs="+", type=size, metavar="SIZE", help="the largest batch on such cards")
+    prediction.add_argument("--fits", nargs="+", type=size, metavar="SIZE", help="print the largest batch that fits")
     prediction.add_argument("--device-memory", nargs="+", type=size, default=[size(memory) for memory in MEMORIES],
-                            metavar="SIZE", help=f"of cards (default: {' '.join(MEMORIES)})")  # fmt: skip
+                            metavar="SIZE", help=f"memory of the GPUs (default: {' '.join(MEMORIES)})")  # fmt: skip
     measurement = parser.add_argument_group("measurement")
     add_options(measurement, Timing)
-    measurement.add_argument("--memory-limit", type=size, metavar="SIZE", help="of each process, on a CPU")
+    measurement.add_argument("--memory-limit", type=size, metavar="SIZE", help="memory limit of each process, on a CPU")
     measurement.add_argument("--steps", type=positive, default=250, help="of a full sample (default: %(default)s)")
 
 
@@ -55,7 +55,7 @@ def add_floor_flags(parser: argparse.ArgumentParser) -> None:
     """Floors instead of runs, and of which cards."""
     known = list(cards.figures())
     group = parser.add_argument_group("floors")
-    group.add_argument("--floor", action="store_true", help="the least time of a step on a card, however it is run")
+    group.add_argument("--floor", action="store_true", help="print the shortest possible time of a step on a card")
     group.add_argument("--card", nargs="+", choices=(*known, cards.CPU), default=known, metavar="NAME",
                        help=f"of {', '.join(known)}; {cards.CPU}: this machine (default: all the others)")  # fmt: skip
 

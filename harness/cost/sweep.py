@@ -1,4 +1,4 @@
-"""Sweeps of workloads over memory and time: predicted on any machine, measured on the one at hand."""
+"""Sweeps of workloads over memory and time: predicted on any machine, measured on this one."""
 
 from __future__ import annotations
 

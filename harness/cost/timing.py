@@ -24,14 +24,14 @@ class Timing:
     """
 
     device: str = option("cpu", "what is measured", choices=DEVICES)
-    rounds: int = option(30, "most timed steps of a workload", least=1, most=1_000_000)
-    warmup: int = option(3, "steps before them", least=1, most=1_000_000)
-    spread: float = option(0.02, "no more rounds once the median is known this well, as a share", least=0, most=1)
-    seconds: float = option(60.0, "no more rounds after so many timed seconds", least=0, most=1e6, metavar="S")
-    timeout: float = option(600.0, "seconds for one step", least=1, most=1e6, metavar="S")
+    rounds: int = option(30, "largest number of timed steps of a workload", least=1, most=1_000_000)
+    warmup: int = option(3, "warm-up steps before the timed ones", least=1, most=1_000_000)
+    spread: float = option(0.02, "stop when the relative error of the median is this small", least=0, most=1)
+    seconds: float = option(60.0, "stop after so many timed seconds", least=0, most=1e6, metavar="S")
+    timeout: float = option(600.0, "most seconds for one step", least=1, most=1e6, metavar="S")
     cache: str = option("warm", "state of the last-level cache before a sample", choices=CACHES)
     cuda_graph: bool = option(False, "replay the step as one CUDA graph")
-    keep_all: bool = option(False, "reject no sample, whatever the device did meanwhile")
+    keep_all: bool = option(False, "keep all samples, even if the device was disturbed")
     memory_limit: int | None = None
 
     def __post_init__(self) -> None:

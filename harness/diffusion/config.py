@@ -48,21 +48,21 @@ class TrainConfig:
     num_classes: int = option(help="classes of the data", least=1)
     flip: bool
     frames: int = option(0, "frames of a clip; for models of video", least=0)
-    stride: int = option(0, "frames from one of a clip to the next", least=0, metavar="FRAMES")
-    short_videos: str = option(REFUSE, "of fewer frames than a clip spans; Latte's is spread", choices=SHORT_VIDEOS)
-    resize_by: str = option(BY_SIZE, "how videos are resized; Latte's is scale-factor", choices=RESIZES)
-    joint_images: int = option(0, "single frames that are learnt beside each clip", least=0)
-    joint_dropout: str = option(EACH, "of joint images' labels; Latte's is together", choices=JOINT_DROPOUTS)
+    stride: int = option(0, "distance between the frames of a clip", least=0, metavar="FRAMES")
+    short_videos: str = option(REFUSE, "videos shorter than a clip (Latte: spread)", choices=SHORT_VIDEOS)
+    resize_by: str = option(BY_SIZE, "how videos are resized (Latte: scale-factor)", choices=RESIZES)
+    joint_images: int = option(0, "single frames trained together with each clip", least=0)
+    joint_dropout: str = option(EACH, "dropout of joint images' labels (Latte: together)", choices=JOINT_DROPOUTS)
     steps: int = option(help="optimizer steps", least=1, most=10**15)
     batch: int = option(help="items a step, over all processes", least=1, most=10**15)
-    learning_rate: float = option(help="of AdamW")
-    ema_decay: float = option(help="of the moving average of the weights")
+    learning_rate: float = option(help="learning rate of AdamW")
+    ema_decay: float = option(help="decay of the moving average of the weights")
     class_dropout: float = 0.1
-    decoder_nll: str = option(EXACT, "normal CDF in the loss at t = 0; DiT's is tanh", choices=DECODER_NLLS)
+    decoder_nll: str = option(EXACT, "normal CDF in the loss at t = 0 (DiT: tanh)", choices=DECODER_NLLS)
     clip_norm: float = option(0.0, "largest gradient norm; 0 for no clipping", least=0)
-    clip_after: int = option(0, "steps that are done before the first is clipped", least=0, metavar="STEPS")
+    clip_after: int = option(0, "steps before gradient clipping starts", least=0, metavar="STEPS")
     precision: str = option("fp32", "arithmetic of the network", choices=PRECISIONS)
-    seed: int = option(0, "of the weights, and of everything that is drawn", least=0, most=LARGEST_SEED)
+    seed: int = option(0, "seed of the weights and of all random numbers", least=0, most=LARGEST_SEED)
     sampling_steps: int = 250
 
     def __post_init__(self) -> None:
@@ -110,20 +110,20 @@ class Execution:
     impossible values.
     """
 
-    accumulate: int = option(1, "parts in which a process computes its batch", least=1)
+    accumulate: int = option(1, "parts into which a process splits its batch", least=1)
     activation_checkpointing: bool = option(
         False, "recompute blocks in the backward pass", flag="--checkpoint-activations"
     )
     compile: bool = option(False, "torch.compile the model")
-    reduce_dtype: str = option("fp32", "what gradients travel in, between processes", choices=("fp32", "bf16"))
-    fsdp: bool = option(False, "share parameters, gradients and optimizer among the processes (FSDP2)")
+    reduce_dtype: str = option("fp32", "dtype of gradients sent between processes", choices=("fp32", "bf16"))
+    fsdp: bool = option(False, "shard parameters, gradients and optimizer over the processes (FSDP2)")
     workers: int = option(2, "threads that prepare batches", least=1, most=256)
     checkpoint_every: int = option(1000, "steps from one checkpoint to the next", least=1, metavar="STEPS")
     milestones: tuple[int, ...] = option(
-        (), "steps whose checkpoints stay for good", least=1, metavar="STEP", flag="--checkpoint-at"
+        (), "steps whose checkpoints are kept", least=1, metavar="STEP", flag="--checkpoint-at"
     )
-    split_list: tuple[Path, ...] = option((), "videos to learn from, as trainlist01.txt", metavar="FILE")
-    skip_corrupt: bool = option(False, "leave out what is unreadable or too short, named")
+    split_list: tuple[Path, ...] = option((), "lists of training videos, such as trainlist01.txt", metavar="FILE")
+    skip_corrupt: bool = option(False, "skip unreadable or too short files, and name them")
     device: str | None = option(None, "cpu, cuda or cuda:N (default: cuda where there is one)", metavar="NAME")
 
     def __post_init__(self) -> None:

@@ -26,11 +26,11 @@ class WeightsConfig:
     ValueError for what would be ignored, and for an unknown model.
     """
 
-    model: str | None = option(None, "which model a bare state dict is of", metavar="NAME")
+    model: str | None = option(None, "model of a bare state dict", metavar="NAME")
     resolution: int | None = option(
-        None, f"of a bare state dict (default: {IMAGENET_RESOLUTION})", least=1, metavar="PX"
+        None, f"pixels a side, of a bare state dict (default: {IMAGENET_RESOLUTION})", least=1, metavar="PX"
     )
-    num_classes: int | None = option(None, f"of a bare state dict (default: {IMAGENET_CLASSES})", least=1)
+    num_classes: int | None = option(None, f"classes of a bare state dict (default: {IMAGENET_CLASSES})", least=1)
     weights: str = option("ema", "which weights of a checkpoint", choices=WEIGHTS)
     vae: str | None = option(None, "where to load the autoencoder from, if not as in training", metavar="WHERE")
 
@@ -61,11 +61,11 @@ class SampleConfig:
     published 3 channels, of clips all, as Latte. Raises ValueError, naming the field, for impossible values.
     """
 
-    seed: int = option(0, "of the noise and of the classes", least=0, most=LARGEST_SEED)
+    seed: int = option(0, "seed of the noise and of the classes", least=0, most=LARGEST_SEED)
     steps: int | None = option(None, "network evaluations (default: the preset's; 250 for ImageNet)", metavar="N")
-    sampler: str = option("ddpm", "how a step is taken", choices=SAMPLERS)
-    cfg_scale: float = option(1.5, "guidance; 1 is without", least=0)
-    cfg_channels: int | None = option(None, "channels guided (default: DiT's 3; of clips all, as Latte)", least=0)
+    sampler: str = option("ddpm", "sampling method", choices=SAMPLERS)
+    cfg_scale: float = option(1.5, "guidance scale; 1 means no guidance", least=0)
+    cfg_channels: int | None = option(None, "guided channels (default: 3, as DiT; for clips all, as Latte)", least=0)
     classes: str | tuple[int, ...] = "uniform"
     precision: str = option("fp32", "arithmetic of the network", choices=PRECISIONS)
 

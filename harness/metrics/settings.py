@@ -22,9 +22,9 @@ class Settings:
 
     repeats: int = option(1, "disjoint sets of samples", least=1)
     bootstrap: int = option(20, "resamples of the samples, for error bars; 0 for none", least=0, most=100_000)
-    metric_seed: int = option(0, "of resampling", least=0)
+    metric_seed: int = option(0, "seed of resampling", least=0)
     extrapolate: bool = option(False, "also give Fréchet distances at infinite N")
-    arithmetic: str = option("fp32", "of precision and recall", choices=ARITHMETICS)
+    arithmetic: str = option("fp32", "arithmetic of precision and recall", choices=ARITHMETICS)
     permute_seed: int | None = option(None, "shuffle before the Inception Score", least=0)
     max_duplicates: float = option(
         MAX_DUPLICATES, "share of copies among samples above which a score is refused", least=0, most=1
@@ -50,12 +50,12 @@ class ClipProtocol:
     divides by N (`population`, as both) or by N - 1 (`sample`, as TF-Hub's).
     """
 
-    stride_real: int | None = option(None, "of real clips, in frames (default: the metric's)", least=1)
-    stride_fake: int | None = option(None, "of generated clips, in frames (default: the metric's)", least=1)
+    stride_real: int | None = option(None, "frame stride of real clips (default: the metric's)", least=1)
+    stride_fake: int | None = option(None, "frame stride of generated clips (default: the metric's)", least=1)
     split: str = option("unstated", "which videos the reference is, for the record")
-    real_videos: str = option("first", "of more than are needed: by path, or drawn", choices=("first", "random"))
-    offset_seed: int = option(0, "of where real clips begin, and of which videos are drawn", least=0)
-    covariance: str = option("population", "of an FVD on I3D", choices=("population", "sample"))
+    real_videos: str = option("first", "which real videos are used if there are too many", choices=("first", "random"))
+    offset_seed: int = option(0, "seed of where real clips begin and which videos are drawn", least=0)
+    covariance: str = option("population", "covariance convention of an FVD on I3D", choices=("population", "sample"))
 
     def __post_init__(self) -> None:
         check(self)
@@ -80,11 +80,11 @@ class Extraction:
         None, "of the timm network that a metric names (default: NAME.safetensors in --weights-dir)", metavar="FILE"
     )
     weights_dir: Path | None = option(
-        None, "of published files (default: DIM_VS_DIT_WEIGHTS, or in the user's cache)", metavar="DIR"
+        None, "folder of weight files (default: DIM_VS_DIT_WEIGHTS, or in the user's cache)", metavar="DIR"
     )
     offline: bool = option(False, "never download")
     work_dir: Path | None = option(
-        None, "of features, which all processes share (default: eval, among the runs)", metavar="DIR"
+        None, "folder of features, shared by all processes (default: eval, among the runs)", metavar="DIR"
     )
     batch: int | None = option(None, "items through the network at once (default: the protocol's)", least=1)
 

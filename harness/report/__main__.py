@@ -1,9 +1,9 @@
 """`python -m harness.report --html report.html`: everything that the records say, as one page that needs no network.
 
     python -m harness.report                                     # output/report.html, of the project's records
-    python -m harness.report --html mine.html --own              # with what commands have recorded here
-    python -m harness.report --include runs/mine                 # with scores of yours as rows of the tables
-    python -m harness.report --documents                         # the tables inside README.md and docs/, made anew
+    python -m harness.report --html mine.html --own              # with your own records
+    python -m harness.report --include runs/mine                 # with your scores as rows of the tables
+    python -m harness.report --documents                         # rebuild the tables inside README.md and docs/
 
 Nothing is counted, trained or timed: the page shows what is recorded, and names the command of what is not. It needs
 `pip install "dim-vs-dit[report]"`.

@@ -36,10 +36,10 @@ class Assumptions:
     """What a plan's times rest on; the fields are flags. Raises ValueError, naming the field, for impossible values."""
 
     device_flops: float | None = option(None, f"FLOP/s that a card achieves (default: {DEVICE_FLOPS:.0e})", least=1)
-    card: str | None = option(None, "instead: a card, of whose peak a share is achieved", choices=tuple(figures()))
+    card: str | None = option(None, "a GPU, of whose peak a share (--mfu) is achieved", choices=tuple(figures()))
     mfu: float | None = option(None, "that share (default: measured in the runs' folder, else 0.4)", least=1e-3, most=1)
-    network_gb_per_s: float = option(50, "slowest link of a ring of all processes, in GB/s", least=1e-3)
-    storage_gb_per_s: float = option(1, "at which a checkpoint is written, in GB/s", least=1e-3)
+    network_gb_per_s: float = option(50, "slowest link in a ring of all processes, in GB/s", least=1e-3)
+    storage_gb_per_s: float = option(1, "speed of writing a checkpoint, in GB/s", least=1e-3)
 
     def __post_init__(self) -> None:
         check(self)

@@ -18,16 +18,16 @@ class Request:
 
     suite: str = option("digits", "which comparison", choices=SUITES)
     only: tuple[str, ...] = option(paper.PARTS, "parts of the paper", choices=paper.PARTS)
-    run: tuple[str, ...] = option((), "these runs alone, by the names of their folders", metavar="NAME")
-    stage: tuple[str, ...] = option(STAGES, "what is done of them, and at the end", choices=STAGES)
-    submit: str = option("local", "who carries it out: this machine, or", choices=("local", "slurm"))
-    max_jobs: int | None = option(None, "runs at a time (default: 1 here, sharing the cores; Slurm's own)", least=1)
+    run: tuple[str, ...] = option((), "only these runs, by the names of their folders", metavar="NAME")
+    stage: tuple[str, ...] = option(STAGES, "stages of the work that are done", choices=STAGES)
+    submit: str = option("local", "where the runs are executed", choices=("local", "slurm"))
+    max_jobs: int | None = option(None, "runs at a time (default: 1 locally; Slurm's own limit)", least=1)
     nodes: int = option(1, "machines that share a run, in a job of Slurm", least=1, most=100_000)
-    gpus_per_node: int = option(0, "cards that Slurm gives each of them, a process each", least=0, most=1024)
-    nproc_per_node: int | None = option(None, "processes on each, under torchrun (default: one a card, or 1)", least=1)
+    gpus_per_node: int = option(0, "GPUs per machine, from Slurm; one process each", least=0, most=1024)
+    nproc_per_node: int | None = option(None, "torchrun processes per machine (default: one per GPU, or 1)", least=1)
     card_gib: float = option(CARD_GIB, "memory of a card in GiB: a larger run recomputes activations, and takes its "
                              "batch in parts", least=1)  # fmt: skip
-    rehearse: bool = option(False, "everything at its smallest, on made-up data, in a folder that is then removed")
+    rehearse: bool = option(False, "run the smallest version of everything on synthetic data, then remove it")
     printed: bool = option(False, "print the commands and what they cost; run nothing", flag="--plan")
 
     def __post_init__(self) -> None:

@@ -32,10 +32,10 @@ class ScoreRequest:
     samples: str | None = option(
         None, "an .npz, or a folder of images, frame folders or videos, instead of --ckpt", metavar="WHERE"
     )
-    ref: str | None = option(None, "an .npz, a folder, a data set (default: what @ names)", metavar="WHERE")
+    ref: str | None = option(None, "an .npz, a folder, a data set (default: the data after @)", metavar="WHERE")
     save_samples: Path | None = option(None, "keep the samples that --ckpt draws, as PNG", metavar="DIR")
-    records: Path | None = option(None, "where scores are added (default: eval.jsonl, among the measurements)")
-    format: str = option("table", "of what is printed", choices=FORMATS)
+    records: Path | None = option(None, "file to append scores to (default: eval.jsonl, among the measurements)")
+    format: str = option("table", "format of the output", choices=FORMATS)
 
     def __post_init__(self) -> None:
         check(self)
