@@ -314,9 +314,9 @@ def test_no_step_that_the_project_has_measured_lies_below_its_floor():
 
 def test_a_cpu_without_rates_is_named_with_the_command_that_measures_them():
     table = floors_table([latency(1.0)])
-    assert f"of unknown rates: {HERE}. `python -m harness.bench --floor --card cpu`" in table.notes[-1]
+    assert f"peak rates are unknown: {HERE}. `python -m harness.bench --floor --card cpu`" in table.notes[-1]
     assert (
-        floors_table([latency(1.0, device="NVIDIA L4")]).blocks[-1].caption == "Measured on NVIDIA L4, beside the floor"
+        floors_table([latency(1.0, device="NVIDIA L4")]).blocks[-1].caption == "Measured on NVIDIA L4, and the floor"
     )
 
 

@@ -155,7 +155,7 @@ def test_without_records_every_table_is_there_with_its_marks():
     # FD, IS, precision, recall; sFID, which these features do not have, is no column but a note
     assert shown["DiT-N/2 at 500 steps [DiT-B/4, guidance 1.0]"] == ["missing"] * 4
     table = report.quality_table(7, SUITE, [])
-    assert any(note.startswith("sFID: these features have no counterpart") for note in table.notes)
+    assert any(note.startswith("sFID: these features do not define this metric") for note in table.notes)
     assert set(table.data["sfid_mark"]) == {"unsupported"}
 
 

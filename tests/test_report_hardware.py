@@ -54,7 +54,7 @@ def test_every_run_of_the_gpu_sweep_that_nobody_measured_is_missing_by_name():
             lines = [line for line in table.markdown().splitlines() if "missing" in line]
             assert lines[0] == (
                 "- missing on any CUDA GPU: 64 runs (DiT-XL/2, DiM-XL/2, DiM-XL/2-matched; forward, train; "
-                "bfloat16, float32; 256 to 2048 px): `python -m harness.bench --preset gpu-sweep` makes their records."
+                "bfloat16, float32; 256 to 2048 px): `python -m harness.bench --preset gpu-sweep` measures them."
             )
             assert all(line.startswith("- Not predicted, missing: 64 runs (") for line in lines[1:])
 

@@ -23,7 +23,7 @@ MORE = "More: --details (what other tools count and leave out), --by-op, --forma
 SHORT = {"model": "model", "resolution": "px", "frames": "frames", "params_m": "params (M)", "exact_gmacs": "GMAC",
          "flops_gflops": "GFLOP"}  # fmt: skip
 """Columns of the first screen, and their headings."""
-ELEMENTWISE = "elementwise: norms, activations, gates, the scan's exponentials; results in 10^9, in no total"
+ELEMENTWISE = "elementwise: norms, activations, gates, the scan's exponentials; results in 10^9, not included in any total"
 
 
 def write(sections: Iterable[str], output: Path | None) -> None:
@@ -82,7 +82,7 @@ def _rows(records: Sequence[CostRecord], style: str) -> str:
     shown = _tabulated(rows)
     matched = [{**row, "published_gflops": _with_match(row)} for row in rows]
     blocks = [as_block(_columns(rows, _exact_headings()), "Every multiply-add")]
-    blocks += [as_block(_columns(matched, _other_headings(shown)), "As others count")] if shown else []
+    blocks += [as_block(_columns(matched, _other_headings(shown)), "As other tools count")] if shown else []
     notes = [*dict.fromkeys(str(row["note"]) for row in rows if row.get("note")), f"{ELEMENTWISE}."]
     return _latex("costs", TITLE, blocks, [*notes, *(f"{c.name}: {c.counts} [{_methods(rows, c)}]." for c in shown)])
 
@@ -179,11 +179,11 @@ def _answers(records: Sequence[CostRecord], workloads: Sequence[Workload]) -> st
     found = []
     for one, other in _pairs(workloads):
         ratios = [analytic(one, px, batch).macs / analytic(other, px, batch).macs for px in resolutions]
-        first, *rest = (f"{ratio:.3f} {{}}at {px}" for ratio, px in zip(ratios, resolutions, strict=True))
-        times = ", ".join([f"{first.format('times as much ')} px", *(one.format("") for one in rest)])
+        first, *rest = (f"{ratio:.3f} at {px}" for ratio, px in zip(ratios, resolutions, strict=True))
+        times = ", ".join([f"{first} px", *rest])
         crossed = where.get((one.name, other.name))
         less = f"above {crossed:.0f} px" if crossed else "everywhere" if max(ratios) < 1 else "nowhere"
-        found.append(paragraph(f"{one.name} costs less than {other.name} {less}: {times}."))
+        found.append(paragraph(f"{one.name} costs less than {other.name} {less}. Ratio of the costs: {times}."))
     return "\n".join(found)
 
 

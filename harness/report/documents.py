@@ -93,7 +93,7 @@ def _cheaper(name: str, rival: ModelSpec) -> bool:
 
 def published_costs(records: Sequence[Record]) -> str:
     """Of each family the largest model whose cost is printed at 256 pixels, beside its exact cost; of data alone."""
-    header = ["model", "printed (Gflops)", "by", "what gives that figure", "verdict", "what that leaves out"]
+    header = ["model", "printed (Gflops)", "by", "counting rule", "verdict", "not counted"]
     rows = []
     for one in largest(observe(), PUBLISHED_AT):
         shares: dict[str, float] = {}
@@ -104,7 +104,7 @@ def published_costs(records: Sequence[Record]) -> str:
         rule = one.best.reading.reading if one.best else ""
         rows.append([one.printed.model, one.printed.printed, one.printed.paper, rule, one.verdict, ", ".join(left_out),
                      f"{one.exact_gmacs:.2f}", f"{ratio(one):.3f}"])  # fmt: skip
-    return _grid([*header, "exact (GMAC)", "printed of an image / exact"], rows)
+    return _grid([*header, "exact (GMAC)", "printed per image / exact"], rows)
 
 
 def measured_crossovers(records: Sequence[Record]) -> str:

@@ -29,13 +29,13 @@ COMMAND = "python -m harness.bench --floor --card cpu"
 NOTES = [
     "A floor is the largest of four times: matrix products at the card's dense peak; multiply-adds outside of them "
     "(the scan's) on FP32 units; exponentials on special-function units; bytes that must come from memory or go there. "
-    "All of it is taken to overlap. The word behind a floor is what binds it. Derivations: `harness/cost/floors.py`; "
-    "the cards' figures and their sources: `results/published/cards.csv`.",
+    "It assumes that all four overlap fully. The word after a floor names the largest of the four. Derivations: "
+    "`harness/cost/floors.py`; the cards' figures and their sources: `results/published/cards.csv`.",
     "H100, H200 and A100 are the SXM boards, A100 with 80 GB. tf32: float32 tensors on tensor cores; float32: on FP32 "
     "units, as torch does unless it is permitted tf32.",
-    "From the first resolution of a pair on, DiM's floor is below DiT's: at its floor it is faster than the best DiT. "
-    "From the second on it is faster even if nothing of its step overlaps and everything of DiT's, each unit at its "
-    "peak. Between the two the overlap decides, which floors do not tell.",
+    "From the first resolution of a pair on, DiM's floor is below DiT's, so that DiM can be faster. From the second on, "
+    "DiM at the peak rate of each unit is faster even if nothing of its step overlaps and all of DiT's does. Between the "
+    "two, floors do not decide.",
 ]
 
 
@@ -238,7 +238,7 @@ def _measured(rows: Sequence[Fields]) -> list[Block]:
             run = ", ".join(filter(None, (row["action"], row["arithmetic"], row["mixer"])))
             times = [shown(row["measured_ms"]), shown(row["floor_ms"]), f"{row['measured_over_floor']:.3g}"]
             cells.append([row["model"], str(row["resolution"]), str(row["batch"]), run, *times, row["binds"]])
-        blocks.append(Block(header, cells, f"Measured on {device}, beside the floor"))
+        blocks.append(Block(header, cells, f"Measured on {device}, and the floor"))
     return blocks
 
 
@@ -246,7 +246,7 @@ def _unknown(records: Sequence[Record]) -> list[str]:
     """Which measured devices have no rates, in a sentence; none where none has."""
     lacking = [device for device in measured(records) if card_of(device, records) is None]
     known = f"`{COMMAND}` measures those of a CPU."
-    return [f"Measured, but of unknown rates: {'; '.join(lacking)}. {known}"] if lacking else []
+    return [f"Measured on devices whose peak rates are unknown: {'; '.join(lacking)}. {known}"] if lacking else []
 
 
 def workload_of(record: LatencyRecord) -> Workload | None:

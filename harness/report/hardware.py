@@ -104,7 +104,7 @@ def missing_note(rows: Iterable[Fields], column: str, command: str) -> list[str]
     where = f" on {device}" if device else ""
     return [
         f"{MISSING}{where}: {len(lacking)} runs ({models}; {actions}; {dtypes}; {pixels[0]} to {pixels[-1]} px): "
-        f"`{command}` makes their records."
+        f"`{command}` measures them."
     ]
 
 

@@ -71,7 +71,7 @@ def _predicted(workload: Workload, peak: Peak, cards: Sequence[int], reading: bo
             row |= {name: verdict, f"batch, {name}": first}
             row |= {f"batch, {name}, checkpointing": batch for batch in others}
         if verdict == "OOM":
-            below[name] = f"broken by {peak.breaks(budget)}; {_remedies(workload, budget)}"
+            below[name] = f"first allocation that does not fit: {peak.breaks(budget)}; {_remedies(workload, budget)}"
     return row, below
 
 

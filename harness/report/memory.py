@@ -30,9 +30,10 @@ CARDS = (24, 40, 80, 141)
 PREDICT_COMMAND = "python -m harness.bench --predict --preset memory --device-memory 80GiB"
 RATIO_COMMAND = "python -m harness.bench --model DiM-S/2 DiM-B/2 --res 256 --action train --operands recomputed kept"
 NOTES = [
-    "Predicted: allocations of the real model on a GPU, followed on fake tensors: weights, optimizer and EMA "
+    "Predicted: allocations of the real model on a GPU, simulated with fake tensors: weights, optimizer and EMA "
     "(training), gradients and activations. In brackets the smallest card, of 24, 40, 80 and 141 GiB, that it fits; "
-    f"OOM: none. Of a card {MARGIN_BYTES / GIB:g} GiB are left to the CUDA context, the libraries and the allocator.",
+    f"OOM: it fits none of them. {MARGIN_BYTES / GIB:g} GiB of each card are reserved for the CUDA context, the "
+    "libraries and the allocator.",
     "bfloat16 and weights: the weights of linear layers and convolutions are stored in bfloat16, too, and not cast.",
     "Measured: torch's own peak on the device of the heading, in brackets over the predicted one; OOM where the device "
     "ran out of memory.",
@@ -99,14 +100,14 @@ def memory_table(records: Sequence[Record], sweep: Iterable[Workload] | None = N
 
 
 def _ran_out(rows: Iterable[Fields], device: str) -> list[Block]:
-    """What ended each run that ran out of memory, as met and as predicted; none where none did."""
+    """What ended each run that ran out of memory, as observed and as predicted; none where none did."""
     lines = []
     for row in rows:
         if row["measured"] == "oom":
             met, _, foreseen = row["note"].removeprefix("met: ").partition("; predicted: ")
             needed = f"{row['predicted_gib']:.2f}" if row["predicted_gib"] else MISSING
             lines.append([row["model"], str(row["resolution"]), row["action"], needed, met, foreseen])
-    header = ["model", "px", "run", "predicted, GiB", "broken by", "predicted"]
+    header = ["model", "px", "run", "predicted, GiB", "failed allocation", "predicted outcome"]
     return [Block(header, lines, f"Out of memory on {device}")] if lines else []
 
 
@@ -137,8 +138,8 @@ def _recomputation(records: Sequence[Record]) -> list[str]:
     times = [f"{min(all_):.3f} to {max(all_):.3f} on {device} ({len(all_)} runs)" for device, all_ in ratios.items()]
     known = f"is {'; '.join(times)}" if times else f"is not measured: `{RATIO_COMMAND}`"
     return [
-        "operands kept: those of DiM's scans are kept for the backward, which makes them again otherwise. The time of "
-        f"a training step that makes them again, over one that keeps them, {known}."
+        "operands kept: the operands of DiM's scans are stored for the backward pass; otherwise they are recomputed. "
+        f"The time of a training step that recomputes them, over one that stores them, {known}."
     ]
 
 

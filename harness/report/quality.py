@@ -183,7 +183,7 @@ def _notes(lines: Sequence[Line]) -> list[str]:
                      "recall), without the spread between trainings; none where all samples agree.")  # fmt: skip
     columns = list(dict.fromkeys(column for line in lines for column in line.cells))
     if "accuracy" in columns:
-        notes.append("accuracy: share of frames in which a classifier of the data sees the digit that was asked for.")
+        notes.append("accuracy: share of frames in which a classifier of the data sees the requested digit.")
     if "moving" in columns:
         notes.append("moving: share of steps from frame to frame that are as long as those of real clips.")
     for line in lines:
@@ -195,20 +195,20 @@ def _notes(lines: Sequence[Line]) -> list[str]:
     lacking = [column for column in columns if _unsupported(column, lines)]
     if lacking:
         names = ", ".join(NAMES.get(column, column) for column in lacking)
-        notes.append(f"{names}: these features have no counterpart, hence no such column beside the printed.")
+        notes.append(f"{names}: these features do not define this metric, so it has no column.")
     if any(line.cells[c].mark == "unsupported" for line in lines for c in line.cells if c not in lacking):
-        notes.append("unsupported: these features have no counterpart of that metric.")
+        notes.append("unsupported: these features do not define this metric.")
     if any(cell.mark == "estimated" for cell in cells):
         notes.append("≈: estimated, not measured.")
     from harness.metrics.features import space
 
     of_data = [name for name in _spaces(lines) if space(name).data]
-    notes += [f"@{name}: measured on that network's features, not Inception's; on a scale of its own, not to be read "
-              "beside the printed columns." for name in _spaces(lines) if name not in of_data]  # fmt: skip
+    notes += [f"@{name}: measured on that network's features, not Inception's; not "
+              "comparable with the printed columns." for name in _spaces(lines) if name not in of_data]  # fmt: skip
     spaces = ", ".join(f"@{name}" for name in of_data)
     if spaces:
         notes.append(f"{spaces}: measured on the features of a small network trained on that data, not Inception's "
-                     "or I3D's; on a scale of its own, not to be read beside the printed columns.")  # fmt: skip
+                     "or I3D's; not comparable with the printed columns.")  # fmt: skip
     if any(line.label == NOT_MADE for line in lines):
-        notes.append(f"{NOT_MADE}: a row of the paper that this suite has no counterpart of.")
+        notes.append(f"{NOT_MADE}: a row of the paper that has no counterpart in this suite.")
     return notes

@@ -61,7 +61,7 @@ def verdict(table: TableSpec, suite: str, lines: Sequence[Line]) -> list[str]:
         return [sentences[0], "Nothing is measured yet, so nothing can be said."]
     sentences.append(f"Significance: {METHOD}.")
     if any(count.untested for count in counts.values()):
-        sentences.append("Of differences between single seeds nothing is known but their sign, which may be chance.")
+        sentences.append("With a single seed only the sign of a difference is known, and it may be chance.")
     if any(kind == "" for kind, _ in counts):
         sentences.append(_unequal(lines))
     if suite != "paper":
@@ -77,9 +77,8 @@ def _unequal(lines: Sequence[Line]) -> str:
     ratios = sorted({f"{dim / dit:.1f}" for dim, dit in pairs if dim and dit})
     times = " to ".join(dict.fromkeys((ratios[0], ratios[-1]))) if ratios else "about 1.5"
     return (
-        f"At the paper's depths a {CHALLENGER} has {times} times the parameters of its {BASELINE}: only the "
-        "comparisons at equal parameters and at equal multiply-adds are of models of one size, as near as whole blocks "
-        "come."
+        f"At the paper's depths a {CHALLENGER} has {times} times the parameters of its {BASELINE}. Only the "
+        "comparisons at equal parameters and at equal multiply-adds use models of equal size, to the nearest block."
     )
 
 

@@ -71,7 +71,10 @@ def _panel(axes: Axes, rows: list[Fields]) -> None:
     style.resolution_axis(axes, resolutions)
     style.plain_log(axes, "y", (1, 3))
     title = "\n".join(["dashed: equal multiply-adds; ring: equal time", *failed])
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), title=title, title_fontsize=6)
+    below_the_labels = 4.5  # font sizes, whatever height the layout leaves to the axes
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=below_the_labels, title=title, title_fontsize=6
+    )
 
 
 def _crossovers(models: Iterable[str]) -> dict[str, float]:

@@ -35,7 +35,7 @@ def published_figure(records: Sequence[Record] = ()) -> Figure:
         _panel(axes, [one for one in found if one.printed.resolution == pixels], families)
         axes.set_title(f"{pixels} x {pixels}")
         axes.set_xlabel("exact, one image (GMAC)")
-    grid[0].set_ylabel("printed of an image (Gflops) / exact (GMAC)")
+    grid[0].set_ylabel("printed per image (Gflops) / exact (GMAC)")
     handles = dict(zip(*reversed(grid[0].get_legend_handles_labels()), strict=True))
     handles |= dict(zip(*reversed(grid[1].get_legend_handles_labels()), strict=True))
     drawing.legend(handles.values(), handles.keys(), loc="outside right upper", title="model, in whose paper")
