@@ -2,7 +2,8 @@
 
     python -m pytest tests/test_train_bench.py --benchmark-only
 
-takes some five minutes on an idle machine and, if every case has run, writes results/benchmarks/train.md and train.json.
+takes some five minutes on an idle machine and, if every case has run, writes train.md and train.json in
+results/benchmarks.
 Both sides of a comparison run in one process, in turn, so that whatever else the machine does falls on both.
 """
 
@@ -46,9 +47,11 @@ def seconds():
         lines = ["| a training step | ours, ms | reference, ms | reference / ours | first, s |", "| --- " * 5 + "|"]
         for case, sides in taken.items():
             ours, reference = (1e3 * statistics.median(sides[side]) for side in ("ours", "reference"))
-            lines.append(f"| {case} | {ours:.1f} | {reference:.1f} | {reference / ours:.3f} | {sides['first'][0]:.1f} |")
+            cells = (f"{ours:.1f}", f"{reference:.1f}", f"{reference / ours:.3f}", f"{sides['first'][0]:.1f}")
+            lines.append(f"| {' | '.join((case, *cells))} |")
         machine = (
-            f"Medians, and the first step of ours, of {torch.get_num_threads()} threads on {here['device']}, torch {torch.__version__}: `{COMMAND}`"
+            f"Medians, and the first step of ours, of {torch.get_num_threads()} threads on {here['device']}, "
+            f"torch {torch.__version__}: `{COMMAND}`"
         )
         (RESULTS / "train.md").write_text("\n".join([machine, "", *lines]) + "\n")
 

@@ -23,7 +23,7 @@ MORE = "More: --details (what other tools count and leave out), --by-op, --forma
 SHORT = {"model": "model", "resolution": "px", "frames": "frames", "params_m": "params (M)", "exact_gmacs": "GMAC",
          "flops_gflops": "GFLOP"}  # fmt: skip
 """Columns of the first screen, and their headings."""
-ELEMENTWISE = "elementwise: norms, activations, gates, the scan's exponentials; results in 10^9, not included in any total"
+ELEMENTWISE = "elementwise: norms, activations, gates, the scan's exponentials; results in 10^9, not in any total"
 
 
 def write(sections: Iterable[str], output: Path | None) -> None:

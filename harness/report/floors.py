@@ -33,9 +33,9 @@ NOTES = [
     "`harness/cost/floors.py`; the cards' figures and their sources: `results/published/cards.csv`.",
     "H100, H200 and A100 are the SXM boards, A100 with 80 GB. tf32: float32 tensors on tensor cores; float32: on FP32 "
     "units, as torch does unless it is permitted tf32.",
-    "From the first resolution of a pair on, DiM's floor is below DiT's, so that DiM can be faster. From the second on, "
-    "DiM at the peak rate of each unit is faster even if nothing of its step overlaps and all of DiT's does. Between the "
-    "two, floors do not decide.",
+    "From the first resolution of a pair on, DiM's floor is below DiT's, so that DiM can be faster. From the second "
+    "on, DiM at the peak rate of each unit is faster even if nothing of its step overlaps and all of DiT's does. "
+    "Between the two, floors do not decide.",
 ]
 
 
