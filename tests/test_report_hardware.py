@@ -119,11 +119,11 @@ def test_a_card_keeps_a_margin_and_kept_operands_stand_beside_recomputed_ones():
     text = report.memory_table(predictions, []).markdown()
     assert "| DiM-XL/2 | 1 | train | bfloat16 | auto scan | 22.50 [40] |" in text  # of 24 GiB two are left
     assert "| DiM-XL/2 | 1 | train | bfloat16 | auto scan, operands kept | 21.50 [24] |" in text
-    assert "over one that keeps them, is not measured: `python -m harness.bench" in text
+    assert "over one that stores them, is not measured: `python -m harness.bench" in text
     steps = [latency("DiM-XL/2", r, s, action="train", operands=o)
              for r, s, o in ((256, 1.04, "recomputed"), (256, 1.0, "kept"), (512, 2.0, "recomputed"))]  # fmt: skip
     text = report.memory_table([*predictions, *steps], []).markdown()
-    assert f"over one that keeps them, is 1.040 to 1.040 on {GPU} (1 runs)" in text
+    assert f"over one that stores them, is 1.040 on {GPU} (1 x measured)" in text
     assert f"Measured over predicted on {GPU}: 2.000 to 2.000 in 3 runs." in text
 
 

@@ -28,7 +28,10 @@ CARDS = (24, 40, 80, 141)
 """Memory of common cards in GiB: RTX 3090 and 4090, A100 40 GB, A100 and H100 80 GB, H200."""
 
 PREDICT_COMMAND = "python -m harness.bench --predict --preset memory --device-memory 80GiB"
-RATIO_COMMAND = "python -m harness.bench --model DiM-S/2 DiM-B/2 --res 256 --action train --operands recomputed kept"
+RATIO_COMMAND = (
+    "python -m harness.bench --model DiT-S/2 DiM-S/2 DiM-S/2-matched --res 256 --action train "
+    "--operands recomputed kept"
+)
 NOTES = [
     "Predicted: allocations of the real model on a GPU, simulated with fake tensors: weights, optimizer and EMA "
     "(training), gradients and activations. In brackets the smallest card, of 24, 40, 80 and 141 GiB, that it fits; "
@@ -135,7 +138,8 @@ def _recomputation(records: Sequence[Record]) -> list[str]:
             twin = steps.get(key_of(usual))
             if twin and twin.value and kept.value:
                 ratios.setdefault(device, []).append(twin.value / kept.value)
-    times = [f"{min(all_):.3f} to {max(all_):.3f} on {device} ({len(all_)} runs)" for device, all_ in ratios.items()]
+    ends = {device: dict.fromkeys((f"{min(all_):.3f}", f"{max(all_):.3f}")) for device, all_ in ratios.items()}
+    times = [f"{' to '.join(both)} on {device} ({len(ratios[device])} x measured)" for device, both in ends.items()]
     known = f"is {'; '.join(times)}" if times else f"is not measured: `{RATIO_COMMAND}`"
     return [
         "operands kept: the operands of DiM's scans are stored for the backward pass; otherwise they are recomputed. "
