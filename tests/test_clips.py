@@ -10,7 +10,8 @@ from videos import numbered, write_tree, write_video
 
 from harness.data import decoding as clips
 from harness.data.digits import SIDE, Digits
-from harness.data.moving_digits import MovingDigits, paths
+from harness.data.digits_in_motion import paths
+from harness.data.moving_digits import MovingDigits
 from harness.data.registry import open_dataset, open_videos
 from harness.data.video_choices import RESIZES
 from harness.data.videos import VideoFolder, prepare, read_lists

@@ -153,7 +153,10 @@ def damaged_png(path):
 BAD = {
     "no such file": (lambda p: p / "a.npz", "no such file: .*a.npz"),
     "no images": (lambda p: p, "has no images"),
-    "unknown": (lambda p: p / "cifar", r"give an .npz, a folder, or a data set \(digits, fashion-mnist, moving-digits\)"),  # noqa: E501
+    "unknown": (
+        lambda p: p / "cifar",
+        r"give an .npz, a folder, or a data set \(digits, fashion-mnist, moving-digits, bouncing-digits\)",
+    ),
     "no arr_0": (lambda p: npz(p / "a.npz", mu=np.zeros(2)), "has no arr_0, which holds the images; it holds mu"),
     "floats": (lambda p: npz(p / "a.npz", arr_0=np.zeros((2, 4, 4, 3))), "holds float64 values; images must be uint8"),
     "shape": (lambda p: npz(p / "a.npz", arr_0=np.zeros((2, 3, 4, 4), np.uint8)), r"images are \(N, H, W, 3\)"),

@@ -19,9 +19,10 @@ from harness.metrics import recipes
 from harness.metrics.distances import motion
 from harness.metrics.distances.motion import lengths, turns, wasserstein
 from harness.metrics.features import moving_digits_network
+from harness.metrics.features.digits_in_motion_network import centres
 from harness.metrics.features.extractor import open_extractor
 from harness.metrics.features.moving_digits import MOVING_DIGITS
-from harness.metrics.features.moving_digits_network import MovingDigitsNetwork, centres, velocity_classes
+from harness.metrics.features.moving_digits_network import velocity_classes
 from harness.metrics.features.weights import PACKAGED
 from harness.metrics.settings import Extraction
 
@@ -126,7 +127,7 @@ def test_the_network_recognises_digits_and_velocities_that_it_has_not_seen(extra
 
 
 def shipped():
-    network = MovingDigitsNetwork()
+    network = moving_digits_network.network()
     network.load_state_dict(load_file(PACKAGED / MOVING_DIGITS.weights.file))
     return network
 
@@ -139,9 +140,9 @@ def test_velocities_are_read_off_the_motion_by_the_shipped_network_and_by_one_tr
     clips = torch.from_numpy(data.pixels(range(100))).float() / 255
     truth = velocity_classes(np.stack([data.corners(index) for index in range(100)]))
     with torch.inference_mode():
-        guessed = network.motion(clips.unsqueeze(1))[1].argmax(-1)  # (B, T-2, 2)
-    assert (guessed[..., 0] == truth[:, :-1]).float().mean() >= 0.95
-    assert (guessed[..., 1] == truth[:, 1:]).float().mean() >= 0.95
+        guessed = network.motion(clips.unsqueeze(1))[1].argmax(-1)  # (B, T-2, 2, 1)
+    assert (guessed[:, :, 0] == truth[:, :-1]).float().mean() >= 0.95
+    assert (guessed[:, :, 1] == truth[:, 1:]).float().mean() >= 0.95
     with torch.inference_mode():
         seen = network(clips)[1].argmax(-1)
     assert (seen == data.labels(range(100))[:, None]).float().mean() >= 0.95

@@ -17,7 +17,7 @@ from harness import eval as scoring
 from harness import sample, train
 from harness.core.distributed import Ranks
 from harness.core.seeds import stream
-from harness.data import moving_digits
+from harness.data import digits_in_motion
 from harness.data.digits import Digits
 from harness.data.moving_digits import MovingDigits
 from harness.diffusion import checkpoint, generate
@@ -338,7 +338,7 @@ def score(tmp_path, weights, *flags):
 def test_a_checkpoint_of_clips_is_scored_and_its_folder_and_npz_give_the_same(
     untrained, tmp_path, weights, monkeypatch
 ):
-    monkeypatch.setattr(moving_digits, "REFERENCE_CLIPS", 200)
+    monkeypatch.setattr(digits_in_motion, "REFERENCE_CLIPS", 200)
     metrics = ["--metric", "fvd20@moving-digits", "motion20@moving-digits", "accuracy20@moving-digits"]
     piped = score(tmp_path, weights, "--ckpt", untrained, "--steps", 4, *metrics)
     quantities = ["fvd", "moving", "step_distance", "turn_distance", "accuracy"]

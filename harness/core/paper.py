@@ -62,7 +62,8 @@ TABLES: dict[int, TableSpec] = {
         ),
         TableSpec(
             number=3, csv="table3_ucf101_fvd.csv", keys=("method",),
-            quality_title="Table 3: video quality", quality=("fvd",), beside=("accuracy", "moving"),
+            quality_title="Table 3: video quality", quality=("fvd",),
+            beside=("accuracy", "moving", "continuing", "speed_distance"),
             varies=frozenset({"training.joint_images"}), suite="moving-digits", others_first=True,
         ),
         TableSpec(

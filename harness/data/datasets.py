@@ -62,7 +62,7 @@ class ImagesByName(Protocol):
 
 
 class ClipsByName(Protocol):
-    """A class of clips that go by a name."""
+    """A class of clips that go by a name. One with `parts` takes the name of a part for its reference."""
 
     def __call__(self, resolution: int, frames: int, stride: int) -> VideoDataset: ...
 

@@ -1,111 +1,33 @@
-"""Moving digits: scikit-learn's scanned digits that cross a dark square and turn back at its walls. No download.
+"""Moving digits: they go four pixels a frame along the rows, the columns, or both.
 
-Clip i is a function of its part and i alone. A digit of 8 x 8 pixels moves four whole pixels a frame along the rows,
-the columns, or both; an axis on which the next step would end outside the square turns round first. So pixels are
-those of the scan, every step of a clip has one length (4 or sqrt 32 pixels a frame), and nothing ever stands still. A
-step is the side of a /4 model's patch, so that a moving digit is patches that change places, which small models can
-learn. In 12 pixels a digit has two places along an axis and goes to and fro, the least motion there is; in 16 it has
-three.
-Letters: B batch, T frames, R pixels a side.
+Every step of a clip has one length (4 or sqrt 32 pixels), and nothing ever stands still. A step is the side of a /4
+model's patch, so that a moving digit is patches that change places, which small models can learn. In 12 pixels a digit
+has two places along an axis and goes to and fro, the least motion there is; in 16 it has three.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.core.seeds import stream
-from harness.data.digits import SIDE, Digits
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from harness.data.digits import SIDE
+from harness.data.digits_in_motion import HELD_OUT, DigitsInMotion
 
 STEP = 4  # pixels a frame, on an axis that moves
 DIRECTIONS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if row or column]
-PARTS = {"train": 0, "reference": 1, "held-out": 2}  # the number is part of the stream: never reuse one
-MOTIONS_A_DIGIT = 100
-RESOLUTION, FRAMES, REFERENCE_CLIPS = 16, 8, 1500
-"""Of what samples are compared with: every scan once, on a path that no clip of training takes."""
 
 
-def paths(start: NDArray[np.int64], velocity: NDArray[np.int64], frames: int, span: int) -> NDArray[np.int64]:
-    """Top left corners (frames, 2) as row and column, in 0..span, from `start` (2,) at `velocity` (2,) a frame."""
-    corners = [start]
-    for _ in range(frames - 1):
-        velocity = np.where((corners[-1] + velocity >= 0) & (corners[-1] + velocity <= span), velocity, -velocity)
-        corners.append(corners[-1] + velocity)
-    return np.stack(corners)
-
-
-class MovingDigits:
-    """Clips of one digit each, ten classes, one channel.
-
-    `part` is `train` or `reference` (the same 1,500 scans, other motions), or `held-out` (the other 297 scans). With
-    `stride` the frames are every stride-th of the motion. Raises ValueError for a square that is too small to move in.
-    """
+class MovingDigits(DigitsInMotion):
+    """Digits that go to and fro in 12 pixels or more; its parts are `train`, `reference` and `held-out`."""
 
     name = "moving-digits"
-    channels = 1
+    parts: ClassVar[Mapping[str, int]] = {"train": 0, "reference": 1, HELD_OUT: 2}
+    least = SIDE + STEP
 
-    def __init__(
-        self, resolution: int = RESOLUTION, frames: int = FRAMES, stride: int = 1, part: str = "train"
-    ) -> None:
-        self.span = resolution - SIDE
-        least = SIDE + STEP
-        if resolution < least:
-            raise ValueError(f"{self.name} needs a resolution of at least {least} pixels, not {resolution}")
-        digits = Digits(SIDE)
-        trained, held_out = Digits.split()
-        chosen = held_out if part == "held-out" else trained
-        self.resolution, self.frames, self.stride, self.part = resolution, frames, stride, part
-        self.scans, self.scanned = digits.pixels[chosen, 0].numpy(), digits.labels[chosen]
-        self.classes = digits.classes
-        self.corrupt: set[str] = set()
-
-    @classmethod
-    def reference(cls, resolution: int | None = None, frames: int | None = None) -> NDArray[np.uint8]:
-        """What samples are compared with: clips (N, T, R, R, 1)."""
-        data = cls(resolution or RESOLUTION, frames or FRAMES, part="reference")
-        return data.pixels(range(REFERENCE_CLIPS))[..., None]
-
-    def __len__(self) -> int:
-        return MOTIONS_A_DIGIT * len(self.scans)
-
-    def corners(self, index: int) -> NDArray[np.int64]:
-        """Where the digit of a clip is: rows and columns (T, 2) of its top left corner."""
-        random = stream(0, "clip", PARTS[self.part], index)
+    def drawn(self, random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         start = STEP * random.integers(self.span // STEP + 1, size=2)
         velocity = STEP * np.array(DIRECTIONS[random.integers(len(DIRECTIONS))])
-        return paths(start, velocity, (self.frames - 1) * self.stride + 1, self.span)[:: self.stride]
-
-    def pixels(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Clips (B, T, R, R)."""
-        clips = np.zeros((len(indices), self.frames, self.resolution, self.resolution), dtype=np.uint8)
-        for clip, index in zip(clips, indices, strict=True):
-            scan = self.scans[index % len(self.scans)]
-            for frame, (row, column) in zip(clip, self.corners(index), strict=True):
-                frame[row : row + SIDE, column : column + SIDE] = scan
-        return clips
-
-    def labels(self, indices: Sequence[int]) -> Tensor:
-        return self.scanned[[index % len(self.scans) for index in indices]]
-
-    def load_clips(
-        self, indices: Sequence[int], flips: Sequence[bool], starts: Sequence[float]
-    ) -> tuple[Tensor, Tensor]:
-        """Clips (B, T, 1, R, R) in [-1, 1] and labels (B,); the whole of each, wherever `starts` places it."""
-        import torch
-
-        x = torch.from_numpy(self.pixels(indices)).unsqueeze(2).float() / 127.5 - 1
-        return torch.where(torch.tensor(flips).view(-1, 1, 1, 1, 1), x.flip(-1), x), self.labels(indices)
-
-    def load_frames(self, indices: Sequence[int], starts: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """One frame of each clip, (B, 1, R, R), `starts` (in [0, 1)) of the way through it, and labels (B,)."""
-        import torch
-
-        clips, labels = self.load_clips(indices, [False] * len(indices), starts)
-        chosen = [int(start * self.frames) for start in starts]
-        return clips[torch.arange(len(indices)), chosen], labels
+        return start, velocity

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.data import fashion_mnist
+from harness.data.bouncing_digits import BouncingDigits
 from harness.data.digits import Digits
 from harness.data.fashion_mnist import FashionMNIST
 from harness.data.moving_digits import MovingDigits
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from harness.data.datasets import ClipsByName, Dataset, ImagesByName, VideoDataset
 
 IMAGES: Mapping[str, ImagesByName] = {data.name: data for data in (Digits, FashionMNIST)}
-CLIPS: Mapping[str, ClipsByName] = {data.name: data for data in (MovingDigits,)}
+CLIPS: Mapping[str, ClipsByName] = {data.name: data for data in (MovingDigits, BouncingDigits)}
 
 INDEX = "index.json"
 """What tells the directory of a latent cache from an image tree."""

@@ -182,15 +182,13 @@ def open_npz(text: str, items: str) -> ArraySource:
 def _by_name(text: str, resolution: int | None, frames: int | None) -> ArraySource:
     """A data set by name, or a part of one, as what samples are compared with."""
     name, _, part = text.partition(":")
-    if name in CLIPS and not part:
-        return _array(text, CLIPS[name].reference(resolution, frames))
-    if not part:
-        return _array(text, IMAGES[name].reference(resolution))
-    parts = getattr(IMAGES.get(name), "parts", ())
-    if part not in parts:
+    data: Any = CLIPS.get(name) or IMAGES[name]
+    parts = getattr(data, "parts", ())
+    if part and part not in parts:
         choices = f"; choose from {', '.join(parts)}" if parts else ": it is one whole"
         raise ValueError(f"{name} has no part {part!r}{choices}")
-    return _array(text, FashionMNIST.reference(resolution, part))
+    chosen = {"resolution": resolution} | ({"frames": frames} if name in CLIPS else {})
+    return _array(text, data.reference(**chosen, **({"part": part} if part else {})))
 
 
 def _array(name: str, items: NDArray[np.uint8]) -> ArraySource:

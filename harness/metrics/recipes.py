@@ -19,6 +19,8 @@ fvd2048_16f                         2,048 clips of 16 frames, on I3D; fvd2048_12
 fvd1k@moving-digits pr1k@...        on the features of a small network trained on the embedded moving digits
 accuracy1k@moving-digits            the same classifier's view of every frame
 motion1k@moving-digits              how far the ink moves from frame to frame, beside how far it does in real clips
+fvd1k@bouncing-digits accuracy1k@... the same of the embedded bouncing digits, by a network of theirs; also pr, kid
+trajectory1k@bouncing-digits        how often a step continues the one before it, and how far speeds are from real ones
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ BUNDLES = {
 EXAMPLES = (
     "fid50k sfid50k is50k pr50k adm50k kid50k cleanfid50k fvd2048_16f fd1k@digits is1k@digits pr1k@digits "
     "accuracy1k@digits fd10k@efficientnet-lite0 is10k@fashion-mnist fvd1k@moving-digits motion1k@moving-digits "
-    "accuracy1k@moving-digits fd50k@timm:vit_large_patch14_dinov2.lvd142m cmmd30k mind5k panel50k"
+    "accuracy1k@moving-digits trajectory1k@bouncing-digits fd50k@timm:vit_large_patch14_dinov2.lvd142m "
+    "cmmd30k mind5k panel50k"
 )
 
 _NAME = re.compile(r"([a-z]+?)(\d+)(k?)(?:_(\d+)f)?(?:_subsample(\d+)f)?(?:@([\w.:#-]+))?", re.ASCII)

@@ -24,6 +24,8 @@ COLUMNS = {  # of the tables -> (measured quantities that stand for it, the bett
     "fvd": (("fvd",), -1),
     "accuracy": (("accuracy",), 1),
     "moving": (("moving",), 1),
+    "continuing": (("continuing",), 1),
+    "speed_distance": (("speed_distance",), -1),
     "fd_dinov2": (("fd_dinov2",), -1),
     "cmmd": (("cmmd",), -1),
     "mind": (("mind",), -1),
@@ -34,11 +36,12 @@ GIVES = {  # distance in a recipe's name -> the quantities that it gives
     "is": ("inception_score",),
     "pr": ("precision", "recall"),
     "motion": ("moving",),
+    "trajectory": ("continuing", "speed_distance"),
     "panel": ("fdr6", "mind"),
 }
 NAMES = {
     "fid": "FID", "fd": "FD", "sfid": "sFID", "sfd": "sFD", "is": "IS", "inception_score": "IS", "fvd": "FVD",
-    "fd_dinov2": "FD-DINOv2", "cmmd": "CMMD", "mind": "MIND", "fdr6": "FDr6",
+    "fd_dinov2": "FD-DINOv2", "cmmd": "CMMD", "mind": "MIND", "fdr6": "FDr6", "speed_distance": "speed distance",
 }  # fmt: skip
 MARKS = {"oom": "OOM", "unsupported": "unsupported", "error": "error", "estimated": "estimated"}
 MISSING, NOT_MADE = "missing", "–"

@@ -18,6 +18,7 @@ OF_ALL = (
 """Fields of a record that cells of one table share, as they do those of `training`, `sampling` and `extractor`."""
 OF_QUANTITY = ("metric", "n_samples", "n_reference", "arithmetic", "permute_seed")
 """Fields that cells of one column share."""
+CHOSEN = "as chosen for each family"
 FREE = {"training.model", "training.depth", "training.seed", "sampling.seed"}
 """What rows and seeds are."""
 
@@ -148,11 +149,9 @@ def words(values: Values, seeds: Iterable[int]) -> str:
         step = one("step")
         steps = "steps as in the rows" if step is None else f"{step:,} steps"
         trained = f"trained for {steps} at batch {one('training.batch')}"
-        if "training.learning_rate" in values:
-            parts.append(f"{trained}, rate {one('training.learning_rate')}")
-            parts.append(f"EMA {one('training.ema_decay')}")
-        else:
-            parts.append(f"{trained}, rate and EMA as chosen for each family")
+        rate, decay = (one(f"training.{name}") for name in ("learning_rate", "ema_decay"))
+        parts.append(f"{trained}, rate {rate or CHOSEN}")
+        parts.append(f"EMA {decay or CHOSEN}")
     known = sorted(set(seeds))
     parts.append(f"training seeds {', '.join(map(str, known))}" if known else "")
     return "; ".join(part for part in parts if part) + "."

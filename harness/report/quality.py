@@ -62,7 +62,8 @@ def quality_table(number: int, suite: Suite, records: Iterable[Record], own: Ite
     columns = measured_columns(table, suite, own)
     measured = lines_of(table, suite, records)
     labelled = [(line.label, record) for line in measured for record in line.records]
-    free = {f"training.{choice.setting}" for choice in suite.choices}
+    chosen_settings = {choice.setting for choice in suite.choices}
+    free = {f"training.{name}" for name in chosen_settings} | {f"sampling.{name}" for name in chosen_settings}
     shared = protocol.requested(table, suite) | protocol.common(table, labelled, free)
     fit, left_out = fitting(table, own, columns, shared)
     lines = measured + included_lines(table, fit, columns, measured)
@@ -186,6 +187,10 @@ def _notes(lines: Sequence[Line]) -> list[str]:
         notes.append("accuracy: share of frames in which a classifier of the data sees the requested digit.")
     if "moving" in columns:
         notes.append("moving: share of steps from frame to frame that are as long as those of real clips.")
+    if "continuing" in columns:
+        notes.append("continuing: share of steps that go on as the one before, or turn back at a wall; of copies none.")
+    if "speed_distance" in columns:
+        notes.append("speed distance: 1-Wasserstein, in pixels, between the speeds of an axis and those of real clips.")
     for line in lines:
         notes += [f"{line.label}, seed {seed}: {share:.0%} of the samples are copies of an earlier one."
                   for seed, share in _repetitive(line)]  # fmt: skip

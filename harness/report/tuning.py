@@ -18,14 +18,17 @@ TITLES = {"learning_rate": "learning rate", "ema_decay": "decay of the average",
 
 
 def floor(suite: Suite, records: Iterable[Record]) -> str:
-    """A note: what real images of one part score against another, as many as of samples; empty without records."""
+    """A note: what real items of one part score against another, as many as of samples; empty without records."""
     if suite.floor is None:
         return ""
     found = suite.floor.answers(records)
     values = [f"{NAMES.get(one.quantity, one.quantity)} {one.value:.4g}" for one in found if one.value is not None]
     if not values:
         return ""
-    return f"Floor, real images ({suite.floor.samples}) in the place of samples: {', '.join(values)}."
+    from harness.metrics.features import space
+
+    items = space(suite.floor.metrics[0].partition("@")[2]).items
+    return f"Floor, real {items} ({suite.floor.samples}) in the place of samples: {', '.join(values)}."
 
 
 def chosen(suite: Suite, records: Sequence[Record]) -> list[str]:
@@ -38,7 +41,8 @@ def chosen(suite: Suite, records: Sequence[Record]) -> list[str]:
             if choice.setting == setting and (value := choice.made(records)) is not None
         ]
         if made:
-            notes.append(f"Chosen on other seeds and images: {TITLES.get(setting, setting)} {', '.join(made)}.")
+            name = TITLES.get(setting, setting)
+            notes.append(f"Chosen on other seeds and other real data: {name} {', '.join(made)}.")
     return notes
 
 
@@ -64,6 +68,7 @@ def tuning_table(suite: Suite, records: Sequence[Record]) -> Table:
             about = {"suite": suite.name, "family": choice.family, "model": choice.model, "setting": setting}
             data += [{**about, "value": value, **_data(found[value]), "chosen": value == made} for value in found]
         blocks.append(Block([TITLES.get(setting, setting), *(f"{value:g}" for value in values)], rows))
+    order = dict.fromkeys(TITLES.get(choice.setting, choice.setting) for choice in suite.choices)
     score = suite.choices[0].candidates[0][1][0]
     return Table(
         name="tuning",
@@ -72,8 +77,8 @@ def tuning_table(suite: Suite, records: Sequence[Record]) -> Table:
         blocks=blocks,
         notes=["Lower is better; ± is the standard deviation over tuning seeds, where there are several (how many)."],
         protocol=f"Suite `{suite.name}`: {score.metrics[0]} against {score.ref}, {score.sampling_steps} steps; of DiM "
-        "the model of DiT's parameters. Each choice is the candidate of the lowest mean; rates first, then the average "
-        "with that rate, then the guidance with both.",
+        f"the model of DiT's parameters. Each choice is the candidate of the lowest mean, made in this order, "
+        f"each with what is chosen before it: {', '.join(order)}.",
     )
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 from harness.core import paths, store
-from harness.core.paper import TABLES
+from harness.core.paper import FIGURE_1, IMAGES, TABLES
 from harness.core.records import Record
+from harness.suites.chosen import Chosen, chosen
+from harness.suites.clip_rows import clip_rows
+from harness.suites.image_rows import image_rows
 from harness.suites.rows import Floor, Row, Suite
-from harness.suites.scales import GUIDANCE, Scale, chosen, image_rows, video_rows
+from harness.suites.scales import GUIDANCE, ClipScale, ImageScale
 from harness.suites.smallest import smallest
 from harness.suites.tuning import Tuning
 
@@ -19,15 +23,18 @@ FASHION_METRICS = (
 )  # fmt: skip
 FASHION_SEEN, FASHION_UNSEEN = "fashion-mnist:validation", "fashion-mnist:test"
 """The part that settings are chosen on, and the part that scores are against."""
+BOUNCING = "bouncing-digits"
+BOUNCING_METRICS = (f"fvd500@{BOUNCING}", f"trajectory500@{BOUNCING}", f"accuracy500@{BOUNCING}")
+BOUNCING_SEEN = f"{BOUNCING}:tuning"
 DIGITS_METRICS = ("fd500@digits", "is500@digits", "pr500@digits")
 ADM_METRICS = ("fid50k", "sfid50k", "is50k", "pr50k")
 LATTES_CLIPS = (("stride_real", 3), ("real_videos", "random"), ("split", "train+test"))
 """How Latte cuts and chooses real clips (its tools/metrics; configs/ucf101 learns from all videos): Table 3's rows."""
 
-SCALES: dict[str, tuple[str, Scale]] = {
+SCALES: dict[str, tuple[str, ImageScale]] = {
     "smoke": (
         "a few steps of the smallest models: that everything runs, not how well",
-        Scale(
+        ImageScale(
             preset="digits",
             sizes={"B": "P"},
             patch=4,
@@ -41,7 +48,7 @@ SCALES: dict[str, tuple[str, Scale]] = {
     ),
     "digits": (
         "scikit-learn's digits, four small sizes of the paper's depth ratios, on a CPU",
-        Scale(
+        ImageScale(
             preset="digits",
             sizes={"S": "P", "B": "N", "L": "U", "XL": "M"},
             patch=2,
@@ -56,7 +63,7 @@ SCALES: dict[str, tuple[str, Scale]] = {
     ),
     "fashion": (
         "Fashion-MNIST at 32 pixels, four small sizes of the paper's depth ratios, each family at its own settings",
-        Scale(
+        ImageScale(
             preset="fashion-mnist",
             sizes={"S": "P", "B": "N", "L": "U", "XL": "M"},
             patch=4,
@@ -88,7 +95,7 @@ SCALES: dict[str, tuple[str, Scale]] = {
     ),
     "digits-gpu": (
         "a ladder of larger models with five seeds and twenty times as many images seen, for a card at hand",
-        Scale(
+        ImageScale(
             preset="digits",
             sizes={"S": "N", "B": "T", "L": "S", "XL": "B"},
             patch=2,
@@ -102,7 +109,7 @@ SCALES: dict[str, tuple[str, Scale]] = {
     ),
     "paper": (
         "ImageNet at 256 pixels and UCF-101, as in section 4",
-        Scale(
+        ImageScale(
             preset="imagenet256",
             sizes={size: size for size in ("S", "B", "L", "XL")},
             patch=4,
@@ -118,9 +125,76 @@ SCALES: dict[str, tuple[str, Scale]] = {
 """Suites of the image tables: what they are, and their scale."""
 
 MOVING_DIGITS = "moving-digits"
+CLIP_SCALES: dict[str, tuple[str, ClipScale]] = {
+    MOVING_DIGITS: (
+        "scikit-learn's digits in motion, on a CPU",
+        ClipScale(
+            preset=MOVING_DIGITS,
+            size="U",
+            patch=4,
+            steps=6000,
+            joint_images=4,
+            metrics=("fvd500@moving-digits", "accuracy500@moving-digits", "motion500@moving-digits"),
+            guidance=4.0,
+            sampling_steps=50,
+            seeds=1,
+        ),
+    ),
+    BOUNCING: (
+        "scikit-learn's digits that bounce at four speeds in 16 pixels, each family at its own rate and guidance",
+        ClipScale(
+            preset=BOUNCING,
+            size="U",
+            patch=4,  # 16 tokens a frame
+            steps=4000,
+            matched=True,
+            metrics=BOUNCING_METRICS,
+            guidance=2.0,
+            sampling_steps=20,
+            sampler="ddim",
+            seeds=3,
+            draws=2,
+            bootstrap=0,  # draws tell what samples vary by
+            ref=BOUNCING,
+            tuning=Tuning(
+                rates=(1e-3, 2e-3, 4e-3, 8e-3),
+                limits=(2.5e-4, 3.2e-2),
+                decays=(),
+                guidances=(1.0, 2.0, 4.0),
+                base="U/4",
+                models={"U/4": "U/4"},
+                seeds={"U/4": 1},
+                ref=BOUNCING_SEEN,
+                metrics=BOUNCING_METRICS[:1],
+            ),
+            order=("U/4",),
+            floor=Floor(samples=BOUNCING_SEEN, ref=BOUNCING, metrics=BOUNCING_METRICS[:2]),
+        ),
+    ),
+}
+"""Suites of the table of clips."""
+UCF101 = ClipScale(
+    preset="ucf101",
+    size="XL",
+    patch=2,
+    steps=1_000_000,
+    joint_images=8,
+    metrics=("fvd2048_16f",),
+    guidance=7.0,
+    sampling_steps=250,
+    seeds=1,
+    ref="ucf101",
+    protocol=LATTES_CLIPS,
+)
+"""Table 3 at the paper's scale. Latte's guidance and its longest training: the paper states neither for its own."""
+
 REHEARSED = {"rehearsal": "paper"}
 """Suites that are another one at its smallest."""
-SUITES = (*SCALES, MOVING_DIGITS, *REHEARSED)
+SUITES = (*SCALES, *CLIP_SCALES, *REHEARSED)
+
+
+IMAGE_PARTS = (*(table.part for table in TABLES.values() if table.quality == IMAGES), FIGURE_1)
+"""Of the paper's comparison of images."""
 
 
 def suite(name: str, records: Iterable[Record] | None = None) -> Suite:
@@ -128,17 +202,35 @@ def suite(name: str, records: Iterable[Record] | None = None) -> Suite:
 
     Raises ValueError with the choices.
     """
-    if name not in SCALES or SCALES[name][1].tuning is None:
-        return _fixed(name)
+    if name in SCALES and SCALES[name][1].tuning:
+        title, images = SCALES[name]
+        settled = chosen(images, _known(name, records))
+        rows = image_rows(settled)
+        shown = [row for row in rows if row.part == TABLES[7].part and row.scores[0].cfg_scale == GUIDANCE]
+        return _tuned(name, title, settled, rows, shown, IMAGE_PARTS)
+    if name in CLIP_SCALES and CLIP_SCALES[name][1].tuning:
+        title, clips = CLIP_SCALES[name]
+        found = chosen(clips, _known(name, records))
+        rows = clip_rows(found)
+        return _tuned(name, title, found, rows, rows, (TABLES[3].part,))
+    return _fixed(name)
+
+
+def _known(name: str, records: Iterable[Record] | None) -> Iterable[Record]:
+    """The records of a suite, if none are given the project's own."""
     own = paths.PROJECT / "measurements" / f"{name}.jsonl"
-    if records is None:
-        records = store.load(own) if own.exists() else []
-    title, scale = SCALES[name]
-    settled = chosen(scale, records)
-    rows = image_rows(settled)
-    shown = [row for row in rows if row.part == TABLES[7].part and row.scores[0].cfg_scale == GUIDANCE]
+    if records is not None:
+        return records
+    return store.load(own) if own.exists() else []
+
+
+def _tuned(
+    name: str, title: str, settled: Chosen[Any], rows: tuple[Row, ...], shown: Iterable[Row], planned: tuple[str, ...]
+) -> Suite:
+    """A suite as far as its settings are chosen."""
+    scale = settled.scale
     return Suite(
-        name, title, rows, scale.seeds, tuple(row.scores[0] for row in shown), settled.choices, scale.floor
+        name, title, rows, scale.seeds, tuple(row.scores[0] for row in shown), settled.choices, scale.floor, planned
     )  # fmt: skip
 
 
@@ -149,28 +241,12 @@ def _fixed(name: str) -> Suite:
         raise ValueError(f"unknown suite {name!r}; choose from {', '.join(SUITES)}")
     if name in REHEARSED:
         return smallest(_fixed(REHEARSED[name]), name)
-    if name == MOVING_DIGITS:
-        rows = moving_digits()
-        return Suite(name, "scikit-learn's digits in motion, on a CPU", rows, 1, tuple(row.scores[0] for row in rows))
+    if name in CLIP_SCALES:
+        title, clips = CLIP_SCALES[name]
+        rows = clip_rows(chosen(clips))
+        return Suite(name, title, rows, clips.seeds, tuple(row.scores[0] for row in rows))
     title, scale = SCALES[name]
     images = image_rows(chosen(scale))
     largest = images[-2:]  # both families at the last milestone of the last size
-    rows = images + (ucf101() if name == "paper" else ())
+    rows = images + (clip_rows(chosen(UCF101)) if name == "paper" else ())
     return Suite(name, title, rows, scale.seeds, tuple(row.scores[0] for row in largest))
-
-
-def moving_digits() -> tuple[Row, ...]:
-    """Table 3 on embedded clips."""
-    return video_rows(
-        "moving-digits", "U/4", 6000,
-        ("fvd500@moving-digits", "accuracy500@moving-digits", "motion500@moving-digits"),
-        cfg_scale=4.0, sampling_steps=50, seeds=1, joint_images=4,
-    )  # fmt: skip
-
-
-def ucf101() -> tuple[Row, ...]:
-    """Table 3 at the paper's scale. Latte's guidance and its longest training: the paper states neither for its own."""
-    return video_rows(
-        "ucf101", "XL/2", 1_000_000, ("fvd2048_16f",), cfg_scale=7.0, sampling_steps=250, seeds=1, joint_images=8,
-        ref="ucf101", protocol=LATTES_CLIPS,
-    )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.core.paper import FIGURE_1, IMAGES, TABLES
 from harness.core.records import Record, ScoreRecord, of_kind
 from harness.suites.run import Run
 from harness.suites.score import Score
@@ -13,8 +12,6 @@ from harness.suites.tuning import Choice
 
 NEED = {"": 0, "+IMG": 0, "matched": 1, "equal-macs": 2}
 """What is trained first: what the paper compares, then equal parameters, then equal cost."""
-IMAGE_PARTS = (*(table.part for table in TABLES.values() if table.quality == IMAGES), FIGURE_1)
-"""Of the paper's comparison of images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """Real images in the place of samples: the distance that no model is expected to beat."""
+    """Real images or clips in the place of samples: the distance that no model is expected to beat."""
 
     samples: str
     ref: str
@@ -78,7 +75,8 @@ class Suite:
     """A comparison by name. `shown` are scores whose samples are put on a contact sheet.
 
     `choices` are the settings that are chosen first; rows of models whose choice is not made yet are not there yet.
-    `floor` is a part of the data that is scored as samples are: what real images get.
+    `planned` are the parts that it will have rows of then. `floor` is a part of the data that is scored as samples are:
+    what real images or clips get.
     """
 
     name: str
@@ -88,11 +86,12 @@ class Suite:
     shown: tuple[Score, ...] = ()
     choices: tuple[Choice, ...] = ()
     floor: Floor | None = None
+    planned: tuple[str, ...] = ()
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The parts of the paper that it has rows of, in order, or will have once its settings are chosen."""
-        return IMAGE_PARTS if self.choices else tuple(dict.fromkeys(row.part for row in self.rows))
+        return self.planned or tuple(dict.fromkeys(row.part for row in self.rows))
 
     def scores(self, parts: Iterable[str] | None = None) -> Iterator[Score]:
         """Each score once, in order of need; of one need one seed of every row comes before the next.

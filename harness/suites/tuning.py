@@ -17,7 +17,7 @@ from harness.suites.score import Score
 
 FIRST_SEED = 100
 """Of the training seeds that settings are chosen on: scores are of seeds below."""
-FRECHET = ("fd", "fid")
+FRECHET = ("fd", "fid", "fvd")
 """The quantities that decide."""
 
 
@@ -27,8 +27,9 @@ class Tuning:
 
     `rates` are tried of every family at each of the `models` ("N/4": size and patch), which map those that share the
     choice to the one that is tuned; where the best is the largest or the smallest, twice or half of it is tried too,
-    within `limits`. `decays` of the moving average and `guidances` are tried at `base` alone, after the
-    rate. `seeds` is how many training seeds each candidate has. `ref` is the part of the data that decides.
+    within `limits`. `decays` of the moving average and `guidances` are tried at `base` alone, after the rate; where
+    there are none, all have one. `seeds` is how many training seeds each candidate has. `ref` is the part of the data
+    that decides.
     """
 
     rates: tuple[float, ...]

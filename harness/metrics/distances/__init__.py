@@ -14,6 +14,7 @@ from harness.metrics.distances.mind import MIND
 from harness.metrics.distances.motion import MOTION
 from harness.metrics.distances.precision_recall import PRECISION_RECALL
 from harness.metrics.distances.ratio import FDR
+from harness.metrics.distances.trajectory import TRAJECTORY
 
 __all__ = ["DISTANCES", "Distance"]
 
@@ -34,5 +35,6 @@ DISTANCES = {
         FVD,
         ACCURACY,
         MOTION,
+        TRAJECTORY,
     )
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.metrics import errorbars
 from harness.metrics.distances.distance import Comparison, Distance
+from harness.metrics.features.bouncing_digits import BOUNCING_DIGITS
 from harness.metrics.features.digits import DIGITS
 from harness.metrics.features.fashion_mnist import FASHION_MNIST
 from harness.metrics.features.moving_digits import MOVING_DIGITS
@@ -26,7 +27,7 @@ def measure(compared: Comparison) -> list[Result]:
 ACCURACY = Distance(
     name="accuracy",
     measures="share recognised as the class that the samples were drawn for",
-    spaces=(DIGITS, MOVING_DIGITS, FASHION_MNIST),
+    spaces=(DIGITS, MOVING_DIGITS, BOUNCING_DIGITS, FASHION_MNIST),
     stream="logits",
     compares=False,
     labels="required",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from harness.metrics import errorbars
 from harness.metrics.distances.distance import Comparison, Distance
+from harness.metrics.features.bouncing_digits import BOUNCING_DIGITS
 from harness.metrics.features.cleanfid import CLEANFID as CLEANFID_SPACE
 from harness.metrics.features.digits import DIGITS
 from harness.metrics.features.efficientnet_lite0 import EFFICIENTNET_LITE0
@@ -150,7 +151,7 @@ SFD = Distance(
 FVD = Distance(
     name="fvd",
     measures="Fréchet distance of video features",
-    spaces=(I3D, MOVING_DIGITS),
+    spaces=(I3D, MOVING_DIGITS, BOUNCING_DIGITS),
     reads="moments",
     measure=measure,
 )

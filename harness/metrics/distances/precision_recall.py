@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.metrics import errorbars
 from harness.metrics.distances.distance import Comparison, Distance
+from harness.metrics.features.bouncing_digits import BOUNCING_DIGITS
 from harness.metrics.features.digits import DIGITS
 from harness.metrics.features.efficientnet_lite0 import EFFICIENTNET_LITE0
 from harness.metrics.features.inception import INCEPTION
@@ -29,7 +30,7 @@ def measure(compared: Comparison) -> list[Result]:
 PRECISION_RECALL = Distance(
     name="pr",
     measures="precision and recall",
-    spaces=(INCEPTION, DIGITS, MOVING_DIGITS, EFFICIENTNET_LITE0),
+    spaces=(INCEPTION, DIGITS, MOVING_DIGITS, BOUNCING_DIGITS, EFFICIENTNET_LITE0),
     backbones=True,
     measure=measure,
 )

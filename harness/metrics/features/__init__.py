@@ -4,6 +4,7 @@ Nothing here imports torch: a space's `open` does. A new space is a file with it
 """
 
 from harness.metrics.features.backbones import CLIP_SPACE, DINOV2_SPACE, PANEL_SPACES, backbone, pinned
+from harness.metrics.features.bouncing_digits import BOUNCING_DIGITS
 from harness.metrics.features.cleanfid import CLEANFID
 from harness.metrics.features.digits import DIGITS
 from harness.metrics.features.efficientnet_lite0 import EFFICIENTNET_LITE0
@@ -23,6 +24,7 @@ SPACES = {
         I3D,
         DIGITS,
         MOVING_DIGITS,
+        BOUNCING_DIGITS,
         EFFICIENTNET_LITE0,
         FASHION_MNIST,
         DINOV2_SPACE,

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
     from harness.metrics.features.extractor import Extractor
 
+STREAMS = ("pool", "logits", "steps")
+
 
 def _open(weights: Weights, device: torch.device | str) -> Extractor:
-    from harness.metrics.features.moving_digits_network import extractor
+    from harness.metrics.features.digits_in_motion_network import extractor_of
+    from harness.metrics.features.moving_digits_network import NAME, network
 
-    return extractor(weights, device)
+    return extractor_of(network(), NAME, STREAMS, weights, device)
 
 
 def _train() -> torch.nn.Module:
@@ -33,7 +36,7 @@ def _train() -> torch.nn.Module:
 MOVING_DIGITS = Space(
     name="moving-digits",
     items="clips",
-    streams=("pool", "logits", "steps"),
+    streams=STREAMS,
     weights=WeightFile(
         name="moving-digits",
         file="moving-digits.safetensors",

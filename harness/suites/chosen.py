@@ -1,0 +1,121 @@
+"""What has been chosen so far at a scale, of what records hold: the rule is in harness.suites.tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from harness.core.paper import BASELINE, CHALLENGER
+from harness.core.records import Record
+from harness.suites.run import Run, Setting
+from harness.suites.scales import Changes, Scale
+from harness.suites.score import Score
+from harness.suites.tuning import FIRST_SEED, Choice, Tuning
+
+RATE, DECAY, SCALE = "learning_rate", "ema_decay", "cfg_scale"
+"""The settings that are chosen."""
+FAMILIES = (BASELINE, CHALLENGER)
+AScale = TypeVar("AScale", bound=Scale)
+
+
+@dataclass(frozen=True)
+class Chosen(Generic[AScale]):
+    """The choices of a scale, and the values of those that are made."""
+
+    scale: AScale
+    choices: tuple[Choice, ...] = ()
+    values: Mapping[tuple[str, str, str], Setting] = field(default_factory=dict)  # setting, family, model
+
+    def changes(self, family: str, model: str) -> Changes | None:
+        """The settings of a family at a model ("N/4"); None while they are not all chosen."""
+        tuning = self.scale.tuning
+        if tuning is None:
+            return self.scale.changes
+        where = [(RATE, tuning.models[model]), *[(DECAY, tuning.base)] * bool(tuning.decays)]
+        found = [(name, self.values.get((name, family, tuned))) for name, tuned in where]
+        chosen = tuple((name, value) for name, value in found if value is not None)
+        return self.scale.changes + chosen if len(chosen) == len(found) else None
+
+    def guidance(self, family: str) -> float | None:
+        """The guidance of a family, its own where it is chosen; None while it is not."""
+        tuning = self.scale.tuning
+        if tuning is None or not tuning.guidances:
+            return self.scale.guidance
+        value = self.values.get((SCALE, family, tuning.base))
+        return None if value is None else float(value)
+
+
+def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
+    """The choices of a scale: rates first, then the average's decay at the base with its rate, then its guidance."""
+    tuning = scale.tuning
+    if tuning is None:
+        return Chosen(scale)
+    records = list(records)
+    choices: list[Choice] = []
+    values: dict[tuple[str, str, str], Setting] = {}
+
+    def choice_of(
+        setting: str, family: str, model: str, candidates: Iterable[tuple[Setting, Changes, float]]
+    ) -> Choice:
+        name = scale.model(family, model, matched=family == CHALLENGER)
+        return Choice(
+            setting=setting, family=family, model=model, need=scale.order.index(model),
+            candidates=tuple(
+                (value, tuple(_tuned(scale, tuning, name, seed, changes, cfg) for seed in range(tuning.seeds[model])))
+                for value, changes, cfg in candidates
+            ),
+        )  # fmt: skip
+
+    def settle(choice: Choice) -> Setting | None:
+        choices.append(choice)
+        made = choice.made(records)
+        if made is not None:
+            values[choice.setting, choice.family, choice.model] = made
+        return made
+
+    def rate_of(family: str, model: str) -> Choice:
+        rates, (low, high) = tuning.rates, tuning.limits
+        while True:
+            tried = ((rate, ((RATE, rate),), scale.guidance) for rate in rates)
+            choice = choice_of(RATE, family, model, tried)
+            made = choice.made(records)
+            further = {choice.ends[0]: min(rates) / 2, choice.ends[1]: max(rates) * 2}.get(made) if made else None
+            if further is None or not low <= further <= high:
+                return choice
+            rates = (*rates, further)
+
+    for model in dict.fromkeys(tuning.models.values()):
+        for family in FAMILIES:
+            settle(rate_of(family, model))
+    for family in FAMILIES:
+        rate = values.get((RATE, family, tuning.base))
+        if rate is None:
+            continue
+        best: Changes = ((RATE, rate),)
+        if tuning.decays:
+            decays = ((decay, (*best, (DECAY, decay)), scale.guidance) for decay in tuning.decays)
+            decay = settle(choice_of(DECAY, family, tuning.base, decays))
+            if decay is None:
+                continue
+            best = (*best, (DECAY, decay))
+        if tuning.guidances:
+            settle(choice_of(SCALE, family, tuning.base, ((cfg, best, cfg) for cfg in tuning.guidances)))
+    return Chosen(scale, tuple(choices), values)
+
+
+def _tuned(scale: Scale, tuning: Tuning, model: str, seed: int, changes: Changes, cfg_scale: float) -> Score:
+    """A score of a candidate: at the last step, on a tuning seed, against the part that decides."""
+    changes = tuple((name, value) for name, value in scale.changes + changes if not _is_presets(scale, name, value))
+    run = Run(preset=scale.preset, model=model, milestones=(scale.last,), seed=FIRST_SEED + seed, changes=changes)
+    return Score(
+        run=run, step=scale.last, metrics=tuning.metrics, cfg_scale=cfg_scale, sampling_steps=scale.sampling_steps,
+        sampler=scale.sampler, ref=tuning.ref, bootstrap=scale.bootstrap, protocol=scale.protocol,
+    )  # fmt: skip
+
+
+def _is_presets(scale: Scale, name: str, value: Setting) -> bool:
+    """Whether a change changes nothing: a candidate that is the preset's own setting is one run with it."""
+    from harness.diffusion.config import PRESETS
+
+    return bool(getattr(PRESETS[scale.preset], name) == value)
