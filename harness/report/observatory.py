@@ -27,8 +27,8 @@ NOTES = [
     "at hand. A reading that is supposed decides no verdict.",
     "exact: all multiply-adds of a forward pass of one image, in 10^9; of a model that is no family here, by a closed "
     "form of what its source says; of DiffuSSM, which has no public code, as it is built here.",
-    "an image / exact: the printed figure of a forward pass, divided by the batch where it is decoded as that of one, "
-    "over the exact cost.",
+    "ratio: the printed figure over the exact cost of one image; a figure that is decoded as that of a batch is first "
+    "divided by the batch.",
 ]
 
 
@@ -120,7 +120,7 @@ def _cells(one: Observation) -> Fields:
         "counted": beside(one, one.best.value) + _sign(one) if one.best else "-",
         "verdict": one.verdict,
         "exact": f"{one.exact_gmacs:.2f}" if one.exact_gmacs else "-",
-        "an image / exact": f"{share:.3f}" if share else "",
+        "ratio": f"{share:.3f}" if share else "",
     }
 
 
