@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -392,7 +391,7 @@ def test_an_interrupt_is_one_line_and_the_same_command_draws_the_rest(dit_run, t
     def write_and_be_interrupted(album, samples):
         real(album, samples)
         monkeypatch.setattr(Album, "write", real)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Album, "write", write_and_be_interrupted)
     capsys.readouterr()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pickletools
 import signal
 import stat
@@ -295,12 +294,12 @@ def test_nobody_but_a_job_that_runs_goes_back_to_the_queue(monkeypatch):
 def test_a_scheduler_may_signal_again_and_again():
     with stop_on_signals() as received:
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
     assert received == [signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT]
     with stop_on_signals():
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):  # who types it twice does not want to wait
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_the_folder_of_jobs_is_made_for_its_owner_alone(tmp_path, answers, monkeypatch):

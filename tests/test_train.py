@@ -110,7 +110,7 @@ def test_sigterm_writes_a_checkpoint_exits_with_75_and_continues_exactly(whole, 
     def log_and_be_told_to_stop(*arguments):
         real(*arguments)
         monkeypatch.setattr(LossLog, "add", real)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(LossLog, "add", log_and_be_told_to_stop)
     before = signal.getsignal(signal.SIGTERM)
