@@ -467,6 +467,39 @@ def complaints(message):
     return [line for line in message.splitlines() if "harness.train: error:" in line or line.startswith("process ")]
 
 
+LATE = """
+import os, sys, time
+from harness.core.command import Parser, run
+absent = sys.argv[1] == "absent on one machine"
+time.sleep(0 if absent or os.environ["RANK"] != "0" else 2)  # the first process is the last to come
+def work():
+    if absent and os.environ["RANK"] == "0":
+        time.sleep(60)  # as it would for the others
+    raise ValueError("no such folder")
+sys.exit(run(Parser(prog="harness.train"), work))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "line"),
+    [
+        ("absent on all machines", "harness.train: error: no such folder"),
+        ("absent on one machine", "harness.train: error in process 1: no such folder"),
+    ],
+)
+def test_under_torchrun_bad_input_is_one_line_whichever_process_meets_it_first(tmp_path, case, line):
+    script = tmp_path / "late.py"
+    script.write_text(LATE)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, script, case],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode
+    assert [said for said in done.stderr.splitlines() if "no such folder" in said] == [line]
+
+
 @pytest.mark.slow
 def test_under_torchrun_a_failure_is_one_line_and_ends_all_processes_at_once(tmp_path):
     message, code = together(tmp_path / "run", 2, "--learning-rate", 7)

@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -22,6 +23,12 @@ PAPER_SIZES = ("S", "B", "L", "XL")
 FAILED, BAD_INPUT, STOPPED = 1, 2, 75
 """Exit codes: the work failed (disk full); the input was bad; stopped after a checkpoint, to be continued
 (EX_TEMPFAIL of sysexits.h)."""
+
+FAILURES = (ValueError, OSError, FloatingPointError)
+"""What a command reports in a line; any other exception is a defect of the program, and keeps its traceback."""
+
+GRACE_S = 10.0
+"""How long a process waits for the first one to report what both have met; torchrun meanwhile ends them all."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,9 +66,17 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(BAD_INPUT)
 
     def complain(self, message: str) -> None:
-        """One line on stderr; of many processes that were given the same flags, the first one prints it."""
-        if first_process():
-            print(f"{self.prog}: error: {message}", file=sys.stderr)
+        """One line on stderr.
+
+        Of many processes that were given the same flags the first prints it, and the others wait to be ended by
+        torchrun, which would otherwise end the first before it has printed. One that nobody ends has met what the
+        first has not, such as a folder that is absent on its machine: it prints the line itself, with its rank.
+        """
+        which = ""
+        if not first_process():
+            time.sleep(GRACE_S)
+            which = f" in process {os.environ['RANK']}"
+        print(f"{self.prog}: error{which}: {message}", file=sys.stderr, flush=True)
 
 
 def only_with(mode: str, flags: Iterable[str], not_with: bool = False) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,10 +22,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from harness.core.capacity import physical_bytes
-from harness.core.command import FAILED, one_line
+from harness.core.command import FAILED, FAILURES, one_line
 from harness.core.locks import locked
 
 T = TypeVar("T")
+
+REPORT_S = 1.0
+"""What a failed process leaves the one that failed first to report why: torchrun ends all when one has ended."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,8 @@ def free_bytes(device: torch.device) -> int:
 def ranks(device: torch.device) -> Iterator[Ranks]:
     """Join the process group that torchrun describes, if any; leave it at the end.
 
-    An exception ends all processes: the first that raises one keeps it, and reports it on stderr unless it is the
-    first in rank too, whose caller does; in the others it becomes SystemExit.
+    An exception ends all processes. The first that raises one keeps it, for its caller to report; if it is not the
+    first in rank, it reports a failure in a line on stderr, and raises SystemExit as the others do.
     """
     if "RANK" not in os.environ:
         yield Ranks(0, 1, device)
@@ -89,9 +93,11 @@ def ranks(device: torch.device) -> Iterator[Ranks]:
         yield Ranks(rank, world, device)
     except Exception as error:
         if not _is_first_to_fail(store):
+            time.sleep(REPORT_S)
             raise SystemExit(FAILED) from None
-        if rank:
-            print(f"process {rank} of {world}: {one_line(error)}", file=sys.stderr)
+        if rank and isinstance(error, FAILURES):
+            print(f"process {rank} of {world}: {one_line(error)}", file=sys.stderr, flush=True)
+            raise SystemExit(FAILED) from None
         raise
     finally:
         dist.destroy_process_group()
