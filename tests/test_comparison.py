@@ -136,7 +136,7 @@ def test_tables_print_the_floor_the_settings_and_the_share_of_training_in_the_sp
 def test_the_sweep_is_shown_with_its_choice_in_bold(records):
     table = report.tables(["tuning"], records, suite("fashion", records))[0]
     rates = {row[0]: row[1:] for row in table.blocks[0].rows}
-    assert len(rates) == 10
+    assert len(rates) == 6
     assert [isinstance(cell, report.Bold) for cell in rates["DiT-N/4"]] == [False, False, True, False]
     assert [isinstance(cell, report.Bold) for cell in rates["DiM-N/4"]] == [False, True, False, False]
     assert table.data.chosen.sum() == len(suite("fashion", records).choices)

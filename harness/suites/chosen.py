@@ -47,7 +47,10 @@ class Chosen(Generic[AScale]):
 
 
 def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
-    """The choices of a scale: rates first, then the average's decay at the base with its rate, then its guidance."""
+    """The choices of a scale: rates first, then the average's decay at the base with its rate, then its guidance.
+
+    Decay and guidance are tried on the first tuning seed alone: they change one training less than its rate does.
+    """
     tuning = scale.tuning
     if tuning is None:
         return Chosen(scale)
@@ -56,13 +59,13 @@ def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
     values: dict[tuple[str, str, str], Setting] = {}
 
     def choice_of(
-        setting: str, family: str, model: str, candidates: Iterable[tuple[Setting, Changes, float]]
+        setting: str, family: str, model: str, candidates: Iterable[tuple[Setting, Changes, float]], seeds: int = 1
     ) -> Choice:
         name = scale.model(family, model, matched=family == CHALLENGER)
         return Choice(
             setting=setting, family=family, model=model, need=scale.order.index(model),
             candidates=tuple(
-                (value, tuple(_tuned(scale, tuning, name, seed, changes, cfg) for seed in range(tuning.seeds[model])))
+                (value, tuple(_tuned(scale, tuning, name, seed, changes, cfg) for seed in range(seeds)))
                 for value, changes, cfg in candidates
             ),
         )  # fmt: skip
@@ -78,7 +81,7 @@ def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
         rates, (low, high) = tuning.rates, tuning.limits
         while True:
             tried = ((rate, ((RATE, rate),), scale.guidance) for rate in rates)
-            choice = choice_of(RATE, family, model, tried)
+            choice = choice_of(RATE, family, model, tried, tuning.seeds[model])
             made = choice.made(records)
             further = {choice.ends[0]: min(rates) / 2, choice.ends[1]: max(rates) * 2}.get(made) if made else None
             if further is None or not low <= further <= high:

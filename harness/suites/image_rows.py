@@ -20,7 +20,8 @@ class Contest:
     """What the rows of one contest share: their part and name, the paper's size, patch, step and guidance, our patch.
 
     `stated` is what a row's label says behind its model. Without `cfg_scale` each family has the guidance that was
-    chosen for it.
+    chosen for it. Samples are drawn several times, where the scale does, at its own guidance alone: that is enough to
+    tell what they vary by.
     """
 
     part: str
@@ -58,13 +59,15 @@ class Contest:
         if changes is None or cfg_scale is None:
             return None
         step = scale.milestones[self.paper_step]
+        seeds, draws = scale.repeats(ours, family, matched)
+        draws = draws if cfg_scale == scale.guidance else 1
         stated = self.stated if self.cfg_scale is not None else f"{self.stated} {cfg_scale:g}"
         return Row(
             part=self.part,
             label=f"{model}{f' of depth {depth[0][1]}' if depth else ''}{stated}",
             family=family,
             contest=self.name,
-            scores=scale.scores(scale.run(model, changes + depth), step, cfg_scale),
+            scores=scale.scores(scale.run(model, changes + depth), step, cfg_scale, seeds, draws),
             published=None if variant else self.published(family),
             variant=variant,
             need=scale.need(ours, family, variant, step, cfg_scale),

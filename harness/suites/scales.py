@@ -64,15 +64,22 @@ class Scale:
         """A training run, of the first seed."""
         return Run(preset=self.preset, model=model, milestones=self.kept_steps, changes=changes)
 
-    def scores(self, run: Run, step: int, cfg_scale: float) -> tuple[Score, ...]:
-        """Those of a row: of each training seed, and at the last step of each draw of its samples."""
+    def scores(
+        self, run: Run, step: int, cfg_scale: float, seeds: int | None = None, draws: int | None = None
+    ) -> tuple[Score, ...]:
+        """Those of a row: of each training seed, and at the last step of each draw of its samples.
+
+        `seeds` and `draws` are the scale's own, if not given.
+        """
         score = Score(
             run=run, step=step, metrics=self.metrics, cfg_scale=cfg_scale, sampling_steps=self.sampling_steps,
             sampler=self.sampler, ref=self.ref, bootstrap=self.bootstrap, protocol=self.protocol,
         )  # fmt: skip
-        draws = range(self.draws if step == self.last else 1)
+        redraws = range((draws or self.draws) if step == self.last else 1)
         return tuple(
-            replace(score, run=replace(run, seed=seed), redraw=draw) for seed in range(self.seeds) for draw in draws
+            replace(score, run=replace(run, seed=seed), redraw=redraw)
+            for seed in range(seeds or self.seeds)
+            for redraw in redraws
         )
 
 
@@ -85,7 +92,8 @@ class ImageScale(Scale):
     of that size and patch comes nearest to a DiT's multiply-adds.
 
     With `tuning` what is wanted first is, in `order`, models at equal parameters; then that of the tuning's base at the
-    paper's depth, over training steps and guidance; then the others so.
+    paper's depth, over training steps and guidance; then the others so. The `costly` models ("U/4"), and those beside
+    the base that are not of equal parameters, have `few_seeds` training seeds and one draw each if it is given.
     """
 
     sizes: Mapping[str, str]
@@ -93,10 +101,19 @@ class ImageScale(Scale):
     patches: tuple[int, ...]
     milestones: Mapping[int, int]
     equal_macs: Mapping[str, int] = field(default_factory=dict)
+    costly: tuple[str, ...] = ()
+    few_seeds: int | None = None
 
     @property
     def kept_steps(self) -> tuple[int, ...]:
         return tuple(self.milestones.values())
+
+    def repeats(self, model: str, family: str, matched: bool) -> tuple[int, int]:
+        """The training seeds of a row, and the draws of each."""
+        alike = family != CHALLENGER or matched or (self.tuning and model == self.tuning.base)
+        if self.few_seeds is None or (alike and model not in self.costly):
+            return self.seeds, self.draws
+        return self.few_seeds, 1
 
     def need(self, model: str, family: str, variant: str, step: int, cfg_scale: float) -> int | None:
         """How early the scores of a row are wanted; None where its variant says it."""
