@@ -13,6 +13,7 @@ from harness.core.records import ScoreRecord
 from harness.report.claims import welch
 from harness.report.comparison import at_time
 from harness.report.figures.frontier import power_law
+from harness.report.figures.sequence import ratio, ratios
 from harness.report.variance import components
 from harness.report.verdict import decide
 from harness.suites import suite
@@ -157,3 +158,25 @@ def test_welchs_test_is_of_trainings_not_of_draws(records):
     row = table.data[table.data.measured_row == "DiT-N/4, guidance 1.5"].iloc[0]
     assert row.fid_seeds == 5
     assert welch([1, 2, 3, 4, 5], [1, 2, 3, 4, 6]).df < 9
+
+
+def test_a_ratio_of_distances_has_the_interval_of_its_logarithm():
+    middle, low, high = ratio([10.0, 40.0], [10.0, 10.0, 10.0])
+    assert middle == pytest.approx(2.0)  # of the geometric means, 20 and 10
+    log_error = math.log(4) / 2  # logarithms one log 4 apart: their standard deviation over sqrt 2
+    assert math.log(high / low) == pytest.approx(2 * 12.706 * log_error, rel=1e-4)  # Student's t, one degree
+    assert ratio([10.0], [20.0, 21.0])[1:] == (None, None)
+
+
+def test_quality_against_sequence_length_is_the_ratio_at_each_patch_and_kind(records):
+    found = ratios(suite("fashion", records), records)
+    assert {one.tokens for one in found} == {16, 64, 256}
+    assert {one.variant for one in found} == {"", "matched", "equal-macs"}
+    for one in found:
+        if one.variant == "matched":
+            assert one.value == pytest.approx(40 / 50, rel=5e-3)  # seeds scatter, geometric means follow
+            assert one.low < one.value < one.high
+    drawing = report.figure("sequence-length", records, suite("fashion", records))
+    assert [text.get_text() for text in drawing.axes[0].get_xticklabels()] == ["16", "64", "256"]
+    with pytest.raises(ValueError, match="no records"):
+        report.figure("sequence-length", [], suite("fashion", []))

@@ -18,6 +18,7 @@ from harness.report.figures.latency import latency_figure
 from harness.report.figures.memory import memory_figure
 from harness.report.figures.published import published_figure
 from harness.report.figures.quality import gmacs_figure, guidance_figure, params_figure, patch_figure, training_figure
+from harness.report.figures.sequence import sequence_figure
 from harness.suites import Suite
 from harness.suites import suite as suite_by_name
 
@@ -46,6 +47,7 @@ FIGURES: dict[str, FigureSpec] = {
     "quality-vs-params": FigureSpec(params_figure),
     "guidance": FigureSpec(guidance_figure),
     "patch-size": FigureSpec(patch_figure),
+    "sequence-length": FigureSpec(sequence_figure),
     "frontier": FigureSpec(frontier_figure),
     "cost": FigureSpec(of_records=cost_figure, count=count_figure),
     "memory": FigureSpec(of_records=memory_figure),
