@@ -12,6 +12,7 @@ from harness.core.provenance import Provenance
 from harness.core.records import ScoreRecord
 from harness.report.claims import welch
 from harness.report.comparison import at_time
+from harness.report.documents import photograph_scores, photograph_verdicts
 from harness.report.figures.frontier import power_law
 from harness.report.figures.sequence import ratio, ratios
 from harness.report.variance import components
@@ -180,3 +181,16 @@ def test_quality_against_sequence_length_is_the_ratio_at_each_patch_and_kind(rec
     assert [text.get_text() for text in drawing.axes[0].get_xticklabels()] == ["16", "64", "256"]
     with pytest.raises(ValueError, match="no records"):
         report.figure("sequence-length", [], suite("fashion", []))
+
+
+def test_a_document_shows_the_scores_on_photographs_and_each_comparison_once(records):
+    scores = photograph_scores(records)
+    assert [line for line in scores.splitlines() if line.startswith("By ")] == [
+        "By guidance:", "By training steps:", "By size, at patch 4:", "By patch, at size N:",
+    ]  # fmt: skip
+    assert "| DiM-N/4-matched, guidance 1.5 | 230 | 11.2 | 40.00 ± 0.79 |" in scores
+    verdicts = photograph_verdicts(records).splitlines()
+    row = "| training steps | DiM-N/4-matched after 300 CPU seconds each | DiT-N/4 | -20.0% (-22.3% to -17.7%) |"
+    assert verdicts.count(f"{row} **better** |") == 1
+    assert len(set(verdicts)) == len([line for line in verdicts if line]) + 1, "no comparison stands there twice"
+    assert photograph_scores([]) == photograph_verdicts([]) == ""

@@ -33,14 +33,18 @@ class Pair:
 
     def words(self, p: float) -> str:
         """A line: the difference relative to the rival's mean, its interval, and the verdict."""
-        verdict = decide(self.test.difference, self.rival_mean, p, COLUMNS[self.column][1])
+        return f"{self.name} against {self.rival}{self.at}: {self.relative}, **{self.verdict(p)}**"
+
+    @property
+    def relative(self) -> str:
+        """The difference over the rival's mean, and its 95 % interval."""
         reach = self.test.standard_error * self._quantile()
         ends = ((self.test.difference + sign * reach) / self.rival_mean for sign in (-1, 1))
-        interval = " to ".join(f"{end:+.1%}" for end in ends)
-        return (
-            f"{self.name} against {self.rival}{self.at}: {self.test.difference / self.rival_mean:+.1%} ({interval}), "
-            f"**{verdict}**"
-        )
+        return f"{self.test.difference / self.rival_mean:+.1%} ({' to '.join(f'{end:+.1%}' for end in ends)})"
+
+    def verdict(self, p: float) -> str:
+        """By the one rule, of the adjusted p."""
+        return decide(self.test.difference, self.rival_mean, p, COLUMNS[self.column][1])
 
     def _quantile(self) -> float:
         from scipy import stats
@@ -106,7 +110,7 @@ def pairs_at_equal_time(lines: Sequence[Line], column: str) -> list[Pair]:
     milestones, and left out where a seed has none before that time.
     """
     known = curves(lines, column)
-    found = []
+    found: dict[tuple[str, str], Pair] = {}  # one run may be of two variants
     for family, variant in dict.fromkeys((line.family, line.variant) for line in lines if rival(line, lines)):
         own = next(line for line in lines if (line.family, line.variant) == (family, variant))
         other = rival(own, lines)
@@ -121,28 +125,30 @@ def pairs_at_equal_time(lines: Sequence[Line], column: str) -> list[Pair]:
         if test and None not in (*first, *second):
             name, against = (line.label.partition(" at ")[0] for line in (own, other))
             at = f" after {seconds:,.0f} CPU seconds each"
-            found.append(Pair(name, against, variant, column, test, statistics.fmean(sides[1]), at))
-    return found
+            pair = Pair(name, against, variant, column, test, statistics.fmean(sides[1]), at)
+            found.setdefault((name, against), pair)
+    return list(found.values())
 
 
-def sentences(lines: Sequence[Line], columns: Sequence[str], over_steps: bool) -> list[str]:
-    """What a table compares, metric by metric, with the verdicts; the rule; and what the spread is made of.
+def decided(lines: Sequence[Line], column: str, over_steps: bool) -> list[tuple[Pair, float]]:
+    """All that a table compares in a column, each with its p, adjusted for their number.
 
     With `over_steps` the lines are milestones of the same trainings: then equal times are compared, too.
     """
+    several = [*pairs(lines, column), *(pairs_at_equal_time(lines, column) if over_steps else [])]
+    return list(zip(several, holm([pair.test.p for pair in several]), strict=True))
+
+
+def sentences(lines: Sequence[Line], columns: Sequence[str], over_steps: bool) -> list[str]:
+    """What a table compares, metric by metric, with the verdicts, and the rule."""
     found = []
     for column in columns:
-        equal_steps = pairs(lines, column)
-        equal_time = pairs_at_equal_time(lines, column) if over_steps else []
-        several = [*equal_steps, *equal_time]
-        adjusted = holm([pair.test.p for pair in several])
-        words = {pair: pair.words(p) for pair, p in zip(several, adjusted, strict=True)}
+        words: dict[str, list[str]] = {}
+        for pair, p in decided(lines, column, over_steps):
+            where = " at equal training time" if pair.at else f", {KINDS.get(pair.kind, pair.kind)}"
+            words.setdefault(where, []).append(pair.words(p))
         name = measured_name(column, lines)
-        for kind in dict.fromkeys(pair.kind for pair in equal_steps):
-            chosen = [words[pair] for pair in equal_steps if pair.kind == kind]
-            found.append(f"{name}, {KINDS.get(kind, kind)}: {'; '.join(chosen)}.")
-        timed = [words[pair] for pair in equal_time]
-        found += [f"{name} at equal training time: {'; '.join(timed)}."] if timed else []
+        found += [f"{name}{where}: {'; '.join(several)}." for where, several in words.items()]
     return [*found, f"Rule: {RULE}."] if found else []
 
 

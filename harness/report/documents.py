@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.core.paper import printed
 from harness.core.records import Record
@@ -23,10 +24,15 @@ from harness.report.observatory import largest, ratio
 from models import ModelSpec, catalogue, counterpart, spec
 from models.families import FAMILIES
 
+if TYPE_CHECKING:
+    from harness.report.layout import Table
+
 MADE = re.compile(r"(<!-- made: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 SIZES = ("S", "B", "L", "XL")
 PUBLISHED_AT = 256
 """Pixels a side: where most papers print a cost."""
+PHOTOGRAPHS = {7: "guidance", 2: "training steps", 6: "size, at patch 4", 5: "patch, at size N"}
+"""The tables of quality on photographs, in the order in which they are measured, and what they vary."""
 
 
 def documents(root: Path) -> list[Path]:
@@ -134,15 +140,50 @@ def _crossing_cells(one: Crossing, resolutions: Sequence[int]) -> list[str]:
 
 def clip_scores(records: Sequence[Record]) -> str:
     """The measured side of Table 3 on embedded clips."""
-    from harness.report.cells import NOT_MADE
     from harness.report.quality import quality_table
     from harness.suites.catalogue import MOVING_DIGITS, suite
 
-    block = quality_table(3, suite(MOVING_DIGITS), records).blocks[0]
+    return _grid(*_measured_side(quality_table(3, suite(MOVING_DIGITS), records)))
+
+
+def _measured_side(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table of quality without its printed columns and without rows that have no score yet."""
+    from harness.report.cells import MISSING, NOT_MADE
+
+    block = table.blocks[0]
     assert block.groups
     first = block.groups[0][1]  # the printed columns stand before
-    rows = [[str(cell) for cell in row[first:]] for row in block.rows if row[first] != NOT_MADE]
-    return _grid(block.header[first:], rows)
+    texts = [[str(cell) for cell in row[first:]] for row in block.rows]
+    return block.header[first:], [row for row in texts if row[0] != NOT_MADE and row[-1] != MISSING]
+
+
+def photograph_scores(records: Sequence[Record]) -> str:
+    """The measured side of the image tables on photographs, as far as they are measured."""
+    from harness.report.quality import quality_table
+    from harness.suites.catalogue import FASHION, suite
+
+    found, parts = suite(FASHION, records), []
+    for number, varied in PHOTOGRAPHS.items():
+        header, rows = _measured_side(quality_table(number, found, records))
+        parts += [f"By {varied}:\n\n{_grid(header, rows)}"] if rows else []
+    return "\n\n".join(parts)
+
+
+def photograph_verdicts(records: Sequence[Record]) -> str:
+    """Which family has the lower Fréchet distance on photographs, and how sure that is, as far as it is measured."""
+    from harness.core.paper import TABLES
+    from harness.report.comparison import decided
+    from harness.report.lines import lines_of
+    from harness.report.verdict import RULE
+    from harness.suites.catalogue import FASHION, suite
+
+    found, rows = suite(FASHION, records), []
+    for number, varied in PHOTOGRAPHS.items():
+        table = TABLES[number]
+        for pair, p in decided(lines_of(table, found, records), "fid", "step" in table.varies):
+            rows.append([varied, f"{pair.name}{pair.at}", pair.rival, pair.relative, f"**{pair.verdict(p)}**"])
+    header = ["by", "model", "its rival", "difference of FD (95 % interval)", "verdict"]
+    return f"{_grid(header, rows)}\n\nRule: {RULE}." if rows else ""
 
 
 def measured_memory(records: Sequence[Record]) -> str:
@@ -165,4 +206,6 @@ PARTS: dict[str, Callable[[Sequence[Record]], str]] = {
     "measured-crossovers": measured_crossovers,
     "measured-memory": measured_memory,
     "clip-scores": clip_scores,
+    "photograph-scores": photograph_scores,
+    "photograph-verdicts": photograph_verdicts,
 }

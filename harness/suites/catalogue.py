@@ -17,6 +17,7 @@ from harness.suites.scales import GUIDANCE, ClipScale, ImageScale
 from harness.suites.smallest import smallest
 from harness.suites.tuning import Tuning
 
+FASHION = "fashion"
 FASHION_METRICS = (
     "fd2k@efficientnet-lite0", "sfd2k@efficientnet-lite0", "pr2k@efficientnet-lite0",
     "is2k@fashion-mnist", "accuracy2k@fashion-mnist",
@@ -61,7 +62,7 @@ SCALES: dict[str, tuple[str, ImageScale]] = {
             equal_macs={"P/2": 1, "N/8": 2, "N/4": 2, "N/2": 2, "U/2": 4, "M/2": 4},
         ),
     ),
-    "fashion": (
+    FASHION: (
         "Fashion-MNIST at 32 pixels, four small sizes of the paper's depth ratios, each family at its own settings",
         ImageScale(
             preset="fashion-mnist",
