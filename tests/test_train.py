@@ -26,6 +26,7 @@ from harness.diffusion.config import PRESETS
 from harness.diffusion.losses import LossLog
 from harness.diffusion.numerics import set_precision
 from models import ModelSpec, create_model, spec
+from models.denoiser import Denoiser
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--model", "DiT-N/4", "--batch", "16", "--device", "cpu"]
@@ -200,6 +201,24 @@ def test_clipping_bounds_what_the_optimizer_sees(tmp_path, monkeypatch):
 def test_checkpointing_activations_changes_nothing(whole, tmp_path):
     run(tmp_path, "--steps", 5, "--checkpoint-activations")
     assert losses(tmp_path) == losses(whole)[:5]
+
+
+def test_kept_operands_change_nothing_and_are_refused_where_nothing_is_recomputed(tmp_path, monkeypatch, capsys):
+    kept, keep = [], Denoiser.keep_operands
+    monkeypatch.setattr(Denoiser, "keep_operands", lambda self: (kept.append(self), keep(self)))
+    dim = ["--model", "DiM-P/4", "--steps", 5]
+    for where, flags in (("recomputed", []), ("kept", ["--keep-operands"])):
+        assert run(tmp_path / where, *dim, *flags) == 0
+    assert len(kept) == 1
+    assert_same_run(tmp_path / "recomputed", tmp_path / "kept")
+    for flags, complaint in (
+        (["--keep-operands"], "--keep-operands changes nothing for DiT-N/4: DiT recomputes no operands"),
+        ([*dim, "--auto-fit", "--keep-operands"], "leave --keep-operands out"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            run(tmp_path / "other", *flags)
+        assert exit_.value.code == 2
+        assert complaint in capsys.readouterr().err
 
 
 def test_compile_traces_the_whole_model_and_changes_nothing(whole, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from harness.core.options import check, option
 from harness.data import AUTOENCODER
 from harness.data.video_choices import BY_SCALE, BY_SIZE, REFUSE, RESIZES, SHORT_VIDEOS, SPREAD
 from models import ModelSpec, spec
+from models.families import named
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 EXACT, TANH = DECODER_NLLS = ("exact", "tanh")
@@ -114,6 +115,9 @@ class Execution:
     activation_checkpointing: bool = option(
         False, "recompute blocks in the backward pass", flag="--checkpoint-activations"
     )
+    keep_operands: bool = option(
+        False, "keep what the mixer's backward makes again otherwise (DiM, DiS): less time, more memory"
+    )
     compile: bool = option(False, "torch.compile the model")
     reduce_dtype: str = option("fp32", "dtype of gradients sent between processes", choices=("fp32", "bf16"))
     fsdp: bool = option(False, "shard parameters, gradients and optimizer over the processes (FSDP2)")
@@ -137,6 +141,9 @@ class Execution:
             raise ValueError(f"--checkpoint-at {late[-1]} lies beyond the run's {config.steps} steps")
         if self.split_list and not config.frames:
             raise ValueError("--split-list chooses videos, and there are none without --frames")
+        family = config.spec().family
+        if self.keep_operands and not named(family).recomputes:
+            raise ValueError(f"--keep-operands changes nothing for {config.model}: {family} recomputes no operands")
 
 
 def require_text(options: object) -> None:

@@ -87,6 +87,8 @@ def make_step(
     """The optimizer step: of the next `accumulate` batches, after so many steps; returns loss and norm (2,)."""
     model = learner.model.train()
     model.activation_checkpointing = execution.activation_checkpointing
+    if execution.keep_operands:
+        model.keep_operands()
     if execution.compile:
         model.compile()
     gradients = gradients_of(model, execution, ranks)

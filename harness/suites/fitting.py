@@ -117,6 +117,8 @@ def auto_fit(
         return None
     if execution.fsdp or execution.activation_checkpointing or execution.accumulate > 1:
         raise ValueError("--auto-fit chooses --checkpoint-activations, --accumulate and --fsdp: leave them out")
+    if execution.keep_operands:
+        raise ValueError("--auto-fit predicts a mixer that recomputes its operands: leave --keep-operands out")
 
     def chosen(spec: ModelSpec, here: Ranks) -> Execution:
         from harness.core.distributed import free_bytes, from_first
