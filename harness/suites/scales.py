@@ -91,8 +91,8 @@ class ImageScale(Scale):
     paper's 4 where only one is compared, and `patches` are those of Table 5; `equal_macs` is the depth at which a DiM
     of that size and patch comes nearest to a DiT's multiply-adds.
 
-    With `tuning` what is wanted first is, in `order`, models at equal parameters; then that of the tuning's base at the
-    paper's depth, over training steps and guidance; then the others so. The `costly` models ("U/4"), and those beside
+    With `tuning` what is wanted first is, in `order`, models at equal parameters, and after the first of them, over
+    training steps and guidance, the tuning's base; soon that at the paper's depth; then the others so. The `costly` models ("U/4"), and those beside
     the base that are not of equal parameters, have `few_seeds` training seeds and one draw each if it is given.
     """
 
@@ -122,7 +122,7 @@ class ImageScale(Scale):
         place, count = self.order.index(model), len(self.order)
         base = model == self.tuning.base
         if family == CHALLENGER and variant != MATCHED:
-            place = 1 if base and not variant else count * (2 if variant else 1) + place
+            place = 2 if base and not variant else count * (2 if variant else 1) + place
         if step < self.last:
             place = max(place, 1) if base else 3 * count + place
         return max(place, 1) if cfg_scale != GUIDANCE else place
