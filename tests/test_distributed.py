@@ -15,7 +15,7 @@ def _worker(rank, port, results):
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     with ranks(torch.device("cpu")) as here:
         agreement = Agreement()
-        votes = [agreement.ask(rank == 1 and step == 3) for step in range(6)]  # one process alone says yes, once
+        votes = [agreement.reached(rank == 1 and step == 3) for step in range(6)]  # one process alone says yes, once
         mean = distributed.mean(torch.tensor([1.0, 5.0]) * (rank + 1))
         results[rank] = (here.rank, here.world, here.first, list(here.rows(6)), votes, mean.tolist())
 
@@ -35,7 +35,7 @@ def test_alone_everything_is_the_identity(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     with ranks(torch.device("cpu")) as here:
         assert (here.rank, here.world, here.first) == (0, 1, True)
-        assert Agreement().ask(True)
+        assert Agreement().reached(True)
         assert distributed.mean(torch.tensor([2.0])).tolist() == [2.0]
         distributed.barrier()
 

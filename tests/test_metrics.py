@@ -321,7 +321,7 @@ def test_a_name_is_a_recipe():
     [
         ("fid", "unknown metric 'fid'; choose from fid50k"),
         ("fjd50k", "unknown metric"),
-        ("fid1k@digits", "a distance on digits features is not FID; ask for fd1k@digits"),
+        ("fid1k@digits", "a distance on digits features is not FID; use fd1k@digits"),
         ("adm1k@digits", "Inception features alone"),
         ("fd50k", "fd is defined on digits and efficientnet-lite0 features"),
         ("fvd2048", "named like fvd2048_16f"),

@@ -535,7 +535,7 @@ def test_under_torchrun_a_failure_is_one_line_and_ends_all_processes_at_once(tmp
 # One directory, one process
 
 
-def test_a_second_process_in_a_run_s_directory_is_told_who_holds_it(tmp_path, capsys):
+def test_a_second_process_in_a_run_s_directory_reads_who_holds_it(tmp_path, capsys):
     with locked(tmp_path):
         assert run(tmp_path, "--steps", 2) == 1
     assert f"{tmp_path} is in use by process {os.getpid()} on" in capsys.readouterr().err

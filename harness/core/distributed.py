@@ -168,14 +168,14 @@ def mean(values: Tensor) -> Tensor:
 class Agreement:
     """A yes or no that all processes reach at the same step, without ever waiting for the accelerator.
 
-    Each `ask(vote)` answers whether anyone had voted yes at the previous call; the reduction runs meanwhile.
+    Each `reached(vote)` answers whether anyone had voted yes at the previous call; the reduction runs meanwhile.
     """
 
     def __init__(self) -> None:
         self._votes = torch.zeros(1)
         self._work: dist.Work | None = None
 
-    def ask(self, vote: bool) -> bool:
+    def reached(self, vote: bool) -> bool:
         if not dist.is_initialized():
             return vote
         if self._work is not None:

@@ -93,7 +93,7 @@ def fit(
         while step < config.steps and not stopped:
             unseen.append(train_step(batches, step))
             step += 1
-            stopped = agreement.ask(stop())
+            stopped = agreement.reached(stop())
             milestone = step in execution.milestones
             due = milestone or stopped or step == config.steps or step % execution.checkpoint_every == 0
             if due or step % LOG_EVERY == 0:

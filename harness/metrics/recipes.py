@@ -144,7 +144,7 @@ def _recipe(name: str, distance: Distance, at: str | None, count: int, frames: i
     where = _space(name, at) if at else distance.implied
     if where is None or not distance.defined_on(where):
         if distance.name == "fid" and at:
-            raise ValueError(f"metric {name!r}: a distance on {at} features is not FID; ask for fd{name[3:]}")
+            raise ValueError(f"metric {name!r}: a distance on {at} features is not FID; use fd{name[3:]}")
         defined = " and ".join(one.name for one in distance.spaces)
         others = ", and on timm:NAME," if distance.backbones else ","
         raise ValueError(f"metric {name!r}: {distance.name} is defined on {defined} features{others} as in {EXAMPLES}")

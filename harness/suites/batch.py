@@ -1,7 +1,7 @@
 """Jobs of Slurm that are alike but for their run, and how submitit is given them.
 
 A job is this package's own command, restricted to one run and stage, so that a job which runs again (put back by Slurm,
-submitted twice) finds what is left, and does nothing twice. Which job does what is told by its name: that of a file
+submitted twice) finds what is left, and does nothing twice. A job's name says what it does: it is that of a file
 which is written before the job is submitted, and lists the runs in the order of the array.
 
 The command runs in the very process that submitit starts. Slurm signals that one alone (proctrack/cgroup spares its
@@ -29,7 +29,7 @@ from harness.suites.plan import REPORT, STAGES, Plan
 CORES = 4
 """Of each process: its own and those of the threads that prepare its batches."""
 LEAD_S = 180
-"""How long before its time limit a job is told to write a checkpoint and go back to the queue."""
+"""How long before its time limit a job is signalled to write a checkpoint and go back to the queue."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class Submitter:
         submitit = _submitit()
         path = self.folder / f"{batch.name}.json"
         earlier = read(path)["jobs"] if path.exists() else []
-        told = {"stage": batch.stage, "runs": list(batch.runs)}
-        write_json(path, {**told, "jobs": earlier})
+        settings = {"stage": batch.stage, "runs": list(batch.runs)}
+        write_json(path, {**settings, "jobs": earlier})
         try:
             executor = submitit.SlurmExecutor(folder=self.folder / "jobs", python=python())
             executor.update_parameters(**self.parameters(batch))
@@ -79,7 +79,7 @@ class Submitter:
             lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             raise OSError(f"Slurm took no job: {lines[0].removeprefix('sbatch: error: ')}") from error
         number = str(jobs[0].job_id).partition("_")[0]
-        write_json(path, {**told, "jobs": [*earlier, int(number)]})
+        write_json(path, {**settings, "jobs": [*earlier, int(number)]})
         return number
 
     def script(self, batch: Batch) -> str:

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 NODE, JOB, FIRST_NODE = "SLURM_NODEID", "SLURM_JOB_ID", "SLURM_LAUNCH_NODE_IPADDR"
-"""What Slurm tells a task: which node of its job this is, the job, and the address of the first node."""
+"""What Slurm gives a task: which node of its job this is, the job, and the address of the first node."""
 PORTS = range(15_000, 30_000)
 """Where the first node listens, by the job's number: below what a kernel gives away by itself."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """`nodes` machines with `processes` each, and as many cards as are to be asked of Slurm."""
+    """`nodes` machines with `processes` each, and as many cards as are to be requested from Slurm."""
 
     nodes: int = 1
     processes: int = 1

@@ -50,7 +50,7 @@ def reproduce(plan: Plan, jobs: int = 1, kind: type[Workers] = Workers) -> list[
 
 @contextmanager
 def _on_signals(handler: Callable[..., None]) -> Iterator[None]:
-    """Call a handler on the signals that ask to stop; only the main thread can set one."""
+    """Call a handler on the signals that request a stop; only the main thread can set one."""
     numbers = STOP if threading.current_thread() is threading.main_thread() else ()
     previous = {number: signal.signal(number, handler) for number in numbers}
     try:

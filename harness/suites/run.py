@@ -59,7 +59,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Tells this run from any other: a changed setting is another name, hence another directory.
+        """Distinguishes this run from any other: a changed setting is another name, hence another directory.
 
         Defaults are left out, so that a setting that is new to the harness renames no run.
         """

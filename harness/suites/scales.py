@@ -92,8 +92,9 @@ class ImageScale(Scale):
     of that size and patch comes nearest to a DiT's multiply-adds.
 
     With `tuning` what is wanted first is, in `order`, models at equal parameters, and after the first of them, over
-    training steps and guidance, the tuning's base; soon that at the paper's depth; then the others so. The `costly` models ("U/4"), and those beside
-    the base that are not of equal parameters, have `few_seeds` training seeds and one draw each if it is given.
+    training steps and guidance, the tuning's base; soon that at the paper's depth; then the others so. The `costly`
+    models ("U/4"), and those beside the base that are not of equal parameters, have `few_seeds` training seeds and one
+    draw each if it is given.
     """
 
     sizes: Mapping[str, str]

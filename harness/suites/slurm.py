@@ -74,7 +74,7 @@ def _of_squeue(text: str) -> Iterator[Job]:
 
 
 def _of_sacct(text: str) -> Iterator[Job]:
-    """Of an array, members that wait are one line with a range, which squeue tells apart."""
+    """Of an array, members that wait are one line with a range, which squeue separates."""
     for line in text.splitlines():
         place, name, state, code = line.split("|", 3)
         number, _, index = place.partition("_")

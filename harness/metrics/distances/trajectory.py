@@ -1,6 +1,6 @@
 """Where things go: whether a step follows from the one before it, and how fast things are, beside real clips.
 
-What a motion is cannot be told from one frame where things have several speeds: a frame that is copied, moved by
+What a motion is cannot be known from one frame where things have several speeds: a frame that is copied, moved by
 chance or drawn anew does not go on as the two before it did. Letters: N clips, T frames, two axes.
 """
 

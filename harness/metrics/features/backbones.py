@@ -1,4 +1,4 @@
-"""Any network of timm as a feature space, and what published metrics ask of some of them.
+"""Any network of timm as a feature space, and what published metrics take from some of them.
 
 `timm:NAME` is the network that timm has by that name, weights and all, after the preprocessing that its own
 pretrained_cfg states; its features are what its classifier reads. `timm:NAME#1a2b3c4d` states how the sha256 of the
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How a network of timm is asked for features.
+    """How features are taken from a network of timm.
 
     `side`: pixels that images are brought to, where it is not the network's own. `resize`: `own`, by the network's
     pretrained_cfg; `squash`, both sides alone; `crop`, the middle square; these three by PIL, rounded to bytes. `float`

@@ -1,8 +1,8 @@
 """The network of `bouncing-digits`, and its training: of a step each axis has a speed of its own.
 
 Its kernels over space are wider than those of `moving-digits`, and it is trained longer: steps of one to four pixels
-are to be told apart, not four from none. Expected: on scans that it has not seen, it recognises 98 % of the digits and
-99 % of the velocities.
+are to be distinguished, not four from none. Expected: on scans that it has not seen, it recognises 98 % of the digits
+and 99 % of the velocities.
 """
 
 from __future__ import annotations

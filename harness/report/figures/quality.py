@@ -239,7 +239,7 @@ def guidance_figure(suite: Suite, records: Iterable[Record]) -> Figure:
 
 
 def patch_figure(suite: Suite, records: Iterable[Record]) -> Figure:
-    """Quality by patch size, a panel a patch on a scale of its own: one token tells nothing of sixteen."""
+    """Quality by patch size, a panel a patch on a scale of its own: one token says nothing about sixteen."""
     chosen = points(suite, records, TABLES[5].part)
     _need(chosen, suite, "the patch-size figure", lambda point: point.patch)
     patches, kinds = sorted({point.patch for point in chosen}), _kinds(chosen)

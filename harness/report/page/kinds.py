@@ -40,7 +40,7 @@ def kind(family: str, variant: str) -> dict[str, Any]:
 
 
 def name(family: str, variant: str = "") -> str:
-    """What tells a kind from all others, in data and in addresses: DiM-matched."""
+    """What distinguishes a kind from all others, in data and in addresses: DiM-matched."""
     return "-".join(filter(None, (family, variant.strip("+"))))
 
 

@@ -20,7 +20,7 @@ RUN = (
     "device", "verdict", "model", "size", "kind", "rival", "resolution", "batch", "frames", "action", "precision",
     "mixer", "ms", "iqr_ms", "floor_ms", "binds", "items_per_s", "tflop_per_s", "mfu", "joules_per_item",
 )  # fmt: skip
-"""What is told of a run, or of a floor."""
+"""What is shown of a run, or of a floor."""
 SAME = ("device", "model", "resolution", "batch", "action", "mixer")
 """What a measured step and its floor have in common, beside the arithmetic."""
 

@@ -19,7 +19,7 @@ POINT = (
     "metric", "value", "model", "kind", "size", "patch", "step", "guidance", "seed", "params", "macs", "seconds", "run",
     "protocol", "record",
 )  # fmt: skip
-"""What is told of a score; its command is with its record."""
+"""What is shown of a score; its command is with its record."""
 ONE_RATE = (
     "All were trained at one learning rate, {}. A rate that suits one family need not suit another: read no order of "
     "the families from these scores."
