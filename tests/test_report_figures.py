@@ -117,6 +117,10 @@ def test_contact_sheets_show_every_grid_under_its_settings(tmp_path, monkeypatch
     titles = [axes.get_title() for axes in drawing.axes]
     assert [title.splitlines()[0] for title in titles] == ["DiT-N/4", "DiM-N/4"]
     assert "25 ddpm steps, guidance 1.5" in titles[0]
+    again = contact_sheets.contact_figure(SUITE, tmp_path)  # while the first is alive: another place in memory
+    first, second = (style.save(one, tmp_path / name)[0] for one, name in ((drawing, "a"), (again, "b")))
+    assert first.read_bytes() == second.read_bytes()
+    assert b'clip-path="url(#clip0)"' in first.read_bytes()
 
 
 def test_quality_figures_without_records_name_the_command(capsys, tmp_path):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.core.files import write_atomically
+from harness.core.files import write_bytes
 from models import spec
 from models.families import FAMILIES
 
@@ -194,6 +195,14 @@ def save(drawing: Figure, stem: Path) -> list[Path]:
     with styled():
         for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
             paths.append(stem.with_name(stem.name + suffix))
-            how: dict[str, Any] = {"format": suffix[1:], "dpi": 200, "metadata": metadata}
-            write_atomically(paths[-1], partial(drawing.savefig, **how))
+            drawn = io.BytesIO()
+            drawing.savefig(drawn, format=suffix[1:], dpi=200, metadata=metadata)
+            write_bytes(paths[-1], drawn.getvalue() if suffix == ".png" else _numbered(drawn.getvalue()))
     return paths
+
+
+def _numbered(svg: bytes) -> bytes:
+    """An SVG whose clip paths are numbered: matplotlib names them after places in memory, where they cut images."""
+    names = dict.fromkeys(re.findall(rb'<clipPath id="(\w+)"', svg))
+    numbers = {name: b"clip%d" % number for number, name in enumerate(names)}
+    return re.sub(rb'(?<=<clipPath id=")\w+|(?<=url\(#)\w+', lambda match: numbers.get(match[0], match[0]), svg)
