@@ -63,7 +63,7 @@ def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
     ) -> Choice:
         name = scale.model(family, model, matched=family == CHALLENGER)
         return Choice(
-            setting=setting, family=family, model=model, need=scale.order.index(model),
+            setting=setting, family=family, model=model, need=scale.place(model),
             candidates=tuple(
                 (value, tuple(_tuned(scale, tuning, name, seed, changes, cfg) for seed in range(seeds)))
                 for value, changes, cfg in candidates

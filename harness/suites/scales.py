@@ -51,6 +51,10 @@ class Scale:
         """The training steps that are scored, in order."""
         raise NotImplementedError
 
+    def place(self, model: str) -> int:
+        """How early a model is wanted: an even number, so that something may stand between two."""
+        return 2 * self.order.index(model)
+
     @property
     def last(self) -> int:
         """The training steps of a run."""
@@ -120,10 +124,10 @@ class ImageScale(Scale):
         """How early the scores of a row are wanted; None where its variant says it."""
         if not self.tuning:
             return None
-        place, count = self.order.index(model), len(self.order)
+        place, count = self.place(model), self.place(self.order[-1]) + 2
         base = model == self.tuning.base
         if family == CHALLENGER and variant != MATCHED:
-            place = 2 if base and not variant else count * (2 if variant else 1) + place
+            place = self.place(self.order[1]) + 1 if base and not variant else count * (2 if variant else 1) + place
         if step < self.last:
             place = max(place, 1) if base else 3 * count + place
         return max(place, 1) if cfg_scale != GUIDANCE else place
