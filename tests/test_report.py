@@ -14,7 +14,7 @@ from harness.core import paths, store
 from harness.core.grid import Bold
 from harness.core.provenance import Provenance
 from harness.core.records import ScoreRecord
-from harness.report.cells import Cell, with_error
+from harness.report.cells import Cell, two_digits, with_error
 from harness.report.claims import Claim, Tally, holm, tally, welch
 from harness.report.layout import Block, Table, escape
 from harness.suites import Row, Run, Score, Suite
@@ -136,6 +136,13 @@ def test_claims_are_counted_by_sign_and_significance():
 )  # fmt: skip
 def test_a_value_ends_at_the_second_digit_of_its_error(value, error, text):
     assert with_error(value, error) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(777.3, "780"), (8.21, "8.2"), (0.0876, "0.088"), (0, "0"), (float("nan"), "nan")]
+)
+def test_a_deviation_has_two_digits_and_no_exponent(value, text):
+    assert two_digits(value) == text
 
 
 def test_a_cell_is_the_mean_over_seeds_with_its_deviation_or_one_seed_marked():

@@ -89,8 +89,13 @@ def test_what_a_user_runs_is_written_to_output_in_the_working_directory(tmp_path
 
 def test_the_committed_tables_of_quality_are_those_that_the_committed_records_make(home):
     tables.main(["--table", "2", "3", "7"])
-    for path in sorted((home / "tables").iterdir()):
-        assert path.read_bytes() == (ROOT / "results" / "tables" / path.name).read_bytes(), path.name
+    of_fashion = home / "tables" / "fashion"
+    tables.main(["--table", "2", "5", "6", "7", "tuning", "--suite", "fashion", "--output", str(of_fashion)])
+    made = sorted(path for path in (home / "tables").rglob("*.*"))
+    assert {path.suffix for path in made} == {".csv", ".md", ".tex"}
+    for path in made:
+        where = path.relative_to(home / "tables")
+        assert path.read_bytes() == (ROOT / "results" / "tables" / where).read_bytes(), where
 
 
 def test_records_are_the_projects_others_by_name_and_a_users_own_on_request(home, tmp_path, capsys):

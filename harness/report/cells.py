@@ -91,6 +91,14 @@ def with_error(value: float, error: float | None) -> str:
     return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
+def two_digits(value: float) -> str:
+    """A value to its second significant digit, without an exponent: 780, 8.2."""
+    if not value or not math.isfinite(value):
+        return f"{value:g}"
+    rounded = float(f"{value:.1e}")
+    return f"{rounded:.{max(0, 1 - math.floor(math.log10(abs(rounded))))}f}"
+
+
 def measured_columns(table: TableSpec, suite: Suite, own: Iterable[ScoreRecord] = ()) -> list[str]:
     """The quality columns that the paper's table has, and what a suite, or a user's `own` records, have beside them."""
     metrics = [name for row in suite.rows if row.part == table.part for score in row.scores for name in score.metrics]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.core.records import ScoreRecord
-from harness.report.cells import COLUMNS
+from harness.report.cells import COLUMNS, two_digits
 from harness.report.claims import LEVEL, Welch, holm, welch
 from harness.report.lines import Line, measured_name, rival
 from harness.report.variance import components
@@ -160,9 +160,8 @@ def spread(lines: Sequence[Line], column: str) -> str:
         if split:
             parts.append(
                 f"{line.label} {split.mean:.4g} ({split.mean_interval[0]:.4g} to {split.mean_interval[1]:.4g}), "
-                f"training {split.training_sd:.2g} ({split.training_interval[0]:.2g} to "
-                f"{split.training_interval[1]:.2g}), sampling {split.sampling_sd:.2g} "
-                f"({split.sampling_interval[0]:.2g} to {split.sampling_interval[1]:.2g})"
+                f"training {_deviation(split.training_sd, split.training_interval)}, "
+                f"sampling {_deviation(split.sampling_sd, split.sampling_interval)}"
             )
     if not parts:
         return ""
@@ -170,3 +169,7 @@ def spread(lines: Sequence[Line], column: str) -> str:
         f"{measured_name(column, lines)}, mean and standard deviations of trainings and of draws, each with its 95 % "
         f"interval: {'; '.join(dict.fromkeys(parts))}."
     )
+
+
+def _deviation(value: float, interval: tuple[float, float]) -> str:
+    return f"{two_digits(value)} ({' to '.join(map(two_digits, interval))})"

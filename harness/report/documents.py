@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.core.paper import printed
+from harness.core.paper import BASELINE, printed
 from harness.core.records import Record
 from harness.cost import crossover
 from harness.cost.analytic import at_tokens
@@ -165,7 +165,8 @@ def photograph_scores(records: Sequence[Record]) -> str:
     found, parts = suite(FASHION, records), []
     for number, varied in PHOTOGRAPHS.items():
         header, rows = _measured_side(quality_table(number, found, records))
-        parts += [f"By {varied}:\n\n{_grid(header, rows)}"] if rows else []
+        varies = sum(row[0].startswith(BASELINE) for row in rows) > 1
+        parts += [f"By {varied}:\n\n{_grid(header, rows)}"] if varies else []
     return "\n\n".join(parts)
 
 
@@ -180,7 +181,10 @@ def photograph_verdicts(records: Sequence[Record]) -> str:
     found, rows = suite(FASHION, records), []
     for number, varied in PHOTOGRAPHS.items():
         table = TABLES[number]
-        for pair, p in decided(lines_of(table, found, records), "fid", "step" in table.varies):
+        compared = decided(lines_of(table, found, records), "fid", "step" in table.varies)
+        if len({pair.rival for pair, _ in compared}) < 2:
+            continue  # nothing is varied yet
+        for pair, p in compared:
             rows.append([varied, f"{pair.name}{pair.at}", pair.rival, pair.relative, f"**{pair.verdict(p)}**"])
     header = ["by", "model", "its rival", "difference of FD (95 % interval)", "verdict"]
     return f"{_grid(header, rows)}\n\nRule: {RULE}." if rows else ""

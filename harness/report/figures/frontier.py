@@ -51,11 +51,12 @@ def trained(suite: Suite, records: Iterable[Record]) -> list[Trained]:
         if cell.mean is None or score.cfg_scale != GUIDANCE:
             continue
         seconds = [record.workload["training_cpu_seconds"] for record in used if record.get("training_cpu_seconds")]
-        found[score.run.model, score.run.config.depth, score.step] = Trained(
+        one = Trained(
             score.run.model, row.family, row.variant, cell.mean,
             2 * training_macs(score.run) * score.step / score.run.config.steps,
             statistics.fmean(seconds) if len(seconds) == len(used) else None, cell.quantity,
         )  # fmt: skip
+        found.setdefault((score.run.model, score.run.config.depth, score.step), one)  # a run may be of two variants
     return list(found.values())
 
 
@@ -108,7 +109,7 @@ def _panel(axes: Axes, several: Sequence[tuple[Trained, float]], label: str) -> 
         for variant in dict.fromkeys(one.variant for one, _ in own):
             alike = [(cost, one.distance) for one, cost in own if one.variant == variant]
             look: dict[str, Any] = {**style.look(family, variant), "linestyle": "none"}
-            axes.plot(*zip(*alike, strict=True), **look, label=f"{family}{f', {variant}' if variant else ''}")
+            axes.plot(*zip(*alike, strict=True), **look, label=style.words(family, variant))
         if len(own) >= FEWEST:
             costs, distances = [cost for _, cost in own], [one.distance for one, _ in own]
             at = np.geomspace(min(costs), max(costs), 50)

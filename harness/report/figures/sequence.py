@@ -75,8 +75,14 @@ def ratios(suite: Suite, records: Iterable[Record]) -> list[Ratio]:
 def sequence_figure(suite: Suite, records: Iterable[Record]) -> Figure:
     """The ratio of the Fréchet distances against tokens, a line a way of making the models comparable.
 
-    Raises ValueError where fewer than two lengths are measured.
+    Raises ValueError for a suite that gives both families the same settings, and where fewer than two lengths are
+    measured.
     """
+    if not suite.choices:
+        raise ValueError(
+            f"quality against sequence length compares families at their own settings, and suite {suite.name} has one "
+            "learning rate for both: choose --suite fashion"
+        )
     found = ratios(suite, records)
     if len({one.tokens for one in found}) < 2:
         raise ValueError(
@@ -103,12 +109,12 @@ def sequence_figure(suite: Suite, records: Iterable[Record]) -> Figure:
     axes.set_xticks([], minor=True)
     style.plain_log(axes, "y")
     name = NAMES.get(found[0].quantity, found[0].quantity)
-    axes.set_ylabel(f"{name}, {CHALLENGER} / {BASELINE} (below 1: {CHALLENGER} is better)")
+    axes.set_ylabel(f"{name}, {CHALLENGER} / {BASELINE}")
     drawing.legend(loc="outside upper center", ncols=1)
     counts = sorted({count for one in found for count in one.seeds})
     seeds = f"{counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
     drawing.supxlabel(
-        f"ratio of geometric means over {seeds} training seeds a side, with its 95 % interval",
+        f"below 1 {CHALLENGER} is better; {seeds} seeds a side, 95 % interval",
         fontsize=6.5, color=style.GREY,
     )  # fmt: skip
     return drawing
