@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from harness.core.provenance import Provenance
 
 
 def main() -> int:
+    tqdm.set_lock(threading.RLock())  # not one that children share: a killed child would keep it
     parser = argparse.ArgumentParser(prog="python tests/faults", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--kills", type=int, default=30, metavar="N")
