@@ -1,7 +1,7 @@
 """The scan's forward as a Triton kernel.
 
 A thread owns a channel, keeps its states in registers and goes from token to token: no shuffle, no barrier. Where there
-are fewer channels than the device has room for, time is cut into segments that are scanned at once: a first pass finds
+are fewer channels than the device can hold, time is cut into segments that are scanned at once: a first pass finds
 the carry of each segment, the second starts from the carries of the segments before it.
 
 Nothing is copied to be reversed: a program that runs backwards counts its tokens from the end. Decays are powers of two

@@ -192,7 +192,7 @@ class _Launch:
         return torch.empty(shape, dtype=torch.float32, device=self.u.device)
 
     def carries(self) -> Tensor:
-        """Room for the carry of every segment."""
+        """Memory for the carry of every segment."""
         batch, _, channels, states = self.sizes
         return self.empty(self.directions, batch, self.segments if self.segments > 1 else 0, states + 1, channels)
 
