@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.scan.cpu import threads
+from models.scan.cpu import pages, threads
 from models.scan.operands import Buffer, Gradients, ScanOperands
 
 BLOCK = 128  # channels in a work item, unless that makes fewer items than threads
@@ -46,7 +46,7 @@ def forward(scan: ScanOperands, keep_states: bool) -> tuple[Tensor, Tensor]:
     """See `reference.forward`."""
     job = _Job(scan)
     out = job.sequence("out")
-    states = job.packed("kept_states", torch.empty(states_shape(scan) if keep_states else 0))
+    states = job.packed("kept_states", pages.empty(*states_shape(scan)) if keep_states else torch.empty(0))
     job.run(backward=False, keep_states=keep_states)
     return job.unpad(out, scan.u).to(scan.u.dtype).contiguous(), states
 
@@ -162,7 +162,7 @@ class _Job(_Plan):
         """Point to a (B, L, E) operand; to a new one if none is given. It is copied only if it is not float32, if
         neighbouring channels are not neighbours in memory, or if they do not fill whole vectors."""
         if given is None:
-            tensor = torch.empty(self.batch, self.length, self.channels)
+            tensor = pages.empty(self.batch, self.length, self.channels)
         else:
             tensor = given.float()
             if not self.taken_as_it_is(tensor):
