@@ -116,10 +116,28 @@ def test_blocks_shrink_when_there_are_more_threads_than_blocks(torch_threads):
     results = []
     for count, blocks in ((2, 2), (7, 8)):
         torch_threads(count)
-        assert backend._Job(ScanOperands(*given.values(), True, False)).blocks == blocks
+        assert backend._Job(ScanOperands(*given.values(), True, False), backward=True).blocks == blocks
         results.append(run(given, backend="numba", delta_softplus=True))
     assert torch.equal(results[0]["out"], results[1]["out"])
     assert_close(results[1], truth(given, delta_softplus=True), 2e-6)
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("batch", "channels", "threads", "blocks"),
+    [
+        (1, 2304, 2, 6),  # 384 channels an item, three items a thread
+        (1, 2304, 4, 8),  # 288, two each: with six items two threads would do the work of three
+        (1, 768, 2, 2),
+        (4, 768, 2, 2),
+        (1, 768, 64, 48),  # no more items than strips of 16 channels
+        (1, 100, 2, 2),
+    ],
+)
+def test_blocks_of_the_forward_are_wide_and_end_together(torch_threads, batch, channels, threads, blocks):
+    torch_threads(threads)
+    given = ScanOperands(*operands((batch, 512, channels, 16)).values(), True, False)
+    assert backend._Plan(given, backward=False).blocks == blocks
 
 
 @needs_numba
@@ -156,7 +174,7 @@ def test_a_forked_child_may_call_it(torch_threads):
     expected, _ = backend.forward(given, False)  # torch's threads exist now, and will not in the child
 
     def child():
-        assert backend._Job(given).threads == 2
+        assert backend._Job(given, backward=False).threads == 2
         out, _ = backend.forward(given, False)
         assert torch.equal(out, expected)
 

@@ -127,7 +127,7 @@ class ImageScale(Scale):
         place, count = self.place(model), self.place(self.order[-1]) + 2
         base = model == self.tuning.base
         if family == CHALLENGER and variant != MATCHED:
-            place = self.place(self.order[1]) + 1 if base and not variant else count * (2 if variant else 1) + place
+            place = self.place(self.order[2]) + 1 if base and not variant else count * (2 if variant else 1) + place
         if step < self.last:
             place = max(place, 1) if base else 3 * count + place
         return max(place, 1) if cfg_scale != GUIDANCE else place

@@ -10,7 +10,8 @@ from torch import Tensor
 from models.scan.cpu import pages, threads
 from models.scan.operands import Buffer, Gradients, ScanOperands
 
-BLOCK = 128  # channels in a work item, unless that makes fewer items than threads
+BLOCK = 128  # channels in a work item of the backward, unless that makes fewer items than threads
+WIDEST = 384  # at most, of the forward: longer rows of memory are read faster, up to about here
 CELLS_PER_THREAD = 1 << 16  # tokens x channels x states that are worth waking a thread for (some 20 microseconds)
 
 
@@ -44,16 +45,16 @@ def states_shape(scan: ScanOperands) -> tuple[int, ...]:
 
 def forward(scan: ScanOperands, keep_states: bool) -> tuple[Tensor, Tensor]:
     """See `reference.forward`."""
-    job = _Job(scan)
+    job = _Job(scan, backward=False)
     out = job.sequence("out")
     states = job.packed("kept_states", pages.empty(*states_shape(scan)) if keep_states else torch.empty(0))
-    job.run(backward=False, keep_states=keep_states)
+    job.run(keep_states)
     return job.unpad(out, scan.u).to(scan.u.dtype).contiguous(), states
 
 
 def backward(scan: ScanOperands, states: Tensor, dout: Tensor) -> Gradients:
     """See `reference.backward`."""
-    job = _Job(scan)
+    job = _Job(scan, backward=True)
     job.packed("kept_states", states)
     job.sequence("dout", dout)
     du, ddelta = job.sequence("du"), job.sequence("ddelta")
@@ -63,7 +64,7 @@ def backward(scan: ScanOperands, states: Tensor, dout: Tensor) -> Gradients:
     dC = job.packed("dC", torch.empty(job.blocks, job.batch, job.length, job.states))
     dD = job.packed("dD", torch.zeros(job.batch, job.channels))
     ddelta_bias = job.packed("ddelta_bias", torch.zeros(job.batch, job.channels))
-    job.run(backward=True)
+    job.run()
     # Each work item has written a part of its own: summed here, in one order whatever thread took which item.
     dA = dA.sum(0).transpose(1, 2).reshape(job.channels, job.states)
     gradients = (du, ddelta, dA, dB.sum(0), dC.sum(0), dD.sum(0), dz, ddelta_bias.sum(0))
@@ -78,7 +79,7 @@ def workspace(scans: Sequence[ScanOperands], backward: bool, keep_states: bool) 
     from models.scan.cpu import kernels
 
     (scan,) = scans
-    plan = _Plan(scan)
+    plan = _Plan(scan, backward)
     sequence, row = (plan.batch, plan.length, plan.channels), (plan.batch, plan.length, plan.states)
     given = {"u": scan.u, "delta": scan.delta, "z": scan.z} | ({"dout": scan.u} if backward else {})
     copied = [name for name, t in given.items() if t is not None and not plan.taken_as_it_is(t)]
@@ -106,20 +107,34 @@ def workspace(scans: Sequence[ScanOperands], backward: bool, keep_states: bool) 
 class _Plan:
     """How a call's work is divided: the operands padded to whole vectors, work items, threads."""
 
-    def __init__(self, scan: ScanOperands) -> None:
+    def __init__(self, scan: ScanOperands, backward: bool) -> None:
         from models.scan.cpu.lanes import LANES
         from models.scan.cpu.tiles import GROUP
 
+        self.backward = backward
         self.batch, self.length, channels, states = scan.sizes
         self.channels = -(-channels // LANES) * LANES
         self.states = -(-states // GROUP) * GROUP
         cells = self.batch * self.length * self.channels * self.states
         self.threads = min(torch.get_num_threads(), max(1, cells // CELLS_PER_THREAD))
         self.total_strips = self.channels // LANES
-        self.strips = min(BLOCK // LANES, self.total_strips)
-        while self.strips > 1 and self.batch * -(-self.total_strips // self.strips) < self.threads:
-            self.strips = -(-self.strips // 2)
+        self.strips = self._summed(BLOCK // LANES) if backward else self._balanced(WIDEST // LANES)
         self.blocks = -(-self.total_strips // self.strips)
+
+    def _balanced(self, most: int) -> int:
+        """The strips of a work item with which the threads end together; of several such the most."""
+
+        def time(strips: int) -> int:
+            return -(-self.batch * -(-self.total_strips // strips) // self.threads) * strips
+
+        return min(range(min(most, self.total_strips), 0, -1), key=time)
+
+    def _summed(self, most: int) -> int:
+        """Those of an item whose parts are summed over blocks: the same, up to many threads, so that sums are, too."""
+        strips = min(most, self.total_strips)
+        while strips > 1 and self.batch * -(-self.total_strips // strips) < self.threads:
+            strips = -(-strips // 2)
+        return strips
 
     def taken_as_it_is(self, tensor: Tensor) -> bool:
         """Whether the kernel reads a (B, L, E) operand where it lies."""
@@ -129,11 +144,11 @@ class _Plan:
 class _Job(_Plan):
     """One call's operands, padded to whole vectors, and what the threads are given of them (`kernels.JOB`)."""
 
-    def __init__(self, scan: ScanOperands) -> None:
+    def __init__(self, scan: ScanOperands, backward: bool) -> None:
         from models.scan.cpu import kernels
         from models.scan.cpu.lanes import LANES, LOG2_E
 
-        super().__init__(scan)
+        super().__init__(scan, backward)
         self.kernels = kernels
         self.alive: list[Tensor] = []  # the tensors that the job points to must outlive the run
         self.fields = dict.fromkeys(kernels.JOB.names or (), 0)
@@ -176,13 +191,13 @@ class _Job(_Plan):
         """Without the padding, in the shape of `like`."""
         return tensor if tensor.shape == like.shape else tensor[tuple(slice(size) for size in like.shape)]
 
-    def run(self, backward: bool, keep_states: bool = False) -> None:
+    def run(self, keep_states: bool = False) -> None:
         """Run the compiled kernel on as many threads as torch uses."""
-        scratch_bytes = self.kernels.scratch_bytes(self.strips, self.states, backward)
+        scratch_bytes = self.kernels.scratch_bytes(self.strips, self.states, self.backward)
         self.packed("scratch", torch.zeros(self.threads, scratch_bytes // 4))
         self.fields.update(scratch_bytes=scratch_bytes, keep_states=keep_states)
         record = np.array([tuple(self.fields.values())], self.kernels.JOB)
-        worker = self.kernels.backward_worker() if backward else self.kernels.forward_worker()
+        worker = self.kernels.backward_worker() if self.backward else self.kernels.forward_worker()
         threads.run(worker, record.ctypes.data, self.threads)
 
     def _point(self, name: str, tensor: Tensor) -> None:
