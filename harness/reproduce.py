@@ -4,7 +4,7 @@
     python -m harness.reproduce --suite paper --plan               the commands for a cluster, with their cost
     python -m harness.reproduce --suite paper --rehearse           all of them at their smallest, on made-up data
     python -m harness.reproduce --suite paper --only table5 --nproc-per-node 8 --data imagenet256=/data/imagenet/train
-    python -m harness.reproduce --suite paper --submit slurm --nodes 2 --gpus-per-node 8 --time 12:00:00
+    python -m harness.reproduce --suite paper --submit slurm --gpus-per-node 8 --time 12:00:00
 
 Each run has a directory named by its settings, each score a record: nothing is done twice, a changed setting is a new
 run, and the same command continues wherever it was stopped or killed; of Slurm's jobs it shows what waits, runs and

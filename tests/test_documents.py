@@ -1,13 +1,17 @@
 """README and docs/: their tables follow from the records, their links lead somewhere, their commands are commands."""
 
+import argparse
 import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from harness import suites
 from harness.core import store
+from harness.core.options import add_options, from_arguments
 from harness.core.paths import CHECKOUT
 from harness.report.documents import documents, filled
 
@@ -49,6 +53,15 @@ def test_every_flag_of_a_documented_command_exists(command):
     done = subprocess.run(command_line, capture_output=True, text=True, cwd=CHECKOUT, check=False)
     assert done.returncode == 2
     assert "unknown flag --no-such-flag" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "harness.reproduce" in command])
+def test_every_documented_suite_can_be_divided_as_documented(command):
+    """Processes of which there are too many for a batch are refused when the plan is made."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_options(parser, suites.Request)
+    words = shlex.split(command.split("&&")[0].split(">")[0])[3:]
+    from_arguments(suites.Request, parser.parse_known_args(words)[0]).plan(runs=Path("runs"), results=Path("results"))
 
 
 def test_the_readme_shows_how_its_first_command_begins(tmp_path):

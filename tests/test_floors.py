@@ -383,8 +383,9 @@ def test_the_command_prints_rows_and_where_floors_cross(capsys):
     assert "H100 DiT-XL/2 256 1 forward, bfloat16 0.240 0 0.015" in words
     assert "H100 DiT-XL/2 256 1 forward, bfloat16 0.366 0.366 bytes" in words
     assert out.splitlines()[-1] == (
-        "H100, forward, bfloat16: DiM-XL/2 beside DiT-XL/2 can be faster from 1008 px; is faster from 1824 px, "
-        "whatever overlaps; is slower up to 208 px, whatever overlaps; elsewhere it cannot be decided by floors"
+        "H100, forward, bfloat16: DiM-XL/2 beside DiT-XL/2 can be faster from 1008 px; at peak rates is "
+        "faster from 1824 px, whatever overlaps; at peak rates is slower up to 208 px, whatever overlaps; elsewhere it "
+        "cannot be decided by floors"
     )
     rows = list(csv.DictReader(io.StringIO(printed(capsys, *given, "float32", "--format", "csv"))))
     assert [(row["model"], row["arithmetic"], row["binds"]) for row in rows] == [
@@ -460,4 +461,4 @@ def test_the_committed_table_is_that_which_the_committed_records_make():
 def test_the_table_has_every_card_model_resolution_action_and_arithmetic():
     table = floors_table([])
     assert len(table.data) == 5 * 3 * 4 * 3 * 3  # cards, models, resolutions, actions, arithmetics
-    assert {"can_be_faster_from_px", "is_faster_from_px"} <= set(table.data)
+    assert {"can_be_faster_from_px", "faster_at_peak_from_px"} <= set(table.data)

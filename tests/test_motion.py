@@ -200,13 +200,13 @@ def committed(model: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("model", ["DiT-U-4-video", "DiM-U-4-video", "DiT-U-4-video-IMG", "DiM-U-4-video-IMG"])
-def test_the_committed_clips_are_of_the_digit_that_was_asked_for(extractor, model):
+def test_the_committed_clips_are_of_the_requested_digit(extractor, model):
     clips, labels = committed(model)
     seen = extractor.extract(clips)["logits"].view(-1, 8, 10).argmax(-1)
     assert (seen == labels[:, None]).float().mean() >= 0.8
 
 
-SHORT = "DiT learnt beside joint images leaves a third of these steps too short: Table 3 and the README say so"
+SHORT = "DiT learnt beside joint images leaves a quarter of these steps too short: docs/embedded-results.md says so"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import warnings
+import zlib
 
 import pytest
 
@@ -85,14 +86,30 @@ BAD = {
 }
 
 
+def sealed(fields):
+    """A line with the checksum that belongs to it."""
+    text = json.dumps(fields)
+    return f'{text[:-1]}, "crc32": "{zlib.crc32(text.encode()):08x}"}}'
+
+
+def test_a_line_without_a_checksum_is_named_and_skipped(tmp_path):
+    path = tmp_path / "records.jsonl"
+    store.append(path, [cost(1.0)])
+    fields = json.loads(path.read_text())
+    del fields["crc32"]
+    path.write_text(json.dumps(fields) + "\n" + sealed(fields) + "\n")
+    with pytest.warns(UserWarning, match=r"records.jsonl:1 is not a valid record \(it has no checksum\); skipped"):
+        assert [one.value for one in store.load(path)] == [1.0]
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_line_that_is_no_valid_record_is_named_and_skipped(tmp_path, name):
     path = tmp_path / "records.jsonl"
     store.append(path, [cost(1.0)])
     good = path.read_text()
     bad = {**json.loads(good), **BAD[name]}
-    del bad["crc32"]  # a line written by hand or by an older version
-    path.write_text(json.dumps(bad) + "\n" + "[" * 100_000 + "\n" + '"text"\n' + good)
+    del bad["crc32"]
+    path.write_text(sealed(bad) + "\n" + "[" * 100_000 + "\n" + '"text"\n' + good)
     with pytest.warns(UserWarning, match="skipped") as caught:
         assert [one.value for one in store.load(path)] == [1.0]
     assert [f"records.jsonl:{number} " in str(one.message) for number, one in zip((1, 2, 3), caught, strict=True)]

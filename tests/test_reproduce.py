@@ -204,7 +204,7 @@ def test_the_right_to_a_run_is_not_the_trainers_own_lock(tmp_path):
         (["--suite", "smoke", "--data", "imagenet256=/data"], "smoke has no preset 'imagenet256'; choose from digits"),
         (["--suite", "smoke", "--data", "/data"], "'/data' is not PRESET=WHERE"),
         (["--suite", "smoke", "--max-jobs", "0"], "must be at least 1"),
-        (["--suite", "smoke", "--nproc-per-node", "3"], "smoke has batches of 16, which 3 processes cannot share"),
+        (["--suite", "smoke", "--nproc-per-node", "3"], "16, which 3 processes cannot share; choose from 1, 2, 4, 8"),
         (["--suite", "smoke", "--card-gib", "0"], "argument --card-gib: must be at least 1, not 0"),
         (["--suite", "smoke", "--card-gib", "-1"], "argument --card-gib: must be at least 1, not -1"),
         (["--suite", "smoke", "--card-gib", "nan"], "argument --card-gib: must be a finite number, not nan"),

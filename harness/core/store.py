@@ -1,7 +1,7 @@
 """The results store: append-only JSON lines, one record a line, each with a checksum of its own.
 
 Schema history (every column is explained in results/README.md):
-  1  first; lines may end with `crc32`, the checksum of the line without it.
+  1  first; a line ends with `crc32`, the checksum of the line without it.
 """
 
 from __future__ import annotations
@@ -106,12 +106,11 @@ def _line(record: Record) -> bytes:
 
 
 def _verified(line: bytes) -> bytes:
-    """A line without its checksum. Raises ValueError where the two do not agree; lines of older files have none."""
+    """A line without its checksum. Raises ValueError where it has none, and where the two do not agree."""
     match = CHECKSUM.search(line)
     if match is None:
-        if b"crc32" in line:
-            raise ValueError("its checksum is damaged")
-        return line
+        json.loads(line)  # what is not whole is named so
+        raise ValueError("its checksum is damaged" if b"crc32" in line else "it has no checksum")
     text = line[: match.start()] + b"}"
     if zlib.crc32(text) != int(match[1], 16):
         raise ValueError("its checksum does not agree: the line is damaged")

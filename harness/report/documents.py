@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.core.paper import BASELINE, printed
+from harness.core.paper import BASELINE, CHALLENGER, printed
 from harness.core.records import Record
 from harness.cost import crossover
 from harness.cost.analytic import at_tokens
@@ -203,6 +203,26 @@ def measured_memory(records: Sequence[Record]) -> str:
     return "\n\n".join(lines)
 
 
+def paper_hours(records: Sequence[Record]) -> str:
+    """GPU-hours of the networks' multiply-adds in each training run of the suite at the paper's scale; of no record."""
+    from harness.suites.budget import training_macs
+    from harness.suites.catalogue import suite
+    from harness.suites.estimate import DEVICE_FLOPS
+    from harness.suites.scales import MATCHED
+
+    columns = [BASELINE, CHALLENGER, f"{CHALLENGER}-{MATCHED}"]
+    hours: dict[str, dict[str, str]] = {}
+    for run in suite("paper").runs():
+        matched = run.model.endswith(MATCHED)
+        size = run.model.removeprefix(f"{run.spec.family}-").removesuffix(f"-{MATCHED}")
+        images = f", {run.config.joint_images} joint images" if run.config.joint_images else ""
+        name = f"{size}{images}: {max(run.milestones):,} steps"
+        column = f"{run.spec.family}-{MATCHED}" if matched else run.spec.family
+        hours.setdefault(name, {})[column] = f"{2 * training_macs(run) / DEVICE_FLOPS / 3600:,.1f}"
+    rows = [[name, *(row.get(column, "") for column in columns)] for name, row in hours.items()]
+    return _grid(["run", *columns], rows)
+
+
 PARTS: dict[str, Callable[[Sequence[Record]], str]] = {
     "published-gflops": published_gflops,
     "crossovers": crossovers,
@@ -212,4 +232,5 @@ PARTS: dict[str, Callable[[Sequence[Record]], str]] = {
     "clip-scores": clip_scores,
     "photograph-scores": photograph_scores,
     "photograph-verdicts": photograph_verdicts,
+    "paper-hours": paper_hours,
 }

@@ -125,8 +125,8 @@ def sentence(one: Line, other: Line, where: Crossover) -> str:
     names = f"{one.workload.spec.name} beside {other.workload.spec.name}"
     what = f"{one.card.name}, {one.workload.action}, {one.arithmetic}: {names}"
     can = f"can be faster from {where.lower_from} px" if where.lower_from else "cannot be faster"
-    surely = f"is faster from {where.faster_from} px, whatever overlaps" if where.faster_from else ""
-    slower = f"is slower up to {where.slower_to} px, whatever overlaps" if where.slower_to else ""
+    surely = f"at peak rates is faster from {where.faster_from} px, whatever overlaps" if where.faster_from else ""
+    slower = f"at peak rates is slower up to {where.slower_to} px, whatever overlaps" if where.slower_to else ""
     decided = where.lower_from and where.faster_from == where.lower_from
     rest = "" if decided else "elsewhere it cannot be decided by floors"
     return "; ".join(filter(None, (f"{what} {can}", surely, slower, rest)))
@@ -149,7 +149,7 @@ def floors_table(records: Sequence[Record]) -> Table:
     for line in found:
         fields = line.fields()
         where = crossed.get((fields["card"], fields["model"], fields["action"], fields["arithmetic"]))
-        px = {"can_be_faster_from_px": where.lower_from, "is_faster_from_px": where.faster_from} if where else {}
+        px = {"can_be_faster_from_px": where.lower_from, "faster_at_peak_from_px": where.faster_from} if where else {}
         data.append(fields | px)
     above = measured_fields(records)
     blocks = [_floors(found, action) for action in ACTIONS] + [_crossovers(crossed)] + _measured(above)
@@ -186,7 +186,7 @@ def _crossovers(crossed: dict[tuple[str, str, str, str], Crossover]) -> Block:
         *((action, len(list(several))) for action, several in itertools.groupby(columns, lambda c: c[0])),
     ]
     header = ["card", "model", *(arithmetic for _, arithmetic in columns)]
-    caption = f"From which resolution on DiM can be / is faster than {MODELS[0]} (batch 1), px"
+    caption = f"From which resolution on DiM can be / at peak rates is faster than {MODELS[0]} (batch 1), px"
     return Block(header, list(rows.values()), caption, groups)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,10 +79,14 @@ class Plan:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=3) or known[:3]
                 raise ValueError(f"suite {self.suite.name} has no run {name!r}; nearest: {', '.join(near)}")
-        for batch in sorted({run.config.batch for run in self.suite.runs(self.parts)}):
+        batches = sorted({run.config.batch for run in self.suite.runs(self.parts)})
+        for batch in batches:
             if batch % self.launch.world:
+                common = math.gcd(*batches)
+                fitting = [str(count) for count in range(1, common + 1) if common % count == 0]
                 raise ValueError(
-                    f"{self.suite.name} has batches of {batch}, which {self.launch.world} processes cannot share"
+                    f"{self.suite.name} has batches of {batch}, which {self.launch.world} processes cannot share; "
+                    f"choose from {', '.join(fitting)} in all"
                 )
 
     @property
