@@ -169,16 +169,16 @@ def test_a_ratio_of_distances_has_the_interval_of_its_logarithm():
     assert ratio([10.0], [20.0, 21.0])[1:] == (None, None)
 
 
-def test_quality_against_sequence_length_is_the_ratio_at_each_patch_and_kind(records):
+def test_quality_against_sequence_length_is_the_ratio_at_each_length_and_kind(records):
     found = ratios(suite("fashion", records), records)
-    assert {one.tokens for one in found} == {16, 64, 256}
-    assert {one.variant for one in found} == {"", "matched", "equal-macs"}
+    assert {one.tokens for one in found} == {4, 16, 64, 256}  # 8, 16 and 32 pixels at patch 4, 32 at patch 2
+    assert {one.variant for one in found} == {"matched", "equal-macs"}
     for one in found:
         if one.variant == "matched":
             assert one.value == pytest.approx(40 / 50, rel=5e-3)  # seeds scatter, geometric means follow
             assert one.low < one.value < one.high
     drawing = report.figure("sequence-length", records, suite("fashion", records))
-    assert [text.get_text() for text in drawing.axes[0].get_xticklabels()] == ["16", "64", "256"]
+    assert [text.get_text() for text in drawing.axes[0].get_xticklabels()] == ["4", "16", "64", "256"]
     with pytest.raises(ValueError, match="no records"):
         report.figure("sequence-length", [], suite("fashion", []))
 

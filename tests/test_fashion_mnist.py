@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from harness.data import fashion_mnist
 from harness.data.fashion_mnist import FILES, FashionMNIST
@@ -142,8 +144,18 @@ def test_an_unknown_part_is_refused(folder, what, complaint):
 
 
 def test_a_square_that_is_too_small_is_refused(folder):
-    with pytest.raises(ValueError, match="needs a resolution of at least 28 pixels, not 16"):
-        open_dataset("fashion-mnist", 16)
+    with pytest.raises(ValueError, match="needs a resolution of at least 28 pixels, or of 16, 8, not 20"):
+        open_dataset("fashion-mnist", 20)
+
+
+@pytest.mark.parametrize("side", [16, 8])
+def test_a_shrunk_photograph_is_the_mean_of_squares_of_the_whole_one(folder, side):
+    """As Pillow reduces it, to half a grey value."""
+    whole, shrunk = (open_dataset("fashion-mnist", resolution) for resolution in (32, side))
+    for index in range(len(whole)):
+        expected = Image.fromarray(whole.pixels[index, 0].numpy()).reduce(32 // side)
+        assert np.abs(np.asarray(expected, dtype=int) - shrunk.pixels[index, 0].numpy()).max() <= 1
+    assert torch.equal(whole.labels, shrunk.labels)
 
 
 def test_the_real_files_are_those_that_torchvision_knows_by_md5():

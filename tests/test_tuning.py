@@ -108,7 +108,8 @@ def test_what_is_compared_first_has_five_training_seeds_and_two_draws_and_the_co
         assert draws == ({2} if drawn_again else {1}), row.label
         rivals = {other.family for other in found.rows if (other.part, other.contest) == (row.part, row.contest)}
         assert rivals == {"DiT", "DiM"}
-    assert {row.part for row in found.rows} == set(found.parts) == {"table2", "table5", "table6", "table7", "figure1"}
+    parts = {"table2", "table5", "table6", "table7", "figure1", "sequence-length"}
+    assert {row.part for row in found.rows} == set(found.parts) == parts
 
 
 def test_nothing_is_compared_before_its_settings_are_chosen_and_equal_parameters_at_patch_4_come_first(whole):

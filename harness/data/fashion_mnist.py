@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SIDE, RESOLUTION = 28, 32
 """Pixels a side of a photograph, and of what is learnt: whole patches of 2, 4 and 8."""
+SHRUNK = (16, 8)
+"""Smaller squares, in which a pixel is the mean of 2 x 2 or of 4 x 4 at RESOLUTION."""
 HELD_BACK = 10_000
 """Photographs at the end of the training file that are never trained on: settings are chosen on them."""
 PLACES = (
@@ -114,8 +116,9 @@ class FashionMNIST:
     """60,000 photographs to learn from, 10,000 of them held back to choose settings on, and 10,000 to score by.
 
     `part` is `train` (the first 50,000 of the training file), `validation` (its last 10,000) or `test`. `pixels` is
-    (N, 1, R, R) uint8, the photographs in the middle of a black square of R pixels. `where` is the folder of the files.
-    Raises ValueError for files that are missing or not these, and for a square that they do not fit into.
+    (N, 1, R, R) uint8, the photographs in the middle of a black square of R pixels; at 16 and 8 they are that of 32,
+    shrunk. `where` is the folder of the files. Raises ValueError for files that are missing or not these, and for a
+    square that they do not fit into.
     """
 
     name = "fashion-mnist"
@@ -128,8 +131,9 @@ class FashionMNIST:
 
         if part not in self.parts:
             raise ValueError(f"{self.name} has no part {part!r}; choose from {', '.join(self.parts)}")
-        if resolution < SIDE:
-            raise ValueError(f"{self.name} needs a resolution of at least {SIDE} pixels, not {resolution}")
+        if resolution < SIDE and resolution not in SHRUNK:
+            choices = f"at least {SIDE} pixels, or of {', '.join(map(str, SHRUNK))}"
+            raise ValueError(f"{self.name} needs a resolution of {choices}, not {resolution}")
         folder = where or self.folder()
         files = FILES["test" if part == "test" else "train"]
         what = f"{files[0].shape[0]:,} photographs of {resolution} x {resolution} pixels"
@@ -138,10 +142,15 @@ class FashionMNIST:
         if part != "test":
             kept = slice(None, -HELD_BACK) if part == "train" else slice(-HELD_BACK, None)
             images, labels = images[kept], labels[kept]
-        before = (resolution - SIDE) // 2
-        margins = (before, resolution - SIDE - before)
+        side = RESOLUTION if resolution in SHRUNK else resolution
+        before = (side - SIDE) // 2
+        margins = (before, side - SIDE - before)
         self.resolution, self.part, self.classes = resolution, part, list(CLASSES)
-        self.pixels = torch.from_numpy(np.pad(images, ((0, 0), margins, margins))[:, None])
+        pixels = torch.from_numpy(np.pad(images, ((0, 0), margins, margins))[:, None])
+        if side != resolution:
+            means = torch.nn.functional.avg_pool2d(pixels.float(), side // resolution)
+            pixels = means.round().to(torch.uint8)
+        self.pixels = pixels
         self.labels = torch.from_numpy(labels.astype(np.int64))
 
     @staticmethod

@@ -12,7 +12,7 @@ from harness.core.records import Record
 from harness.suites.chosen import Chosen, chosen
 from harness.suites.clip_rows import clip_rows
 from harness.suites.image_rows import image_rows
-from harness.suites.rows import Floor, Row, Suite
+from harness.suites.rows import SEQUENCE, Floor, Row, Suite
 from harness.suites.scales import GUIDANCE, ClipScale, ImageScale
 from harness.suites.smallest import smallest
 from harness.suites.tuning import Tuning
@@ -69,6 +69,8 @@ SCALES: dict[str, tuple[str, ImageScale]] = {
             sizes={"S": "P", "B": "N", "L": "U", "XL": "M"},
             patch=4,
             patches=(8, 4, 2),  # 16, 64 and 256 tokens
+            resolutions=(8, 16),  # 4 and 16 tokens of patch 4: at 64 channels a patch of 8 holds too much noise
+            shrunk_metrics=FASHION_METRICS[:1],
             milestones={100_000: 750, 200_000: 1500, 300_000: 2250, 400_000: 3000},
             metrics=FASHION_METRICS,
             sampling_steps=20,
@@ -196,8 +198,8 @@ REHEARSED = {"rehearsal": "paper"}
 SUITES = (*SCALES, *CLIP_SCALES, *REHEARSED)
 
 
-IMAGE_PARTS = (*(table.part for table in TABLES.values() if table.quality == IMAGES), FIGURE_1)
-"""Of the paper's comparison of images."""
+IMAGE_PARTS = (*(table.part for table in TABLES.values() if table.quality == IMAGES), FIGURE_1, SEQUENCE)
+"""Of the comparison of images, where settings are chosen for each family."""
 
 
 def suite(name: str, records: Iterable[Record] | None = None) -> Suite:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 
 from harness.core.paper import BASELINE, CHALLENGER, FIGURE_1, TABLES, printed
 from harness.suites.chosen import Chosen
-from harness.suites.rows import Row
+from harness.suites.rows import SEQUENCE, Row
 from harness.suites.scales import GUIDANCE, MATCHED, PATCH, UNGUIDED, Changes, ImageScale
 from models import spec
 
 CONTESTANTS = ((BASELINE, ""), (CHALLENGER, ""), (CHALLENGER, MATCHED))
 """Family and variant of the rows of a contest; one of equal cost joins them where its depth is known."""
+BOTH_OF_ONE_COST = ((BASELINE, ""), (CHALLENGER, MATCHED))
+"""The same where only models of equal parameters or cost are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +22,8 @@ class Contest:
     """What the rows of one contest share: their part and name, the paper's size, patch, step and guidance, our patch.
 
     `stated` is what a row's label says behind its model. Without `cfg_scale` each family has the guidance that was
-    chosen for it. Samples are drawn several times, where the scale does, at its own guidance alone: that is enough to
-    tell what they vary by.
+    chosen for it. `resolution` is that of the images, where it is not the preset's. Samples are drawn several times,
+    where the scale does, at its own guidance alone: that is enough to tell what they vary by.
     """
 
     part: str
@@ -32,12 +34,13 @@ class Contest:
     paper_step: int
     cfg_scale: float | None = GUIDANCE
     stated: str = ""
+    resolution: int | None = None
 
     def rows(self, settled: Chosen[ImageScale]) -> Iterator[Row]:
         """A row for each contestant whose settings are chosen."""
         scale = settled.scale
         equal = [(CHALLENGER, "equal-macs")] if f"{scale.sizes[self.size]}/{self.patch}" in scale.equal_macs else []
-        for family, variant in (*CONTESTANTS, *equal):
+        for family, variant in (*(BOTH_OF_ONE_COST if self.part == SEQUENCE else CONTESTANTS), *equal):
             row = self.row(settled, family, variant)
             if row:
                 yield row
@@ -62,15 +65,20 @@ class Contest:
         seeds, draws = scale.repeats(ours, family, matched)
         draws = draws if cfg_scale == scale.guidance else 1
         stated = self.stated if self.cfg_scale is not None else f"{self.stated} {cfg_scale:g}"
+        need = scale.need(ours, family, variant, step, cfg_scale)
+        metrics = scale.metrics
+        if self.resolution:
+            changes += (("resolution", self.resolution),)
+            metrics, need = scale.shrunk_metrics, None if need is None else scale.place(scale.order[2])
         return Row(
             part=self.part,
             label=f"{model}{f' of depth {depth[0][1]}' if depth else ''}{stated}",
             family=family,
             contest=self.name,
-            scores=scale.scores(scale.run(model, changes + depth), step, cfg_scale, seeds, draws),
+            scores=scale.scores(scale.run(model, changes + depth), step, cfg_scale, seeds, draws, metrics),
             published=None if variant else self.published(family),
             variant=variant,
-            need=scale.need(ours, family, variant, step, cfg_scale),
+            need=need,
         )
 
     def published(self, family: str) -> dict[str, str] | None:
@@ -87,7 +95,8 @@ class Contest:
 def image_rows(settled: Chosen[ImageScale]) -> tuple[Row, ...]:
     """Tables 2, 5, 6 and 7 at a scale, and Figure 1's curves: each size of both families at each milestone.
 
-    The paper prints no DiT in Tables 5 and 6; they are trained here all the same, or nothing could be compared.
+    The paper prints no DiT in Tables 5 and 6; they are trained here all the same, or nothing could be compared. Where
+    the scale has resolutions, the base is trained at these, too: its sequences are shorter there.
     """
     scale = settled.scale
     rows = [row for contest in _contests(scale) for row in contest.rows(settled)]
@@ -117,3 +126,10 @@ def _contests(scale: ImageScale) -> Iterator[Contest]:
         yield replace(base, part=TABLES[6].part, name=f"size {ours}", size=size)
     for patch in scale.patches:
         yield replace(base, part=TABLES[5].part, name=f"patch {patch}", patch=patch, paper_patch=patch)
+    for resolution in scale.resolutions:
+        at = f"{resolution} pixels"
+        yield replace(base, part=SEQUENCE, name=at, stated=f" at {at}", resolution=resolution)
+    if scale.resolutions:
+        for patch in sorted({scale.patch, *scale.patches}, reverse=True):
+            if patch <= scale.patch:
+                yield replace(base, part=SEQUENCE, name=f"patch {patch}", patch=patch, paper_patch=patch)

@@ -13,7 +13,7 @@ from harness.core.records import Record
 from harness.suites.budget import fitted, scoring_macs, training_macs
 from harness.suites.catalogue import suite
 from harness.suites.launch import Launch
-from harness.suites.rows import Suite
+from harness.suites.rows import PARTS, Suite
 from harness.suites.run import Run
 from harness.suites.score import Score
 from models.families import named
@@ -52,7 +52,7 @@ class Plan:
     suite: Suite
     runs: Path = field(default_factory=paths.runs)
     results: Path = field(default_factory=paths.home)
-    parts: tuple[str, ...] = paper.PARTS
+    parts: tuple[str, ...] = PARTS
     names: tuple[str, ...] = ()
     stages: tuple[str, ...] = STAGES
     launch: Launch = Launch()  # noqa: RUF009 (it is frozen)
@@ -70,8 +70,8 @@ class Plan:
                     f"suite {self.suite.name} has no preset {name!r}; choose from {', '.join(sorted(presets))}"
                 )
         for part in self.parts:
-            if part not in paper.PARTS:
-                raise ValueError(f"unknown part {part!r}; choose from {', '.join(paper.PARTS)}")
+            if part not in PARTS:
+                raise ValueError(f"unknown part {part!r}; choose from {', '.join(PARTS)}")
         if not set(self.parts) & set(self.suite.parts):
             raise ValueError(f"suite {self.suite.name} has nothing of {', '.join(self.parts)}")
         known = [run.name for run in self.suite.runs(self.parts)]

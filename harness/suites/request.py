@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.core import paper
 from harness.core.options import check, option
 from harness.suites.catalogue import SUITES, suite
 from harness.suites.launch import Launch
 from harness.suites.plan import CARD_GIB, STAGES, Plan
+from harness.suites.rows import PARTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class Request:
     """The fields are the flags. Raises ValueError, naming the field, for impossible values."""
 
     suite: str = option("digits", "which comparison", choices=SUITES)
-    only: tuple[str, ...] = option(paper.PARTS, "parts of the paper", choices=paper.PARTS)
+    only: tuple[str, ...] = option(PARTS, "parts of the comparison", choices=PARTS)
     run: tuple[str, ...] = option((), "only these runs, by the names of their folders", metavar="NAME")
     stage: tuple[str, ...] = option(STAGES, "stages of the work that are done", choices=STAGES)
     submit: str = option("local", "where the runs are executed", choices=("local", "slurm"))

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from harness.core import paper
 from harness.core.records import Record, ScoreRecord, of_kind
 from harness.suites.run import Run
 from harness.suites.score import Score
 from harness.suites.tuning import Choice
 
+SEQUENCE = "sequence-length"
+"""The part that asks what the paper does not: what longer sequences do to the difference of two families."""
+PARTS = (*paper.PARTS, SEQUENCE)
+"""What a suite may have rows of."""
 NEED = {"": 0, "+IMG": 0, "matched": 1, "equal-macs": 2}
 """What is trained first: what the paper compares, then equal parameters, then equal cost."""
 
@@ -20,7 +25,7 @@ class Row:
 
     They are one a training seed, or one a draw of its samples.
 
-    `part` is one of harness.core.paper.PARTS. Rows of one part with equal `contest` and different `family` are
+    `part` is one of PARTS. Rows of one part with equal `contest` and different `family` are
     compared. `variant` says how a model was made comparable ("matched": equal parameters; "equal-macs"), or "+IMG" for
     joint image-video training. `need` says how early its scores are wanted, where the variant does not.
     """
@@ -90,7 +95,7 @@ class Suite:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts of the paper that it has rows of, in order, or will have once its settings are chosen."""
+        """The parts that it has rows of, in order, or will have once its settings are chosen."""
         return self.planned or tuple(dict.fromkeys(row.part for row in self.rows))
 
     def scores(self, parts: Iterable[str] | None = None) -> Iterator[Score]:

@@ -69,15 +69,22 @@ class Scale:
         return Run(preset=self.preset, model=model, milestones=self.kept_steps, changes=changes)
 
     def scores(
-        self, run: Run, step: int, cfg_scale: float, seeds: int | None = None, draws: int | None = None
+        self,
+        run: Run,
+        step: int,
+        cfg_scale: float,
+        seeds: int | None = None,
+        draws: int | None = None,
+        metrics: tuple[str, ...] | None = None,
     ) -> tuple[Score, ...]:
         """Those of a row: of each training seed, and at the last step of each draw of its samples.
 
-        `seeds` and `draws` are the scale's own, if not given.
+        `seeds`, `draws` and `metrics` are the scale's own, if not given.
         """
         score = Score(
-            run=run, step=step, metrics=self.metrics, cfg_scale=cfg_scale, sampling_steps=self.sampling_steps,
-            sampler=self.sampler, ref=self.ref, bootstrap=self.bootstrap, protocol=self.protocol,
+            run=run, step=step, metrics=metrics or self.metrics, cfg_scale=cfg_scale,
+            sampling_steps=self.sampling_steps, sampler=self.sampler, ref=self.ref, bootstrap=self.bootstrap,
+            protocol=self.protocol,
         )  # fmt: skip
         redraws = range((draws or self.draws) if step == self.last else 1)
         return tuple(
@@ -93,7 +100,8 @@ class ImageScale(Scale):
 
     `sizes` and `milestones` map the paper's (S, B, L, XL; training steps) to this suite's; `patch` stands for the
     paper's 4 where only one is compared, and `patches` are those of Table 5; `equal_macs` is the depth at which a DiM
-    of that size and patch comes nearest to a DiT's multiply-adds.
+    of that size and patch comes nearest to a DiT's multiply-adds. At `resolutions` below the preset's the base is
+    trained, too, and scored by `shrunk_metrics`: by networks that take images of any size.
 
     With `tuning` what is wanted first is, in `order`, models at equal parameters, and after the first of them, over
     training steps and guidance, the tuning's base; soon that at the paper's depth; then the others so. The `costly`
@@ -106,6 +114,8 @@ class ImageScale(Scale):
     patches: tuple[int, ...]
     milestones: Mapping[int, int]
     equal_macs: Mapping[str, int] = field(default_factory=dict)
+    resolutions: tuple[int, ...] = ()
+    shrunk_metrics: tuple[str, ...] = ()
     costly: tuple[str, ...] = ()
     few_seeds: int | None = None
 

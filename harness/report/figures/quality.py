@@ -13,6 +13,7 @@ from harness.core.records import Record
 from harness.report.cells import cell_of_row, evaluations
 from harness.report.figures import style
 from harness.suites.budget import exact_cost
+from harness.suites.rows import SEQUENCE
 from harness.suites.scales import GUIDANCE
 from models.families import FAMILIES
 
@@ -74,7 +75,7 @@ def points(suite: Suite, records: Iterable[Record], part: str = "") -> list[Poin
     known = evaluations(records)
     found: dict[tuple[str, int, float], Point] = {}
     for row in suite.rows:
-        if part not in ("", row.part):
+        if part not in ("", row.part) or (row.part == SEQUENCE and not part):  # images of another size
             continue
         cell, used = cell_of_row(row, "fid", known)
         if not used:

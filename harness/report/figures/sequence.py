@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.core.paper import BASELINE, CHALLENGER, TABLES
+from harness.core.paper import BASELINE, CHALLENGER
 from harness.core.records import Record
 from harness.report.cells import NAMES, cell_of_row, evaluations
 from harness.report.claims import LEVEL, welch
 from harness.report.figures import style
 from harness.report.lines import counterpart_of
+from harness.suites.rows import SEQUENCE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A model's Fréchet distance over its rival's at one patch: below 1 the model is better.
+    """A model's Fréchet distance over its rival's at one length: below 1 the model is better.
 
     It is a ratio of geometric means over training seeds; `low` and `high` end its 95 % interval, None where a side has
     one seed.
@@ -52,9 +53,9 @@ def ratio(values: Sequence[float], rivals: Sequence[float]) -> tuple[float, floa
 
 
 def ratios(suite: Suite, records: Iterable[Record]) -> list[Ratio]:
-    """The ratios of a suite's models of one size at several patches, where both sides are measured."""
+    """The ratios of a suite's models of one size at several lengths, where both sides are measured."""
     known = evaluations(records)
-    rows = [row for row in suite.rows if row.part == TABLES[5].part]
+    rows = [row for row in suite.rows if row.part == SEQUENCE]
     found = []
     for row in rows:
         others = [one for one in rows if one.contest == row.contest and one.family == counterpart_of(row.family)]
