@@ -12,7 +12,7 @@ from harness.core.provenance import Provenance
 from harness.core.records import ScoreRecord
 from harness.report.claims import welch
 from harness.report.comparison import at_time
-from harness.report.documents import photograph_scores, photograph_verdicts
+from harness.report.documents import photograph_scores, photograph_verdicts, sequence_ratios
 from harness.report.figures.frontier import power_law
 from harness.report.figures.sequence import ratio, ratios
 from harness.report.variance import components
@@ -193,4 +193,7 @@ def test_a_document_shows_the_scores_on_photographs_and_each_comparison_once(rec
     row = "| training steps | DiM-N/4-matched after 300 CPU seconds each | DiT-N/4 | -20.0% (-22.3% to -17.7%) |"
     assert verdicts.count(f"{row} **better** |") == 1
     assert len(set(verdicts)) == len([line for line in verdicts if line]) + 1, "no comparison stands there twice"
-    assert photograph_scores([]) == photograph_verdicts([]) == ""
+    lengths = sequence_ratios(records).splitlines()
+    assert [line.split(" | ")[0].strip("| ") for line in lengths[2:]] == ["4", "16", "64", "256", "256"]
+    assert lengths[2].endswith("| equal parameters and equal multiply-adds |")
+    assert photograph_scores([]) == photograph_verdicts([]) == sequence_ratios([]) == ""

@@ -190,6 +190,22 @@ def photograph_verdicts(records: Sequence[Record]) -> str:
     return f"{_grid(header, rows)}\n\nRule: {RULE}." if rows else ""
 
 
+def sequence_ratios(records: Sequence[Record]) -> str:
+    """The Fréchet distance of the DiM over that of the DiT at each length of the sequence, as far as it is measured."""
+    from harness.report.figures import style
+    from harness.report.figures.sequence import ratios
+    from harness.suites.catalogue import FASHION, suite
+
+    alike: dict[tuple[str, ...], list[str]] = {}  # one run may be of equal parameters and of equal multiply-adds
+    for one in ratios(suite(FASHION, records), records):
+        between = f" ({one.low:.2f} to {one.high:.2f})" if one.low and one.high else ""
+        own, other = one.distances
+        row = (str(one.tokens), one.contest, other, own, f"{one.value:.2f}{between}")
+        alike.setdefault(row, []).append(style.words("", one.variant).strip(", "))
+    header = ["tokens", "at", f"FD of {BASELINE}", f"FD of {CHALLENGER}", "ratio (95 % interval)", "of"]
+    return _grid(header, [[*row, " and ".join(kinds)] for row, kinds in alike.items()]) if alike else ""
+
+
 def measured_memory(records: Sequence[Record]) -> str:
     """How far measured peaks of memory are from the predicted ones, by device."""
     lines = []
@@ -232,5 +248,6 @@ PARTS: dict[str, Callable[[Sequence[Record]], str]] = {
     "clip-scores": clip_scores,
     "photograph-scores": photograph_scores,
     "photograph-verdicts": photograph_verdicts,
+    "sequence-ratios": sequence_ratios,
     "paper-hours": paper_hours,
 }

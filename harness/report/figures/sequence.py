@@ -26,12 +26,14 @@ class Ratio:
     """A model's Fréchet distance over its rival's at one length: below 1 the model is better.
 
     It is a ratio of geometric means over training seeds; `low` and `high` end its 95 % interval, None where a side has
-    one seed.
+    one seed. `contest` says what the tokens are of, and `distances` are the model's and its rival's, with their spread.
     """
 
     family: str
     variant: str
     tokens: int
+    contest: str
+    distances: tuple[str, str]
     quantity: str
     value: float
     low: float | None
@@ -66,7 +68,8 @@ def ratios(suite: Suite, records: Iterable[Record]) -> list[Ratio]:
             run = row.scores[0].run
             found.append(
                 Ratio(
-                    row.family, row.variant, run.spec.tokens(run.config.resolution), cell.quantity,
+                    row.family, row.variant, run.spec.tokens(run.config.resolution), row.contest,
+                    (cell.text(counted=False), rival.text(counted=False)), cell.quantity,
                     *ratio(cell.values, rival.values), (len(cell.values), len(rival.values)),
                 )
             )  # fmt: skip
