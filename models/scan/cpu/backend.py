@@ -124,10 +124,10 @@ class _Plan:
     def _balanced(self, most: int) -> int:
         """The strips of a work item with which the threads end together; of several such the most."""
 
-        def time(strips: int) -> int:
+        def of_the_busiest(strips: int) -> int:
             return -(-self.batch * -(-self.total_strips // strips) // self.threads) * strips
 
-        return min(range(min(most, self.total_strips), 0, -1), key=time)
+        return min(range(min(most, self.total_strips), 0, -1), key=of_the_busiest)
 
     def _summed(self, most: int) -> int:
         """Those of an item whose parts are summed over blocks: the same, up to many threads, so that sums are, too."""
