@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core.grid import Bold
 from harness.core.records import Record
-from harness.report.cells import NAMES, with_error
+from harness.report.cells import MISSING, NAMES, NOT_MADE, with_error
 from harness.report.layout import Block, Table
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def tuning_table(suite: Suite, records: Sequence[Record]) -> Table:
         rows = []
         for choice in several:
             found, made = choice.values(records), choice.made(records)
-            texts = [_text(found.get(value, [])) for value in values]
+            texts = [_text(found[value]) if value in found else NOT_MADE for value in values]
             shown = [Bold(text) if value == made else text for value, text in zip(values, texts, strict=True)]
             rows.append([f"{choice.family}-{choice.model}", *shown])
             about = {"suite": suite.name, "family": choice.family, "model": choice.model, "setting": setting}
@@ -75,7 +75,10 @@ def tuning_table(suite: Suite, records: Sequence[Record]) -> Table:
         title="What was tried before anything was scored",
         data=pd.DataFrame(data),
         blocks=blocks,
-        notes=["Lower is better; ± is the standard deviation over tuning seeds, where there are several (how many)."],
+        notes=[
+            "Lower is better; ± is the standard deviation over tuning seeds, where there are several (how many).",
+            f"{NOT_MADE}: not a candidate there: further rates are tried only next to a best one at the end.",
+        ],
         protocol=f"Suite `{suite.name}`: {score.metrics[0]} against {score.ref}, {score.sampling_steps} steps; of DiM "
         f"the model of DiT's parameters. Each choice is the candidate of the lowest mean, made in this order, "
         f"each with what is chosen before it: {', '.join(order)}.",
@@ -84,7 +87,7 @@ def tuning_table(suite: Suite, records: Sequence[Record]) -> Table:
 
 def _text(values: Sequence[float]) -> str:
     if not values:
-        return "missing"
+        return MISSING
     if len(values) == 1:
         return with_error(values[0], None)
     return f"{with_error(statistics.fmean(values), statistics.stdev(values))} ({len(values)})"

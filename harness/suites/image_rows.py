@@ -130,6 +130,5 @@ def _contests(scale: ImageScale) -> Iterator[Contest]:
         at = f"{resolution} pixels"
         yield replace(base, part=SEQUENCE, name=at, stated=f" at {at}", resolution=resolution)
     if scale.resolutions:
-        for patch in sorted({scale.patch, *scale.patches}, reverse=True):
-            if patch <= scale.patch:
-                yield replace(base, part=SEQUENCE, name=f"patch {patch}", patch=patch, paper_patch=patch)
+        for patch in (patch for patch in scale.patches if patch <= scale.patch):
+            yield replace(base, part=SEQUENCE, name=f"patch {patch}", patch=patch, paper_patch=patch)
