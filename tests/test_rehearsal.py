@@ -1,7 +1,12 @@
 """Suite paper's whole plan at its smallest: what would stop it after days stops it here."""
 
 import dataclasses
+import platform
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 
 import pytest
 from PIL import Image
@@ -9,10 +14,11 @@ from PIL import Image
 from harness import reproduce
 from harness.core import store
 from harness.data import decoding
-from harness.suites import Plan, rehearsal, stand_ins, suite
+from harness.suites import Plan, rehearsal, stand_ins, suite, warm
 from harness.suites import plan as planning
 from harness.suites.execution import Workers
 from harness.suites.fitting import Fitting
+from harness.suites.launch import Launch
 from models import spec
 
 pytest.importorskip("av", reason="pip install av")
@@ -112,6 +118,29 @@ def test_what_fails_is_kept_with_its_log_and_what_ends_well_is_removed(tmp_path,
         monkeypatch.setattr(rehearsal, "reproduce", lambda *arguments, found=failures: found)
         assert rehearsal.rehearse(plan) == failures
         assert len(list((tmp_path / "runs").glob("rehearsal-*"))) == len(failures)
+
+
+def test_a_command_that_starts_while_another_ends_leaves_its_exit_code_alone(tmp_path, monkeypatch):
+    """The exit code lies in a pipe until one reads it; here the reader is slow."""
+    reading, read = threading.Event(), forkserver.read_signed
+    reads = []
+
+    def read_slowly(descriptor):
+        reads.append(descriptor)
+        if len(reads) == 2:  # the first is the process's number
+            reading.set()
+            time.sleep(0.5)
+        return read(descriptor)
+
+    monkeypatch.setattr(forkserver, "read_signed", read_slowly)
+    workers = warm.WarmWorkers(Launch(), threads=1)
+    command, logs = ["-m", "platform"], (tmp_path / "first.txt", tmp_path / "second.txt")
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(workers.run, command, logs[0], None, tmp_path)
+        assert reading.wait(120)
+        second = workers.run(command, logs[1], None, tmp_path)
+        assert (first.result(), second) == ("", "")
+    assert all(log.read_text().strip() == platform.platform() for log in logs)
 
 
 @pytest.mark.slow

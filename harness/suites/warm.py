@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 
 from harness.suites.batch import be
@@ -21,6 +23,11 @@ IMPORTED = (
     "harness.report",
 )  # fmt: skip
 """What commands import that takes long; commands themselves are read anew."""
+EXIT_CODES = threading.Lock()
+"""Held where exit codes may be read: whoever starts a process also reads those of all that have ended.
+
+Each is read from a pipe, once: of two threads that read the same, one would find nothing, and report a failure.
+"""
 
 
 @dataclass(eq=False)
@@ -31,7 +38,9 @@ class WarmChild:
 
     def wait(self) -> int:
         """The exit code, once it has ended."""
-        self.process.join()
+        connection.wait([self.process.sentinel])
+        with EXIT_CODES:
+            self.process.join()
         return self.process.exitcode or 0
 
     def terminate(self) -> None:
@@ -50,7 +59,8 @@ class WarmWorkers(Workers):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(IMPORTED))
         process = context.Process(target=_be, args=(command[1:], str(log), self.environment(home)))
-        process.start()
+        with EXIT_CODES:
+            process.start()
         return WarmChild(process)
 
 
