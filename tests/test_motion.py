@@ -18,6 +18,7 @@ from harness.data.moving_digits import MovingDigits
 from harness.metrics import recipes
 from harness.metrics.distances import motion
 from harness.metrics.distances.motion import lengths, turns, wasserstein
+from harness.metrics.distances.trajectory import continuing
 from harness.metrics.features import moving_digits_network
 from harness.metrics.features.digits_in_motion_network import centres
 from harness.metrics.features.extractor import open_extractor
@@ -94,6 +95,19 @@ def test_moving_is_the_range_of_the_reference_to_half_a_pixel():
     assert motion.moving(samples, reference).tolist() == [[False, True, True, False, False]]
 
 
+def test_frames_that_know_nothing_of_each_other_move_by_chance_and_seldom_continue():
+    """Of two places that digits stand at by chance, most are a step apart; of three, few lie on one path."""
+    data = MovingDigits(12, part="held-out")
+    clips = torch.from_numpy(data.pixels(range(300)))[..., None]
+    where = centres(clips).numpy()
+    generator = np.random.default_rng(0)
+    apart = where[np.stack([generator.permutation(300) for _ in range(8)], axis=1), np.arange(8)]
+    shares = [motion.moving(np.diff(of, axis=1), np.diff(where, axis=1)).mean() for of in (where, apart)]
+    assert (shares[0], 0.6 < shares[1] < 0.75) == (1, True)
+    assert (continuing(where, where).mean(), continuing(apart, where).mean() < 0.15) == (1, True)
+    assert not continuing(where[:, [0] * 8], where).any()  # frozen
+
+
 def test_wasserstein_is_scipy_s():
     generator = np.random.default_rng(0)
     a, b = generator.normal(size=(40, 3)), generator.integers(0, 4, 77)
@@ -118,6 +132,7 @@ def test_the_network_recognises_digits_and_velocities_that_it_has_not_seen(extra
         "pool": (200, 96),
         "logits": (200, 80),
         "steps": (200, 14),
+        "centres": (200, 16),
     }
     assert torch.linalg.matrix_rank(torch.cov(streams["pool"].double().T)) == 96
     backwards = extractor.extract(torch.from_numpy(clips[:200, ::-1, ..., None].copy()))
@@ -228,6 +243,18 @@ def test_the_committed_clips_move_as_real_ones_do(extractor, model):
     assert lengths(steps).mean() == pytest.approx(lengths(real).mean(), rel=0.25)
     frozen = motion.moving(np.zeros_like(steps), real)
     assert not frozen.any()
+
+
+@pytest.mark.parametrize("model", ["DiT-U-4-video", "DiM-U-4-video", "DiT-U-4-video-IMG", "DiM-U-4-video-IMG"])
+def test_steps_of_the_committed_clips_go_on_as_those_before_far_more_often_than_by_chance(model):
+    clips, _ = committed(model)
+    data = MovingDigits(12, part="held-out")
+    real = centres(torch.from_numpy(data.pixels(range(300)))[..., None]).numpy()
+    where = centres(clips).numpy()
+    generator = np.random.default_rng(0)
+    apart = where[np.stack([generator.permutation(len(where)) for _ in range(8)], axis=1), np.arange(8)]
+    assert continuing(apart, real).mean() < 0.15
+    assert continuing(where, real).mean() > 0.5
 
 
 def test_shuffled_labels_are_right_by_chance_alone(score, real):

@@ -21,10 +21,13 @@ DIRECTIONS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if ro
 
 
 class MovingDigits(DigitsInMotion):
-    """Digits that go to and fro in 12 pixels or more; its parts are `train`, `reference` and `held-out`."""
+    """Digits that go to and fro in 12 pixels or more.
+
+    Its parts are `train`, `reference`, `held-out`, and `tuning`: real clips that settings are chosen by.
+    """
 
     name = "moving-digits"
-    parts: ClassVar[Mapping[str, int]] = {"train": 0, "reference": 1, HELD_OUT: 2}
+    parts: ClassVar[Mapping[str, int]] = {"train": 0, "reference": 1, HELD_OUT: 2, "tuning": 7}
     least = SIDE + STEP
 
     def drawn(self, random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -20,7 +20,7 @@ fvd1k@moving-digits pr1k@...        on the features of a small network trained o
 accuracy1k@moving-digits            the same classifier's view of every frame
 motion1k@moving-digits              how far the ink moves from frame to frame, beside how far it does in real clips
 fvd1k@bouncing-digits accuracy1k@... the same of the embedded bouncing digits, by a network of theirs; also pr, kid
-trajectory1k@bouncing-digits        how often a step continues the one before it, and how far speeds are from real ones
+trajectory1k@moving-digits @bouncing-digits how often steps go on as those before, and how far speeds are from real ones
 """
 
 from __future__ import annotations

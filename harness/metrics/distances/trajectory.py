@@ -15,6 +15,7 @@ from harness.metrics import errorbars
 from harness.metrics.distances.distance import Comparison, Distance
 from harness.metrics.distances.motion import wasserstein
 from harness.metrics.features.bouncing_digits import BOUNCING_DIGITS
+from harness.metrics.features.moving_digits import MOVING_DIGITS
 from harness.metrics.moments import Array
 from harness.metrics.results import Result
 
@@ -44,15 +45,18 @@ def walls(centres: NDArray[Any]) -> tuple[Array, Array]:
 def continuing(centres: NDArray[Any], reference: NDArray[Any]) -> NDArray[np.bool_]:
     """Of every three frames, whether the second step continues the first: (N, T-2).
 
-    On both axes it is the first again, or its opposite where real things turn round; and the first is no shorter than
-    the shortest of the reference, so that what stands still continues nothing. Steps are compared to half a pixel.
+    On both axes it is the first again, or its opposite where real things turn round; and the first is no slower than
+    the slowest of the reference, on each axis and on one that moves, so that what stands still continues nothing. Steps
+    are compared to half a pixel.
     """
     before, after, ahead = steps(centres)
     low, high = walls(reference)
     straight = np.abs(after - before) <= SLACK
     turned = (np.abs(after + before) <= SLACK) & ((ahead <= low) | (ahead >= high))
-    moves = np.abs(before) >= speeds(reference).min() - SLACK
-    found: NDArray[np.bool_] = ((straight | turned) & moves).all(axis=-1)
+    real, fast = speeds(reference), np.abs(before)
+    moves = (fast >= real.min() - SLACK).all(axis=-1)
+    moves &= (fast >= real.min(where=real > SLACK, initial=np.inf) - SLACK).any(axis=-1)  # one axis of two may rest
+    found: NDArray[np.bool_] = (straight | turned).all(axis=-1) & moves
     return found
 
 
@@ -88,7 +92,7 @@ def measure(compared: Comparison) -> list[Result]:
 TRAJECTORY = Distance(
     name="trajectory",
     measures="motion over three frames",
-    spaces=(BOUNCING_DIGITS,),
+    spaces=(MOVING_DIGITS, BOUNCING_DIGITS),
     stream="centres",
     measure=measure,
 )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from harness.metrics.features.extractor import Extractor
 
-STREAMS = ("pool", "logits", "steps")
+STREAMS = ("pool", "logits", "steps", "centres")
 
 
 def _open(weights: Weights, device: torch.device | str) -> Extractor:
