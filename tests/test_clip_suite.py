@@ -9,13 +9,14 @@ from harness import report
 from harness.core import store
 from harness.core.provenance import Provenance
 from harness.core.records import ScoreRecord
+from harness.diffusion.config import PRESETS
 from harness.suites import Assumptions, Plan, script, suite
 from harness.suites.catalogue import CLIP_SCALES
 from harness.suites.score import of_the_weights
 from harness.suites.tuning import FIRST_SEED
 
-NAME = "bouncing-digits"
-SCALE = CLIP_SCALES[NAME][1]
+DATA = {"bouncing-digits": "bouncing-digits", "clips": "moving-digits"}
+"""Of each suite."""
 QUANTITIES = {"fvd": ("fvd",), "trajectory": ("continuing", "speed_distance"), "accuracy": ("accuracy",)}
 PAPERS, MATCHED = "DiM-U/4-video", "DiM-U/4-matched-video"
 
@@ -44,18 +45,28 @@ def value_of(score):
     return 100 - ahead + away + score.run.seed % 5 + 0.1 * score.redraw
 
 
+@pytest.fixture(scope="module", params=DATA)
+def name(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def whole():
+def data(name):
+    return DATA[name]
+
+
+@pytest.fixture(scope="module")
+def whole(name):
     """The records of the suite when it is carried out to the end, and its scores in order."""
     records, done = [], []
-    while left := [score for score in suite(NAME, records).scores() if score not in set(done)]:
+    while left := [score for score in suite(name, records).scores() if score not in set(done)]:
         done.append(left[0])
         records += answers(left[0], value_of(left[0]))
     return records, done
 
 
-def test_each_family_takes_its_own_rate_and_guidance_and_a_rate_at_the_end_is_gone_beyond(whole):
-    found = suite(NAME, whole[0])
+def test_each_family_takes_its_own_rate_and_guidance_and_a_rate_at_the_end_is_gone_beyond(name, whole):
+    found = suite(name, whole[0])
     made = {(choice.setting, choice.family): choice.made(whole[0]) for choice in found.choices}
     assert made == {
         ("learning_rate", "DiT"): 8e-3, ("learning_rate", "DiM"): 2e-3,
@@ -68,8 +79,8 @@ def test_each_family_takes_its_own_rate_and_guidance_and_a_rate_at_the_end_is_go
         assert {(one.run.config.learning_rate, one.cfg_scale) for one in row.scores} == {(rate, guidance)}
 
 
-def test_rows_are_of_one_size_and_of_the_papers_depth_with_three_seeds_and_two_draws(whole):
-    rows = suite(NAME, whole[0]).rows
+def test_rows_are_of_one_size_and_of_the_papers_depth_with_three_seeds_and_two_draws(name, whole):
+    rows = suite(name, whole[0]).rows
     labels = ["DiT-U/4-video, guidance 1", f"{PAPERS}, guidance 4", f"{MATCHED}, guidance 4"]
     assert [row.label for row in rows] == labels
     assert [row.published for row in rows] == [{"method": "Latte"}, {"method": "DiM"}, None]
@@ -80,55 +91,57 @@ def test_rows_are_of_one_size_and_of_the_papers_depth_with_three_seeds_and_two_d
         assert not any(score.run.config.joint_images for score in row.scores)
 
 
-def test_what_is_chosen_comes_first_and_the_papers_depth_last_and_nothing_sees_both_parts(whole):
+def test_what_is_chosen_comes_first_and_the_papers_depth_last_and_nothing_sees_both_parts(name, data, whole):
     records, done = whole
     tuned = [score for score in done if score.run.seed >= FIRST_SEED]
-    assert {score.ref for score in tuned} == {"bouncing-digits:tuning"}
+    assert {score.ref for score in tuned} == {f"{data}:tuning"}
     assert PAPERS not in {score.run.model for score in tuned}
     scored = [score for score in done if score.run.seed < FIRST_SEED]
-    assert {score.ref for score in scored} == {"bouncing-digits"}
+    assert {score.ref for score in scored} == {data}
     assert done.index(tuned[0]) == 0
     assert [score.run.model == PAPERS for score in scored] == [False] * 12 + [True] * 6
-    assert suite(NAME, []).rows == ()
-    assert suite(NAME, []).parts == suite(NAME, records).parts == ("table3",)
+    assert suite(name, []).rows == ()
+    assert suite(name, []).parts == suite(name, records).parts == ("table3",)
 
 
-def test_the_plan_is_of_commands_that_the_trainer_and_the_scorer_take(whole, tmp_path):
-    plan = Plan(suite=suite(NAME, []), runs=tmp_path / "runs", results=tmp_path)
+def test_the_plan_is_of_commands_that_the_trainer_and_the_scorer_take(name, data, whole, tmp_path):
+    plan = Plan(suite=suite(name, []), runs=tmp_path / "runs", results=tmp_path)
     lines = [shlex.split(line) for line in script(plan, Assumptions()) if not line.startswith("#")]
     trained = [line for line in lines if "harness.train" in line]
     assert len(trained) == 8  # four rates of two families
     assert {line[line.index("--model") + 1] for line in trained} == {"DiT-U/4-video", MATCHED}
-    assert all(line[line.index("--steps") + 1] == "4000" for line in trained)
+    assert {line[line.index("--steps") + 1] for line in trained} == {str(CLIP_SCALES[name][1].steps)}
     scored = [line for line in lines if "harness.eval" in line]
     assert len(scored) == 8
     for line in scored:
-        assert line[line.index("--ref") + 1] == "bouncing-digits:tuning"
+        assert line[line.index("--ref") + 1] == f"{data}:tuning"
         assert line[line.index("--sampler") + 1] == "ddim"
         assert "--ref-resolution" not in line
-    assert plan.floor()[:6] == ["-m", "harness.eval", "--samples", "bouncing-digits:tuning", "--ref", "bouncing-digits"]
+    floor = plan.floor()
+    assert floor[:6] == ["-m", "harness.eval", "--samples", f"{data}:tuning", "--ref", data]
+    assert floor[floor.index("--ref-resolution") + 1] == str(PRESETS[data].resolution)
     store.append(plan.records, whole[0])
     assert plan.renewed().work() == []
-    assert Path(plan.report()[0][-1]).parts[-2:] == ("tables", NAME)
+    assert Path(plan.report()[0][-1]).parts[-2:] == ("tables", name)
 
 
-def test_table_3_prints_rows_settings_floor_and_a_verdict(whole):
-    floor = {"source": "bouncing-digits:tuning", "reference": "bouncing-digits", "n_samples": 500}
+def test_table_3_prints_rows_settings_floor_and_a_verdict(name, data, whole):
+    floor = {"source": f"{data}:tuning", "reference": data, "n_samples": 500}
     real = [
         ScoreRecord(
             quantity=quantity, value=value, unit="1", method="", workload={**floor, "metric": metric},
             provenance=Provenance.here(),
         )
         for quantity, value, metric in (
-            ("fvd", 1.5, "fvd500@bouncing-digits"), ("continuing", 0.99, "trajectory500@bouncing-digits")
+            ("fvd", 1.5, f"fvd500@{data}"), ("continuing", 0.99, f"trajectory500@{data}")
         )
     ]  # fmt: skip
     records = [*whole[0], *real]
-    table = report.quality_table(3, suite(NAME, records), records)
+    table = report.quality_table(3, suite(name, records), records)
     shown = {row[2]: row[5:] for row in table.blocks[0].rows}
     assert "79 ± 1" in shown[f"{MATCHED}, guidance 4"][0] or "81" in shown[f"{MATCHED}, guidance 4"][0]
     notes = "\n".join(table.notes)
-    assert "Floor, real clips (bouncing-digits:tuning) in the place of samples: FVD 1.5, continuing 0.99." in notes
+    assert f"Floor, real clips ({data}:tuning) in the place of samples: FVD 1.5, continuing 0.99." in notes
     assert "learning rate DiT-U/4 0.008, DiM-U/4 0.002" in notes
     assert "guidance DiT-U/4 1, DiM-U/4 4" in notes
     assert "rate as chosen for each family; EMA 0.998" in table.protocol
@@ -137,10 +150,10 @@ def test_table_3_prints_rows_settings_floor_and_a_verdict(whole):
     assert [name for name in headed if name.startswith(("accuracy", "continuing", "speed"))] == [
         "accuracy ↑", "continuing ↑", "speed distance ↓",
     ]  # fmt: skip
-    tuning = report.tables(["tuning"], records, suite(NAME, records))[0]
+    tuning = report.tables(["tuning"], records, suite(name, records))[0]
     assert [block.header[0] for block in tuning.blocks] == ["learning rate", "guidance"]
 
 
-def test_without_records_the_table_says_what_is_to_be_done():
-    table = report.quality_table(3, suite(NAME, []), [])
-    assert "Nothing is measured yet; `python -m harness.reproduce --suite bouncing-digits` does it." in table.protocol
+def test_without_records_the_table_says_what_is_to_be_done(name):
+    table = report.quality_table(3, suite(name, []), [])
+    assert f"Nothing is measured yet; `python -m harness.reproduce --suite {name}` does it." in table.protocol

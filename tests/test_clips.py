@@ -57,6 +57,14 @@ def test_clips_are_the_same_in_any_batch_and_differ_between_the_parts():
     assert (len(unseen), len(seen & unseen)) == (297, 0)
 
 
+def test_in_the_smallest_square_every_clip_of_the_reference_also_occurs_in_training():
+    """As the document of the embedded results says."""
+    train, reference = MovingDigits(12), MovingDigits(12, part="reference")
+    for index in range(50):
+        seen = {train.corners(again).tobytes() for again in range(index, len(train), 1500)}
+        assert reference.corners(index).tobytes() in seen
+
+
 def test_a_stride_takes_every_nth_frame_of_the_motion():
     assert np.array_equal(MovingDigits(frames=3, stride=3).corners(5), MovingDigits(frames=8).corners(5)[::3])
 

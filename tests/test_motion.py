@@ -15,7 +15,7 @@ from harness import eval as command
 from harness.core.distributed import Ranks
 from harness.data.digits import Digits
 from harness.data.moving_digits import MovingDigits
-from harness.metrics import recipes
+from harness.metrics import evaluate, recipes
 from harness.metrics.distances import motion
 from harness.metrics.distances.motion import lengths, turns, wasserstein
 from harness.metrics.distances.trajectory import continuing
@@ -25,7 +25,7 @@ from harness.metrics.features.extractor import open_extractor
 from harness.metrics.features.moving_digits import MOVING_DIGITS
 from harness.metrics.features.moving_digits_network import velocity_classes
 from harness.metrics.features.weights import PACKAGED
-from harness.metrics.settings import Extraction
+from harness.metrics.settings import Extraction, Settings
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +243,17 @@ def test_the_committed_clips_move_as_real_ones_do(extractor, model):
     assert lengths(steps).mean() == pytest.approx(lengths(real).mean(), rel=0.25)
     frozen = motion.moving(np.zeros_like(steps), real)
     assert not frozen.any()
+
+
+def test_real_clips_in_the_place_of_samples_come_in_the_size_of_the_reference(tmp_path):
+    extraction = Extraction(work_dir=tmp_path, offline=True, ref_resolution=12)
+    found = evaluate(
+        "moving-digits:tuning", "moving-digits", ["trajectory100@moving-digits", "motion100@moving-digits"],
+        settings=Settings(bootstrap=0), extraction=extraction,
+    )  # fmt: skip
+    assert {record.workload["resolution"] for record in found} == {12}
+    values = {record.quantity: record.value for record in found}
+    assert (values["continuing"], values["moving"]) == (1, 1)
 
 
 @pytest.mark.parametrize("model", ["DiT-U-4-video", "DiM-U-4-video", "DiT-U-4-video-IMG", "DiM-U-4-video-IMG"])

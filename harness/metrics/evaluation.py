@@ -115,7 +115,9 @@ class Evaluation:
         """Images, or clips in their whole length."""
         if not isinstance(what, str):
             return what
-        if not wanted[0].of_clips or is_named(what):
+        if is_named(what):  # real images in the place of samples, in the size of those that they are compared with
+            return open_images(what, self.opened.extraction.ref_resolution)
+        if not wanted[0].of_clips:
             return open_images(what)
         return open_clips(what, None, recipes.needed(wanted, self.settings.repeats))
 

@@ -73,7 +73,9 @@ class ClipProtocol:
 class Extraction:
     """How features are made, and where they and the weights behind them are kept."""
 
-    ref_resolution: int | None = option(None, "crop and resize a reference folder", least=1, metavar="PX")
+    ref_resolution: int | None = option(
+        None, "crop and resize a reference folder; the size of a data set by name", least=1, metavar="PX"
+    )
     inception_weights: Path | None = option(None, "instead of the published file", metavar="FILE")
     i3d_weights: Path | None = option(None, "instead of the published file", metavar="FILE")
     timm_weights: Path | None = option(

@@ -24,9 +24,7 @@ FASHION_METRICS = (
 )  # fmt: skip
 FASHION_SEEN, FASHION_UNSEEN = "fashion-mnist:validation", "fashion-mnist:test"
 """The part that settings are chosen on, and the part that scores are against."""
-BOUNCING = "bouncing-digits"
-BOUNCING_METRICS = (f"fvd500@{BOUNCING}", f"trajectory500@{BOUNCING}", f"accuracy500@{BOUNCING}")
-BOUNCING_SEEN = f"{BOUNCING}:tuning"
+MOVING_DIGITS, BOUNCING, CLIPS = "moving-digits", "bouncing-digits", "clips"
 DIGITS_METRICS = ("fd500@digits", "is500@digits", "pr500@digits")
 ADM_METRICS = ("fid50k", "sfid50k", "is50k", "pr50k")
 LATTES_CLIPS = (("stride_real", 3), ("real_videos", "random"), ("split", "train+test"))
@@ -129,7 +127,43 @@ SCALES: dict[str, tuple[str, ImageScale]] = {
 }
 """Suites of the image tables: what they are, and their scale."""
 
-MOVING_DIGITS = "moving-digits"
+
+def _matched_clips(data: str, steps: int, resolution: int) -> ClipScale:
+    """Models of equal parameters on clips that come with the package, with choosing and scoring apart.
+
+    `resolution` is the preset's, in which the floor is to be, too.
+    """
+    metrics = tuple(f"{name}500@{data}" for name in ("fvd", "trajectory", "accuracy"))
+    return ClipScale(
+        preset=data,
+        size="U",
+        patch=4,
+        steps=steps,
+        matched=True,
+        metrics=metrics,
+        guidance=2.0,
+        sampling_steps=20,
+        sampler="ddim",
+        seeds=3,
+        draws=2,
+        bootstrap=0,  # draws tell what samples vary by
+        ref=data,
+        tuning=Tuning(
+            rates=(1e-3, 2e-3, 4e-3, 8e-3),
+            limits=(2.5e-4, 3.2e-2),
+            decays=(),
+            guidances=(1.0, 2.0, 4.0),
+            base="U/4",
+            models={"U/4": "U/4"},
+            seeds={"U/4": 1},
+            ref=f"{data}:tuning",
+            metrics=metrics[:1],
+        ),
+        order=("U/4",),
+        floor=Floor(samples=f"{data}:tuning", ref=data, metrics=metrics[:2], resolution=resolution),
+    )
+
+
 CLIP_SCALES: dict[str, tuple[str, ClipScale]] = {
     MOVING_DIGITS: (
         "scikit-learn's digits in motion, on a CPU",
@@ -145,36 +179,13 @@ CLIP_SCALES: dict[str, tuple[str, ClipScale]] = {
             seeds=1,
         ),
     ),
+    CLIPS: (
+        "scikit-learn's digits that go to and fro in 12 pixels, each family at its own rate and guidance",
+        _matched_clips(MOVING_DIGITS, steps=6000, resolution=12),
+    ),
     BOUNCING: (
         "scikit-learn's digits that bounce at four speeds in 16 pixels, each family at its own rate and guidance",
-        ClipScale(
-            preset=BOUNCING,
-            size="U",
-            patch=4,  # 16 tokens a frame
-            steps=4000,
-            matched=True,
-            metrics=BOUNCING_METRICS,
-            guidance=2.0,
-            sampling_steps=20,
-            sampler="ddim",
-            seeds=3,
-            draws=2,
-            bootstrap=0,  # draws tell what samples vary by
-            ref=BOUNCING,
-            tuning=Tuning(
-                rates=(1e-3, 2e-3, 4e-3, 8e-3),
-                limits=(2.5e-4, 3.2e-2),
-                decays=(),
-                guidances=(1.0, 2.0, 4.0),
-                base="U/4",
-                models={"U/4": "U/4"},
-                seeds={"U/4": 1},
-                ref=BOUNCING_SEEN,
-                metrics=BOUNCING_METRICS[:1],
-            ),
-            order=("U/4",),
-            floor=Floor(samples=BOUNCING_SEEN, ref=BOUNCING, metrics=BOUNCING_METRICS[:2]),
-        ),
+        _matched_clips(BOUNCING, steps=4000, resolution=16),
     ),
 }
 """Suites of the table of clips."""

@@ -50,15 +50,20 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """Real images or clips in the place of samples: the distance that no model is expected to beat."""
+    """Real images or clips in the place of samples: the distance that no model is expected to beat.
+
+    `resolution` is in pixels, where that is not the data set's own.
+    """
 
     samples: str
     ref: str
     metrics: tuple[str, ...]
+    resolution: int | None = None
 
     def flags(self) -> list[str]:
         """What harness.eval is given, beside `--records`."""
-        return ["--samples", self.samples, "--ref", self.ref, "--metric", *self.metrics, "--bootstrap", "0"]
+        size = [] if self.resolution is None else ["--ref-resolution", str(self.resolution)]
+        return ["--samples", self.samples, "--ref", self.ref, *size, "--metric", *self.metrics, "--bootstrap", "0"]
 
     def answers(self, records: Iterable[Record]) -> list[ScoreRecord]:
         """The latest record of each quantity."""
