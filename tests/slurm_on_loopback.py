@@ -98,12 +98,12 @@ class Slurm:
         self._start("slurmctld", "-D")
 
     def kill_controller(self, since: float) -> None:
-        """As a machine that loses its power, once it has saved its jobs after this time.
+        """As a machine that loses its power, once it has saved its jobs and its nodes after this time.
 
-        It does so every five seconds; what it has not saved is forgotten.
+        It does so within five seconds of a change; what it has not saved is forgotten.
         """
-        saved = self.folder / "state" / "job_state"
-        self.until(lambda: saved.exists() and saved.stat().st_mtime > since)
+        for saved in (self.folder / "state" / name for name in ("job_state", "node_state")):
+            self.until(lambda saved=saved: saved.exists() and saved.stat().st_mtime > since)
         self.daemons["slurmctld"].kill()
         self.daemons["slurmctld"].wait()
 

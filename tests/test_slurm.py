@@ -64,14 +64,13 @@ def test_a_suite_that_is_disturbed_ends_complete_with_nothing_done_twice(slurm, 
         assert first.returncode == TO_BE_CONTINUED, first.stderr
         assert [line.rsplit(": ", 1)[1] for line in first.stdout.splitlines()[:-1]] == ["submitted", "submitted"]
         slurm.until(lambda: len(submit.jobs("train", ("RUNNING",))) == 2)
-        running = time.time()
         again = submit()
         assert len(submit.jobs()) == 5, "two are trained, each is scored, there are tables and figures; none is new"
         assert re.search(r"training: RUNNING, job \d+_0\n", again.stdout)
 
-        drained = submit.jobs("train")[0][2]
+        drained, since = submit.jobs("train")[0][2], time.time()
         slurm.ask("scontrol", "update", f"nodename={drained}", "state=drain", "reason=test")
-        slurm.kill_controller(running)
+        slurm.kill_controller(since)
         blind = submit()
         assert (blind.returncode, blind.stdout) == (FAILED, "")
         assert len(blind.stderr.strip().splitlines()) == 1

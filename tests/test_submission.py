@@ -291,7 +291,9 @@ def test_nobody_but_a_job_that_runs_goes_back_to_the_queue(monkeypatch):
     assert asked[-1] == ("scontrol", "requeue", "12")
 
 
-def test_a_scheduler_may_signal_again_and_again():
+def test_a_scheduler_may_signal_again_and_again(request):
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started without it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, usual))
     with stop_on_signals() as received:
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
             signal.raise_signal(number)
