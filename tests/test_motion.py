@@ -221,7 +221,7 @@ def test_the_committed_clips_are_of_the_requested_digit(extractor, model):
     assert (seen == labels[:, None]).float().mean() >= 0.8
 
 
-SHORT = "DiT learnt beside joint images leaves a quarter of these steps too short: docs/embedded-results.md says so"
+SHORT = "DiT with joint images has few more steps of the right length than chance: docs/embedded-results.md says so"
 
 
 @pytest.mark.parametrize(
