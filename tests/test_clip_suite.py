@@ -37,11 +37,15 @@ def answers(score, value):
 
 
 def value_of(score):
-    """Made up: DiT is best at rate 0.008 and guidance 1, DiM at 0.002 and guidance 4; seeds and draws scatter."""
+    """Made up: DiT is best at rate 0.008 and guidance 1, DiM at 0.002 and guidance 4; seeds and draws scatter.
+
+    Joint images help the DiM of equal parameters, and nobody else.
+    """
     family = score.run.model.partition("-")[0]
     rate, guidance = {"DiT": (8e-3, 1.0), "DiM": (2e-3, 4.0)}[family]
     away = 1e3 * abs(score.run.config.learning_rate - rate) + abs(score.cfg_scale - guidance)
     ahead = {MATCHED: 20, PAPERS: 30}.get(score.run.model, 0)
+    ahead += 25 * (score.run.model == MATCHED) if score.run.config.joint_images else 0
     return 100 - ahead + away + score.run.seed % 5 + 0.1 * score.redraw
 
 
@@ -81,14 +85,18 @@ def test_each_family_takes_its_own_rate_and_guidance_and_a_rate_at_the_end_is_go
 
 def test_rows_are_of_one_size_and_of_the_papers_depth_with_three_seeds_and_two_draws(name, whole):
     rows = suite(name, whole[0]).rows
-    labels = ["DiT-U/4-video, guidance 1", f"{PAPERS}, guidance 4", f"{MATCHED}, guidance 4"]
-    assert [row.label for row in rows] == labels
-    assert [row.published for row in rows] == [{"method": "Latte"}, {"method": "DiM"}, None]
+    models = [("DiT-U/4-video", 1), (PAPERS, 4), (MATCHED, 4)]
+    assert [row.label for row in rows] == [
+        f"{model}{images}, guidance {scale}" for images in ("", "+IMG") for model, scale in models
+    ]
+    methods = [row.published and row.published["method"] for row in rows]
+    assert methods == ["Latte", "DiM", None, "Latte+IMG", "DiM+IMG", None]
     sizes = [row.scores[0].run.spec for row in rows]
-    assert [size.depth for size in sizes] == [6, 8, 5]
+    assert [size.depth for size in sizes] == [6, 8, 5] * 2
     for row in rows:
         assert {seed: len(scores) for seed, scores in row.seeds.items()} == {0: 2, 1: 2, 2: 2}
-        assert not any(score.run.config.joint_images for score in row.scores)
+        images = {score.run.config.joint_images for score in row.scores}
+        assert images == ({4} if row.contest.endswith("+IMG") else {0})
 
 
 def test_what_is_chosen_comes_first_and_the_papers_depth_last_and_nothing_sees_both_parts(name, data, whole):
@@ -99,7 +107,10 @@ def test_what_is_chosen_comes_first_and_the_papers_depth_last_and_nothing_sees_b
     scored = [score for score in done if score.run.seed < FIRST_SEED]
     assert {score.ref for score in scored} == {data}
     assert done.index(tuned[0]) == 0
-    assert [score.run.model == PAPERS for score in scored] == [False] * 12 + [True] * 6
+    alone = [score for score in scored if not score.run.config.joint_images]
+    assert scored[: len(alone)] == alone
+    for of_a_way in (alone, scored[len(alone) :]):
+        assert [score.run.model == PAPERS for score in of_a_way] == [False] * 12 + [True] * 6
     assert suite(name, []).rows == ()
     assert suite(name, []).parts == suite(name, records).parts == ("table3",)
 
@@ -146,6 +157,12 @@ def test_table_3_prints_rows_settings_floor_and_a_verdict(name, data, whole):
     assert "guidance DiT-U/4 1, DiM-U/4 4" in notes
     assert "rate as chosen for each family; EMA 0.998" in table.protocol
     assert f"{MATCHED}, guidance 4 against DiT-U/4-video, guidance 1: -19" in "\n".join(table.claim)
+    claim = "\n".join(table.claim)
+    assert "DiM and DiT at the paper's depths: holds in 2 of 2 (significantly in 2)." in claim
+    assert "DiM and DiT at equal parameters: holds in 2 of 2 (significantly in 2)." in claim
+    assert "It prints joint training ahead of clips alone in 2 of 2." in claim
+    assert "Joint training and clips alone: holds in 0 of 2; no difference in 2" in claim
+    assert "Joint training and clips alone, DiM of equal parameters: holds in 1 of 1 (significantly in 1)." in claim
     headed = table.blocks[0].header
     assert [name for name in headed if name.startswith(("accuracy", "continuing", "speed"))] == [
         "accuracy ↑", "continuing ↑", "speed distance ↓",

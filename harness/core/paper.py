@@ -11,6 +11,9 @@ from harness.core.paths import PROJECT
 BASELINE, CHALLENGER = "DiT", "DiM"
 """The two families that the paper compares."""
 
+JOINT = "+IMG"
+"""What Table 3 adds to the name of a model of clips that learns single frames, too; here a variant ends in it."""
+
 IMAGES = ("fid", "sfid", "is", "precision", "recall")
 """Quality columns of the tables of images."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.core.paper import TableSpec, printed
+from harness.core.paper import JOINT, TableSpec, printed
 from harness.core.records import Record, ScoreRecord
 from harness.report.cells import NAMES, NOT_MADE, Cell, cell_of_row, evaluations, measured_columns
 from harness.suites.budget import exact_cost
@@ -96,9 +96,14 @@ def counterpart_of(family: str) -> str | None:
     return next((known.counterpart for known in FAMILIES if known.name == family), None)
 
 
+def at_depth(line: Line) -> bool:
+    """Whether a row is of the paper's depth: of no variant but joint images."""
+    return line.variant in ("", JOINT)
+
+
 def rival(line: Line, lines: Sequence[Line]) -> Line | None:
-    """The row of a contest that a row is compared with: of its family's counterpart, of its variant, else of none."""
+    """Whom a row is compared with: its family's counterpart in its contest, of its variant or else at full depth."""
     others = [one for one in lines if one.contest == line.contest and one.family == counterpart_of(line.family)]
     exact = [one for one in others if one.variant == line.variant]
-    plain = [one for one in others if not one.variant]
+    plain = [one for one in others if at_depth(one)]
     return next(iter(exact or plain), None)

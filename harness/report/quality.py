@@ -171,7 +171,7 @@ def _notes(lines: Sequence[Line]) -> list[str]:
     notes = []
     if any(line.params_m for line in lines):
         notes.append("params and MACs: exact, of the measured model: parameters, and multiply-adds of a forward pass.")
-    if any(line.variant == "matched" for line in lines):
+    if any(line.variant.startswith("matched") for line in lines):
         notes.append("matched: at DiT's parameters; where no other depth is nearer, at its multiply-adds, too.")
     if any(len(cell.values) > 1 for cell in cells):
         seeds = _seeds(lines)

@@ -6,20 +6,22 @@ One rule decides between two models, wherever they are compared (`decide`).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from harness.core.paper import BASELINE, CHALLENGER, TableSpec
+from harness.core.paper import BASELINE, CHALLENGER, JOINT, TableSpec
 from harness.report.cells import COLUMNS, NAMES
 from harness.report.claims import LEVEL, METHOD, Claim, sentence, tally
-from harness.report.lines import Line, counterpart_of, measured_name, rival
+from harness.report.lines import Line, at_depth, counterpart_of, measured_name, rival
 
 PAIR = f"{CHALLENGER} and {BASELINE}"
-TREND, OF_COUNTERPART, JOINT = "trend", "trend of the counterpart", "joint"
+TREND, OF_COUNTERPART = "trend", "trend of the counterpart"
+JOINTLY, JOINTLY_MATCHED = "joint", "joint, matched"
 KINDS = {
     "": f"{PAIR} at the paper's depths",
     "matched": f"{PAIR} at equal parameters",
     "equal-macs": f"{PAIR} at equal multiply-adds",
-    JOINT: "Joint training and clips alone",
+    JOINTLY: "Joint training and clips alone",
+    JOINTLY_MATCHED: f"Joint training and clips alone, {CHALLENGER} of equal parameters",
     TREND: f"{CHALLENGER}, step by step",
     OF_COUNTERPART: f"{BASELINE}, step by step, which the paper does not print here",
 }
@@ -89,16 +91,16 @@ def _contests(lines: Sequence[Line], columns: Iterable[str]) -> list[Claim]:
         other = rival(one, lines)
         if other is None:
             continue
-        printed = one if one.printed else next((line for line in lines if _at_depth(line, one)), one)
-        sign = _sign(printed.printed.get(column), other.printed.get(column))
-        kind = "" if one.printed else one.variant
+        sign = _sign(_printed_of(one, lines).get(column), other.printed.get(column))
+        kind = "" if one.printed else one.variant.removesuffix(JOINT)
         claims.append(Claim(column, kind, sign, *_measured(column, one, other)))
     return claims
 
 
-def _at_depth(line: Line, other: Line) -> bool:
-    """Whether a row is the other's counterpart at the paper's depth."""
-    return (line.contest, line.family, line.variant) == (other.contest, other.family, "")
+def _printed_of(line: Line, lines: Sequence[Line]) -> Mapping[str, str]:
+    """What the paper prints for a row, or for the one of its contest and family at the paper's depth."""
+    alike = (one for one in lines if (one.contest, one.family) == (line.contest, line.family) and at_depth(one))
+    return line.printed or next((one.printed for one in alike), {})
 
 
 def _trend(lines: Sequence[Line], columns: Iterable[str]) -> list[Claim]:
@@ -123,12 +125,13 @@ def _figure1(column: str, lines: Sequence[Line]) -> list[Claim]:
 
 
 def _joint(lines: Sequence[Line], columns: Iterable[str]) -> list[Claim]:
-    """Each row of joint image-video training against that of clips alone."""
+    """Each row of joint image-video training against that of clips alone, of the same model."""
     claims = []
     for one, other, column in itertools.product(lines, lines, columns):
-        if (one.variant, other.variant, other.family) == ("+IMG", "", one.family):
-            sign = _sign(one.printed.get(column), other.printed.get(column))
-            claims.append(Claim(column, JOINT, sign, *_measured(column, one, other)))
+        if (one.variant, one.family) == (other.variant + JOINT, other.family):
+            sign = _sign(_printed_of(one, lines).get(column), _printed_of(other, lines).get(column))
+            kind = JOINTLY if at_depth(one) else JOINTLY_MATCHED
+            claims.append(Claim(column, kind, sign, *_measured(column, one, other)))
     return claims
 
 
@@ -160,7 +163,7 @@ def _printed(table: TableSpec, claims: Sequence[Claim]) -> str:
     if table.figure1:
         column = NAMES.get(table.figure1, table.figure1)
         further = f" Of {PAIR} by size it says in Figure 1 that {CHALLENGER}'s {column} is better throughout."
-    joint = [claim.printed == COLUMNS[claim.metric][1] for claim in claims if claim.kind == JOINT]
+    joint = [claim.printed == COLUMNS[claim.metric][1] for claim in claims if claim.kind == JOINTLY]
     further += f" It prints joint training ahead of clips alone in {sum(joint)} of {len(joint)}." if joint else ""
     where = f"each step of {table.trend} better in" if table.trend else f"{CHALLENGER} ahead of {BASELINE} in"
     return (

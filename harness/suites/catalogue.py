@@ -139,6 +139,7 @@ def _matched_clips(data: str, steps: int, resolution: int) -> ClipScale:
         size="U",
         patch=4,
         steps=steps,
+        joint_images=4,
         matched=True,
         metrics=metrics,
         guidance=2.0,

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.core.paper import BASELINE, CHALLENGER, TABLES
+from harness.core.paper import BASELINE, CHALLENGER, JOINT, TABLES
 from harness.suites.chosen import Chosen
 from harness.suites.rows import Row
 from harness.suites.scales import MATCHED, Changes, ClipScale
 
 OF_CLIPS = {BASELINE: "Latte", CHALLENGER: "DiM"}
 """What Table 3 calls the models of a family."""
-WITH_IMAGES = "+IMG"
-"""The variant of joint images, by Table 3's name."""
 
 
 def clip_rows(settled: Chosen[ClipScale]) -> tuple[Row, ...]:
     """Table 3's last four rows: both families over clips, alone and with single frames trained beside them.
 
-    A DiM of the DiT's parameters is beside those of clips alone. Rows of a family whose settings are open are not there
-    yet.
+    With `matched` a DiM of the DiT's parameters is beside each pair. Rows of a family whose settings are open are not
+    there yet.
     """
     scale = settled.scale
-    rows = list(_rows(settled))
-    if scale.matched:
-        rows += _rows(settled, matched=True)
+    ways: list[tuple[str, Changes]] = [("", ())]
     if scale.joint_images:
-        rows += _rows(settled, WITH_IMAGES, (("joint_images", scale.joint_images),))
+        ways.append((JOINT, (("joint_images", scale.joint_images),)))
+    rows: list[Row] = []
+    for place, (extra, further) in enumerate(ways):
+        rows += _rows(settled, place, extra, further)
+        if scale.matched:
+            rows += _rows(settled, place, extra, further, matched=True)
     return tuple(rows)
 
 
-def _rows(settled: Chosen[ClipScale], extra: str = "", further: Changes = (), matched: bool = False) -> Iterator[Row]:
-    """A row of each family that has a model of that kind."""
+def _rows(
+    settled: Chosen[ClipScale], place: int, extra: str, further: Changes, matched: bool = False
+) -> Iterator[Row]:
+    """A row of each family that has a model of that kind; `place` is that of the way of training."""
     scale = settled.scale
     for family, method in OF_CLIPS.items():
         changes, cfg_scale = settled.changes(family, scale.ours), settled.guidance(family)
@@ -46,6 +49,6 @@ def _rows(settled: Chosen[ClipScale], extra: str = "", further: Changes = (), ma
             contest=f"clips{extra}",
             scores=scale.scores(scale.run(model, changes + further), scale.last, cfg_scale),
             published=None if matched else {"method": method + extra},
-            variant=MATCHED if matched else extra,
-            need=int(at_depth) if scale.matched and not extra else None,
+            variant=MATCHED * matched + extra,
+            need=2 * place + at_depth if scale.matched else None,
         )

@@ -15,7 +15,7 @@ SEQUENCE = "sequence-length"
 """The part that asks what the paper does not: what longer sequences do to the difference of two families."""
 PARTS = (*paper.PARTS, SEQUENCE)
 """What a suite may have rows of."""
-NEED = {"": 0, "+IMG": 0, "matched": 1, "equal-macs": 2}
+NEED = {"": 0, paper.JOINT: 0, "matched": 1, "equal-macs": 2}
 """What is trained first: what the paper compares, then equal parameters, then equal cost."""
 
 
@@ -26,8 +26,8 @@ class Row:
     They are one a training seed, or one a draw of its samples.
 
     `part` is one of PARTS. Rows of one part with equal `contest` and different `family` are
-    compared. `variant` says how a model was made comparable ("matched": equal parameters; "equal-macs"), or "+IMG" for
-    joint image-video training. `need` says how early its scores are wanted, where the variant does not.
+    compared. `variant` says how a model was made comparable ("matched": equal parameters; "equal-macs"), and ends in
+    "+IMG" for joint image-video training. `need` says how early its scores are wanted, where the variant does not.
     """
 
     part: str

@@ -148,7 +148,7 @@ class ClipScale(Scale):
     """The one size that stands for that of the paper's table of clips.
 
     With `joint_images` there are rows with so many single frames trained beside each clip; with `matched` a DiM of the
-    DiT's parameters stands beside that of the paper's depth, and is wanted before it.
+    DiT's parameters stands beside that of the paper's depth, and is wanted before it, and clips alone before both.
     """
 
     size: str

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.core.files import read_json
-from harness.core.paper import SUITES
+from harness.core.paper import JOINT, SUITES
 from harness.core.paths import PROJECT
 from harness.report.figures import style
 from models.families import FAMILIES
@@ -55,7 +55,7 @@ class Sheet:
 
     @property
     def joint(self) -> str:
-        return "+IMG" if self.folder.name.endswith("-IMG") else ""  # as harness.reproduce names them
+        return JOINT if self.folder.name.endswith("-IMG") else ""  # as harness.reproduce names them
 
     @property
     def title(self) -> str:

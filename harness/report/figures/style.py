@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.core.files import write_bytes
+from harness.core.paper import JOINT
 from models import spec
 from models.families import FAMILIES
 
@@ -32,9 +33,7 @@ BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK, GREY = (
 
 KINDS = {("DiT", ""): (BLUE, "o", "-"), ("DiM", ""): (VERMILION, "s", "-"), ("DiM", "matched"): (GREEN, "^", "-.")}
 EQUAL_MACS = (PURPLE, "D", ":")
-JOINT = "+IMG"
-"""The variant of models of clips that learn single frames, too; drawn as its family, dashed."""
-WORDS = {"": "", "matched": ", equal parameters", "equal-macs": ", equal multiply-adds", JOINT: ", joint images"}
+WORDS = {"matched": ", equal parameters", "equal-macs": ", equal multiply-adds"}
 """What a variant adds to the name of its family."""
 FURTHER = ("v", "P", "X", "*", "<", ">")
 """Markers of further sizes of a family and variant."""
@@ -63,9 +62,12 @@ STYLE: dict[Any, Any] = {
 
 
 def look(family: str, variant: str = "") -> dict[str, Any]:
-    """Colour, marker and line of a family and variant (`matched`, `equal-macs`, `+IMG`), as arguments of `plot`."""
-    if variant == JOINT:
-        return look(family) | {"linestyle": "--"}
+    """Colour, marker and line of a family and variant (`matched`, `equal-macs`), as arguments of `plot`.
+
+    A variant that ends in `+IMG` is drawn as the one without, dashed.
+    """
+    if variant.endswith(JOINT):
+        return look(family, variant.removesuffix(JOINT)) | {"linestyle": "--"}
     further = [other.name for other in FAMILIES if (other.name, "") not in KINDS]
     if family in further:
         colour, marker = OTHERS[further.index(family) % len(OTHERS)]
@@ -77,7 +79,8 @@ def look(family: str, variant: str = "") -> dict[str, Any]:
 
 def words(family: str, variant: str = "") -> str:
     """What a family and variant is called where it is read: "DiM, equal parameters"."""
-    return family + WORDS.get(variant, f", {variant}")
+    alone = variant.removesuffix(JOINT)
+    return family + (WORDS.get(alone, f", {alone}") if alone else "") + ", joint images" * (alone != variant)
 
 
 def look_of(model: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.core.paper import JOINT
 from harness.report.figures import style
 from models import spec
 from models.families import FAMILIES
@@ -16,7 +17,7 @@ SYMBOLS = {
 DASHES = {"-": [1, 0], "--": [6, 3], "-.": [8, 3, 2, 3], ":": [2, 3]}
 TOWARDS_WHITE = 0.45
 """How much of white a colour takes to be read on black."""
-BESIDE_DEPTHS = ("equal-macs", style.JOINT)
+BESIDE_DEPTHS = ("equal-macs", JOINT, f"matched{JOINT}")
 """Variants that are no depths of a family."""
 
 
@@ -41,7 +42,7 @@ def kind(family: str, variant: str) -> dict[str, Any]:
 
 def name(family: str, variant: str = "") -> str:
     """What distinguishes a kind from all others, in data and in addresses: DiM-matched."""
-    return "-".join(filter(None, (family, variant.strip("+"))))
+    return "-".join(filter(None, (family, *variant.split("+"))))
 
 
 def of_model(model: str) -> str:
