@@ -6,6 +6,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # of several workers each has one threa
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A bounded budget by default; `--hypothesis-profile long` for an evening. Nothing depends on the clock.
@@ -26,3 +27,17 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Here and in child processes: enough for small models, and many small parallel operators wait for each other."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)

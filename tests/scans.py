@@ -22,15 +22,6 @@ lean = [name for name in here if name != "naive"]  # in memory
 needs_numba = pytest.mark.skipif("numba" not in here, reason=available()["numba"])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """One thread, unless a test asks for more: on a busy machine, many small parallel operators wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def operands(sizes, present=ALL, dtype=torch.float32, seed=0, softplus=True):
     """Random operands of B, L, E, N = sizes, in the range that a Mamba layer meets; None for the absent."""
     batch, length, channels, states = sizes

@@ -25,18 +25,12 @@ from harness.metrics.features.extractor import open_extractor
 from harness.metrics.features.weights import Weights, load_weights
 from harness.metrics.settings import Extraction, Settings
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {"depth": 2, "embed_dim": 64, "num_heads": 2}
 HERE = Ranks(0, 1, torch.device("cpu"))
 PLAIN = "test_vit.r160_in1k"
 """A network of 0.4 M parameters that timm has for tests."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -14,23 +14,15 @@ import pytest
 import torch
 from networks import random_i3d, random_inception
 from PIL import Image
-from threadpoolctl import threadpool_limits
 
 from harness import eval as command
 from harness.data.digits import Digits
 from harness.diffusion import checkpoint
 from models import create_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -21,16 +21,10 @@ from harness.data.sources import ArraySource
 from harness.metrics import ClipProtocol, Extraction, Settings, evaluate, parse, shards, statistics
 from harness.metrics.evaluation import Evaluation
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parents[1]
 ALONE = Ranks(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

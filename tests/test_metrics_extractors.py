@@ -24,16 +24,13 @@ from harness.metrics.features.i3d import I3D, i3d
 from harness.metrics.features.weights import PACKAGED, WeightFile, Weights, load_weights, weights_directory
 from harness.metrics.settings import Extraction
 
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning"),  # the published file is TorchScript
+]
+
 INSTALL = "pip install torch-fidelity"
 INCEPTION = SPACES["inception"].weights
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -236,9 +233,6 @@ def test_a_space_gives_the_streams_that_it_lists(name):
 
 
 # I3D
-
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # the published file is TorchScript
-
 
 def test_i3d_is_called_as_stylegan_v_calls_it(tmp_path):
     network = i3d(load_weights(I3D.weights, path=random_i3d(tmp_path / "i3d.pt")))

@@ -26,16 +26,10 @@ from harness.diffusion.sample_config import SampleConfig
 from harness.diffusion.trained import Trained, load_trained
 from models import create_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parents[1]
 CPU = Ranks(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def random_model(name):

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from scans import (  # noqa: F401  one_thread is an automatic fixture
+from scans import (
     ALL,
     BARE,
     assert_close,
     assert_equal,
     here,
     needs_numba,
-    one_thread,
     operands,
     run,
     tested,
@@ -19,6 +18,8 @@ from scans import (  # noqa: F401  one_thread is an automatic fixture
 from torch.utils.checkpoint import checkpoint
 
 from models.scan import selective_scan
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # ---- The reference against arithmetic --------------------------------------------------------------------------------
 

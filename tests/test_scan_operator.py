@@ -6,14 +6,13 @@ import types
 import numpy as np
 import pytest
 import torch
-from scans import (  # noqa: F401  one_thread is an automatic fixture
+from scans import (
     ALL,
     BARE,
     NAMES,
     assert_close,
     here,
     needs_numba,
-    one_thread,
     operands,
     run,
     truth,
@@ -26,6 +25,8 @@ from models.scan import available, bidirectional_scan, mamba_ssm, resolve, selec
 from models.scan.cpu import backend as cpu
 from models.scan.operands import ScanOperands
 from models.scan.portable import reference
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ONE_DIRECTION = (None,) * 7  # the operator's arguments for the operands of a second one
 

@@ -8,12 +8,11 @@ import types
 
 import pytest
 import torch
-from scans import (  # noqa: F401  one_thread is an automatic fixture
+from scans import (
     assert_close,
     assert_equal,
     lean,
     needs_numba,
-    one_thread,
     operands,
     run,
     truth,
@@ -23,6 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from models.scan import selective_scan
 from models.scan.cpu import backend, threads
 from models.scan.operands import ScanOperands
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # ---- Memory ----------------------------------------------------------------------------------------------------------
 

@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scans import (  # noqa: F401  one_thread is an automatic fixture
+from scans import (
     ALL,
     BARE,
     assert_close,
     assert_equal,
-    one_thread,
     operands,
     run,
     truth,
@@ -32,7 +31,10 @@ from models.scan.custom_op import workspace_of
 from models.scan.operands import ScanOperands
 from models.scan.triton import launch
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.slow,
+]
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 

@@ -28,19 +28,10 @@ from harness.diffusion.numerics import set_precision
 from models import ModelSpec, create_model, spec
 from models.denoiser import Denoiser
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--model", "DiT-N/4", "--batch", "16", "--device", "cpu"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Here and in child processes: enough for these models, and no contention."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
 
 
 def run(where, *flags):

@@ -30,20 +30,12 @@ from harness.diffusion.sample_config import SampleConfig
 from harness.diffusion.trained import load_trained
 from models import create_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--preset", "moving-digits", "--resolution", "16", "--model", "DiT-N/8-video", "--batch", "4"]
 TINY += ["--device", "cpu"]
 CPU = Ranks(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
 
 
 # Batches
