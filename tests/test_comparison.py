@@ -8,15 +8,17 @@ from scipy import stats
 from test_tuning import answers, carried_out
 
 from harness import report
+from harness.core.paper import TABLES
 from harness.core.provenance import Provenance
 from harness.core.records import ScoreRecord
-from harness.report.claims import welch
-from harness.report.comparison import at_time
+from harness.report.claims import decide, tally, welch
+from harness.report.comparison import at_time, decided
 from harness.report.documents import photograph_scores, photograph_verdicts, sequence_ratios
 from harness.report.figures.frontier import power_law
 from harness.report.figures.sequence import ratio, ratios
+from harness.report.lines import lines_of
 from harness.report.variance import components
-from harness.report.verdict import decide
+from harness.report.verdict import contests
 from harness.suites import suite
 
 
@@ -190,10 +192,23 @@ def test_a_document_shows_the_scores_on_photographs_and_each_comparison_once(rec
     ]  # fmt: skip
     assert "| DiM-N/4-matched, guidance 1.5 | 230 | 11.2 | 40.00 ± 0.79 |" in scores
     verdicts = photograph_verdicts(records).splitlines()
-    row = "| training steps | DiM-N/4-matched after 300 CPU seconds each | DiT-N/4 | -20.0% (-22.3% to -17.7%) |"
-    assert verdicts.count(f"{row} **better** |") == 1
+    row = "| training steps | DiM-N/4-matched after 300 CPU seconds each | DiT-N/4 |"
+    assert verdicts.count(f"{row} -10.00 (-11.15 to -8.85) | -20.0% | **better** |") == 1
     assert len(set(verdicts)) == len([line for line in verdicts if line]) + 1, "no comparison stands there twice"
     lengths = sequence_ratios(records).splitlines()
     assert [line.split(" | ")[0].strip("| ") for line in lengths[2:]] == ["4", "16", "64", "256", "256"]
     assert lengths[2].endswith("| equal parameters and equal multiply-adds |")
     assert photograph_scores([]) == photograph_verdicts([]) == sequence_ratios([]) == ""
+
+
+@pytest.mark.parametrize("column", ["fid", "sfid", "is", "precision"])
+def test_what_the_claims_call_significant_is_what_the_verdicts_decide(column):
+    """In the project's own Table 2 on photographs, all of whose comparisons the paper prints."""
+    known = report.load()
+    lines = lines_of(TABLES[2], suite("fashion", known), known)
+    verdicts = [(pair.kind, pair.verdict(p)) for pair, p in decided(lines, column, over_steps=True) if not pair.at]
+    counts = tally(contests(lines, [column]))
+    for kind in ("", "matched"):
+        count = counts[kind, column]
+        significant = count.holds_significantly + count.reversed_significantly
+        assert significant == sum(kind == one and verdict != "inconclusive" for one, verdict in verdicts)

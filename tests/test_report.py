@@ -275,14 +275,19 @@ def test_what_a_suite_measures_beside_the_printed_columns_is_shown_beside_them_a
 
 
 def test_one_run_that_serves_two_kinds_is_one_test():
-    """Holm multiplies the smallest p by the number of tests: this one is significant alone, and beside another not."""
+    """Holm multiplies the smallest p by the number of tests: this one is significant alone, and beside another not.
+
+    Tests of another metric or question are no others.
+    """
     sides = ([10.0, 11.0, 12.0], [13.0, 14.0, 15.5])
     p = welch(*sides).p
     assert 0.025 < p < 0.05
     twice = [Claim("fid", kind, -1, *sides) for kind in ("matched", "equal-macs")]
     assert all(count.holds_significantly == 1 for count in tally(twice).values())
-    other = Claim("fid", "", -1, [9.0, 11.5, 12.5], [13.0, 14.0, 15.5])
-    assert not any(count.holds_significantly for count in tally([*twice, other]).values())
+    unprinted = Claim("fid", "", None, [9.0, 11.5, 12.5], [13.0, 14.0, 15.5])
+    assert not any(count.holds_significantly for count in tally([*twice, unprinted]).values())
+    elsewhere = [dataclasses.replace(unprinted, question="trend"), dataclasses.replace(unprinted, metric="is")]
+    assert all(count.holds_significantly == 1 for count in tally([*twice, *elsewhere]).values())
 
 
 def test_the_claim_of_a_contest_is_told_with_its_significance_and_at_equal_parameters():
@@ -486,7 +491,7 @@ def test_latex_of_the_committed_tables_compiles_and_no_line_is_wider_than_the_pa
 def test_a_table_in_a_terminal_begins_with_the_claim_and_fits_80_columns():
     text = report.quality_table(7, SUITE, seeds("DiT-N/2", [1.0, 2.0])).terminal()
     assert max(map(len, text.splitlines())) <= 80
-    assert text.index("The paper prints DiM ahead") < text.index("FID ↓")
+    assert text.index("the paper prints DiM ahead") < text.index("FID ↓")
     assert "1.50 ± 0.71" in text
     assert "\x1b" not in text
 

@@ -1,5 +1,6 @@
 """Memory and latency as tables and figures: what was measured, what was predicted, and what nobody has measured."""
 
+import dataclasses
 import math
 
 import pandas as pd
@@ -18,13 +19,13 @@ GPU = "Some Card 80GB"
 
 
 def latency(model, resolution, seconds, verdict="ok", device=GPU, note="", **fields) -> LatencyRecord:
-    """A record as harness.bench writes it, of four samples around a median."""
+    """A record as harness.bench writes it, of six samples around a median."""
     workload = Workload(spec=spec(model), resolution=resolution, dtype="bfloat16", **fields)
-    samples = [seconds * factor for factor in (0.98, 0.99, 1.01, 1.02)] if verdict == "ok" else []
+    samples = [seconds * factor for factor in (0.98, 0.985, 0.995, 1.005, 1.015, 1.02)] if verdict == "ok" else []
     parts = {"peak_bytes": 2 * 2**30, "predicted_bytes": 2**30, "flops": 4e12} if verdict == "ok" else {}
     return LatencyRecord(
         quantity="latency", value=seconds if samples else None, unit="s", method="CUDA events", verdict=verdict,
-        workload={**workload.settings(), "device": device, "rounds": 4, "warmup": 1}, samples=samples, parts=parts,
+        workload={**workload.settings(), "device": device, "rounds": 6, "warmup": 1}, samples=samples, parts=parts,
         note=note, provenance=Provenance.here(device),
     )  # fmt: skip
 
@@ -148,6 +149,14 @@ def test_the_measured_crossover_stands_beside_the_one_of_multiply_adds():
     (block,) = crossing_block(SWEEP, GPU)
     assert block.rows[0][:6] == ["DiM-XL/2", "DiT-XL/2, sdpa attention", "forward", "bfloat16", "2.00", "0.80"]
     assert crossing_block(SWEEP[:1], GPU) == []
+
+
+def test_a_crossover_has_no_interval_where_a_median_is_of_fewer_than_six_samples():
+    for which in range(4):
+        few = [*SWEEP[:which], dataclasses.replace(SWEEP[which], samples=SWEEP[which].samples[:5]), *SWEEP[which + 1 :]]
+        (one,) = [c for c in crossings(few) if c.rival_mixer == "sdpa attention"]
+        assert one.interval is None
+        assert one.verdict == f"{one.pixels:.0f}"
 
 
 def texts(drawing) -> str:

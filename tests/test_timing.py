@@ -105,8 +105,8 @@ def test_the_kernels_ticks_do_not_reject_a_step_of_a_millisecond():
 @pytest.mark.parametrize(("mhz", "fault"), [(1980, ""), (1485, ""), (1484, "the clock was below 75% of 1980 MHz"),
                                             (None, "")])  # fmt: skip
 def test_a_sample_under_a_throttled_clock_is_rejected(mhz, fault):
-    """nvbench's rule: below three quarters of the default clock, 1980 MHz of an H100."""
-    conditions = GpuConditions(read=lambda: mhz, default_mhz=1980)
+    """nvbench's rule: below three quarters of the maximum clock, 1980 MHz of an H100."""
+    conditions = GpuConditions(read=lambda: mhz, maximum_mhz=1980)
     conditions.begin()
     assert conditions.fault() == fault
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 LEAST_CLOCK = 0.75
-"""Of the default clock; nvbench discards a sample below it."""
+"""Of the maximum clock, which nvbench calls the default; it discards a sample below it."""
 
 MOST_ELSEWHERE = 0.05
 """Of all cores' time during a sample, used by other processes or taken by the hypervisor."""
@@ -71,35 +71,35 @@ def cpu_times() -> CpuTimes:
 
 
 class GpuConditions:
-    """Rejects a sample after which the clock of the multiprocessors was below three quarters of the default clock.
+    """Rejects a sample after which the clock of the multiprocessors was below three quarters of the maximum clock.
 
     `read` gives the clock in MHz just after the step. Where NVML does not tell, every sample counts.
     """
 
-    def __init__(self, read: Callable[[], float | None] | None = None, default_mhz: float | None = None) -> None:
-        self.read, self.default_mhz = (read, default_mhz) if read else _nvml_clocks()
+    def __init__(self, read: Callable[[], float | None] | None = None, maximum_mhz: float | None = None) -> None:
+        self.read, self.maximum_mhz = (read, maximum_mhz) if read else _nvml_clocks()
 
     def begin(self) -> None:
         """There is nothing to note before a step."""
 
     def fault(self) -> str:
         mhz = self.read()
-        if mhz is None or not self.default_mhz or mhz >= LEAST_CLOCK * self.default_mhz:
+        if mhz is None or not self.maximum_mhz or mhz >= LEAST_CLOCK * self.maximum_mhz:
             return ""
-        return f"the clock was below {LEAST_CLOCK:.0%} of {self.default_mhz:.0f} MHz"
+        return f"the clock was below {LEAST_CLOCK:.0%} of {self.maximum_mhz:.0f} MHz"
 
 
 def _nvml_clocks() -> tuple[Callable[[], float | None], float | None]:
-    """A reading of the clock of the first GPU's multiprocessors, and their default, in MHz, from NVML."""
+    """A reading of the clock of the first GPU's multiprocessors, and their maximum, in MHz, from NVML."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        default = pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM)
+        maximum = pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM)
     except Exception:  # no NVML, or a GPU that does not tell
         return (lambda: None), None
-    return (lambda: float(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))), float(default)
+    return (lambda: float(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))), float(maximum)
 
 
 def conditions_of(device: str) -> Conditions:

@@ -1,6 +1,6 @@
 """Whether a difference is more than chance, and what may be stated of the paper's claims.
 
-Differences between two sets of seeds are tested by Welch's t-test, a table's tests together corrected by Holm's method.
+One rule decides wherever two models are compared: RULE, by `decide`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 LEVEL = 0.05
-METHOD = "Welch's t-test over seeds, Holm's correction over the table, 5 %"
+SMALLEST = 0.013
+"""A difference, over the rival's mean, up to which nothing is concluded however many seeds agree: of FID's order in
+"The FID Lottery" (arXiv 2606.20536)."""
+METHOD = (
+    f"Welch's t-test over training seeds, each the mean of its draws, gives p < {LEVEL:g} after Holm's correction over "
+    "the table's comparisons of that metric and kind (two families at equal steps, or at equal training time; joint "
+    "training and clips alone; one family, step by step), and the difference exceeds "
+    f"{SMALLEST:.1%} of the rival's mean"
+)
+RULE = (
+    f"Rule: a model is better or worse than its rival where {METHOD}; else the comparison is inconclusive. Each "
+    "interval is of its test alone, without that correction."
+)
 
 
 @dataclass(frozen=True)
@@ -57,29 +69,51 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def decide(difference: float, rival: float, p: float, direction: int) -> str:
+    """`better`, `worse` or `inconclusive`, by RULE.
+
+    `difference` is of the means, a model's minus its `rival`'s; `p` is adjusted; `direction` is 1 where more is better.
+    """
+    if p >= LEVEL or abs(difference) <= SMALLEST * abs(rival):
+        return "inconclusive"
+    return "better" if difference * direction > 0 else "worse"
+
+
 @dataclass(frozen=True)
 class Claim:
     """One difference that the paper prints, and what was measured of it. Values are a side's, one a seed.
 
-    `kind` says which comparison it is of ("" at the paper's depth, "matched", "equal-macs", "trend" …).
-    `printed` is the sign of first minus second in the paper, 0 where it prints none. What the measured features have no
-    counterpart of is not `supported`.
+    `kind` says which comparison it is of ("" at the paper's depth, "matched", "equal-macs", "trend" …); claims of one
+    `question` are corrected together. `printed` is the sign of first minus second in the paper, 0 where both are equal
+    and None where it does not print both. What the measured features have no counterpart of is not `supported`.
     """
 
     metric: str
     kind: str
-    printed: int
+    printed: int | None
     first: Sequence[float]
     second: Sequence[float]
     supported: bool = True
+    question: str = ""
 
     @property
     def measured(self) -> int | None:
         """The sign of first minus second, of the means; None without values on both sides."""
         if not self.first or not self.second:
             return None
-        difference = sum(self.first) / len(self.first) - sum(self.second) / len(self.second)
+        difference = self._difference()
         return (difference > 0) - (difference < 0)
+
+    def significant(self, p: float) -> bool:
+        """Whether the rule decides, of the adjusted p."""
+        return decide(self._difference(), sum(self.second) / len(self.second), p, 1) != "inconclusive"
+
+    def _difference(self) -> float:
+        return sum(self.first) / len(self.first) - sum(self.second) / len(self.second)
+
+
+Sides = tuple[tuple[float, ...], tuple[float, ...]]
+"""The values of both models of a test, which identify it."""
 
 
 @dataclass
@@ -118,21 +152,32 @@ def _significantly(count: int, significant: int) -> str:
 
 
 def tally(claims: Iterable[Claim]) -> dict[tuple[str, str], Tally]:
-    """Counts by (kind, metric), of claims that print a sign; Holm's correction is over all of them.
+    """Counts by (kind, metric), of claims that print a sign.
 
-    Runs that serve two kinds, as a DiM that is equal to its DiT in parameters and in cost, are one test.
+    Holm's correction is over all tests of a metric and question, printed or not. Runs that serve two kinds, as a DiM
+    that is equal to its DiT in parameters and in cost, are one test.
     """
-    claims = [claim for claim in claims if claim.printed and claim.supported]
-    tests = {_sides(claim): test for claim in claims if (test := welch(claim.first, claim.second))}
-    adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
+    claims = [claim for claim in claims if claim.supported]
+    families: dict[tuple[str, str], dict[Sides, Welch]] = {}
+    for claim in claims:
+        if test := welch(claim.first, claim.second):
+            families.setdefault((claim.metric, claim.question), {})[_sides(claim)] = test
+    adjusted = {
+        (metric, question, sides): p
+        for (metric, question), tests in families.items()
+        for sides, p in zip(tests, holm([test.p for test in tests.values()]), strict=True)
+    }
     counts: dict[tuple[str, str], Tally] = {}
     for claim in claims:
+        if not claim.printed:
+            continue
         count = counts.setdefault((claim.kind, claim.metric), Tally())
-        sign, significant = claim.measured, adjusted.get(_sides(claim), 1.0) < LEVEL
+        sign, p = claim.measured, adjusted.get((claim.metric, claim.question, _sides(claim)))
         if sign is None:
             count.missing += 1
             continue
-        count.untested += _sides(claim) not in adjusted
+        significant = p is not None and claim.significant(p)
+        count.untested += p is None
         if sign == claim.printed:
             count.holds += 1
             count.holds_significantly += significant
@@ -144,8 +189,8 @@ def tally(claims: Iterable[Claim]) -> dict[tuple[str, str], Tally]:
     return counts
 
 
-def _sides(claim: Claim) -> tuple[str, tuple[float, ...], tuple[float, ...]]:
-    return claim.metric, tuple(claim.first), tuple(claim.second)
+def _sides(claim: Claim) -> Sides:
+    return tuple(claim.first), tuple(claim.second)
 
 
 def total(counts: Iterable[Tally]) -> Tally:

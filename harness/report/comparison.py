@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from harness.core.records import ScoreRecord
 from harness.report.cells import COLUMNS, two_digits
-from harness.report.claims import LEVEL, Welch, holm, welch
+from harness.report.claims import LEVEL, RULE, Welch, decide, holm, welch
 from harness.report.lines import Line, measured_name, rival
 from harness.report.variance import components
-from harness.report.verdict import KINDS, RULE, decide
+from harness.report.verdict import KINDS
 
 Curves = Mapping[int, Sequence[tuple[float, float]]]
 """By training seed: CPU seconds of the training and a Fréchet distance, at each milestone."""
@@ -32,15 +32,22 @@ class Pair:
     at: str = ""
 
     def words(self, p: float) -> str:
-        """A line: the difference relative to the rival's mean, its interval, and the verdict."""
-        return f"{self.name} against {self.rival}{self.at}: {self.relative}, **{self.verdict(p)}**"
+        """A line: the difference over the rival's mean, itself with its interval, and the verdict."""
+        return f"{self.name} against {self.rival}{self.at}: {self.relative}, {self.absolute}, **{self.verdict(p)}**"
 
     @property
     def relative(self) -> str:
-        """The difference over the rival's mean, and its 95 % interval."""
-        reach = self.test.standard_error * self._quantile()
-        ends = ((self.test.difference + sign * reach) / self.rival_mean for sign in (-1, 1))
-        return f"{self.test.difference / self.rival_mean:+.1%} ({' to '.join(f'{end:+.1%}' for end in ends)})"
+        """The difference over the rival's mean."""
+        return f"{self.test.difference / self.rival_mean:+.1%}"
+
+    @property
+    def absolute(self) -> str:
+        """The difference and its 95 % interval, of this test alone, to the second digit of the standard error."""
+        error = self.test.standard_error
+        decimals = max(0, 1 - math.floor(math.log10(float(f"{error:.1e}"))))
+        reach = error * self._quantile()
+        low, middle, high = (f"{self.test.difference + sign * reach:+.{decimals}f}" for sign in (-1, 0, 1))
+        return f"{middle} ({low} to {high})"
 
     def verdict(self, p: float) -> str:
         """By the one rule, of the adjusted p."""
@@ -131,12 +138,14 @@ def pairs_at_equal_time(lines: Sequence[Line], column: str) -> list[Pair]:
 
 
 def decided(lines: Sequence[Line], column: str, over_steps: bool) -> list[tuple[Pair, float]]:
-    """All that a table compares in a column, each with its p, adjusted for their number.
+    """All that a table compares in a column, each with its p, adjusted for the number of that kind.
 
     With `over_steps` the lines are milestones of the same trainings: then equal times are compared, too.
     """
-    several = [*pairs(lines, column), *(pairs_at_equal_time(lines, column) if over_steps else [])]
-    return list(zip(several, holm([pair.test.p for pair in several]), strict=True))
+    found = []
+    for several in (pairs(lines, column), pairs_at_equal_time(lines, column) if over_steps else []):
+        found += list(zip(several, holm([pair.test.p for pair in several]), strict=True))
+    return found
 
 
 def sentences(lines: Sequence[Line], columns: Sequence[str], over_steps: bool) -> list[str]:
@@ -149,7 +158,7 @@ def sentences(lines: Sequence[Line], columns: Sequence[str], over_steps: bool) -
             words.setdefault(where, []).append(pair.words(p))
         name = measured_name(column, lines)
         found += [f"{name}{where}: {'; '.join(several)}." for where, several in words.items()]
-    return [*found, f"Rule: {RULE}."] if found else []
+    return [*found, RULE] if found else []
 
 
 def spread(lines: Sequence[Line], column: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from harness.core.records import LatencyRecord
 from harness.cost import crossover
+from harness.cost.compare import LEAST_SAMPLES
 from harness.report.hardware import columns_of
 from harness.report.layout import Block
 from models import catalogue, counterpart, spec
@@ -23,8 +24,9 @@ SAME_RUN = ("batch", "frames", "action", "dtype", "checkpointing")
 class Crossing:
     """Two models on a device. `pixels` and `seconds` are None where the measured lines do not meet.
 
-    `interval` is of the pixels, from resampled medians; `ratios` are times of the model over its counterpart's, by
-    resolution; `equal_macs_pixels` is where the exact multiply-adds are equal.
+    `interval` is of the pixels, from resampled medians; None where a median that the crossing rests on is of fewer than
+    LEAST_SAMPLES. `ratios` are times of the model over its counterpart's, by resolution; `equal_macs_pixels` is where
+    the exact multiply-adds are equal.
     """
 
     model: str
@@ -77,7 +79,8 @@ def _crossing(
     met = crossing(*medians)
     generator = np.random.default_rng(0)
     found = []
-    for _ in range(RESAMPLES if met else 0):
+    known = met and all(len(side[r]) >= LEAST_SAMPLES for side in sides for r in _neighbours(common, met[0]))
+    for _ in range(RESAMPLES if known else 0):
         drawn = [[(r, float(np.median(generator.choice(s, len(s))))) for r, s in side.items()] for side in sides]
         again = crossing(*drawn)
         found += [again[0]] if again else []
@@ -109,6 +112,11 @@ def crossing(one: Sequence[tuple[int, float]], other: Sequence[tuple[int, float]
     return None
 
 
+def _neighbours(resolutions: Sequence[int], pixels: float) -> tuple[int, int]:
+    """The resolutions between which a crossing lies."""
+    return max(r for r in resolutions if r <= pixels), min(r for r in resolutions if r >= pixels)
+
+
 def crossing_block(records: Sequence[LatencyRecord], device: str) -> list[Block]:
     """The crossovers of a device as a grid; none where nothing is measured beside its counterpart."""
     found = list(crossings(records))
@@ -126,5 +134,8 @@ def crossing_block(records: Sequence[LatencyRecord], device: str) -> list[Block]
     ]  # fmt: skip
     header = ["model", "against", "run", "dtype", *(f"{r} px" for r in resolutions)]
     header += ["equal time at, px", "time there, s", "equal multiply-adds at, px"]
-    caption = f"Measured time over the counterpart's on {device}, and where they are equal (95 % of resampled medians)"
+    caption = (
+        f"Measured time over the counterpart's on {device}, and where they are equal (95 % of resampled medians, where "
+        f"each is of at least {LEAST_SAMPLES} samples)"
+    )
     return [Block(header, rows, caption)]

@@ -25,7 +25,9 @@ from models import ModelSpec, catalogue, counterpart, spec
 from models.families import FAMILIES
 
 if TYPE_CHECKING:
+    from harness.report.comparison import Pair
     from harness.report.layout import Table
+    from harness.suites.rows import Suite
 
 MADE = re.compile(r"(<!-- made: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 SIZES = ("S", "B", "L", "XL")
@@ -138,12 +140,45 @@ def _crossing_cells(one: Crossing, resolutions: Sequence[int]) -> list[str]:
     return [one.model, one.rival, *ratios, one.verdict, equal]
 
 
-def clip_scores(records: Sequence[Record]) -> str:
-    """The measured side of Table 3 on embedded clips."""
+def joint_image_scores(records: Sequence[Record]) -> str:
+    """The measured side of Table 3 on embedded clips with one seed: clips alone, and single frames beside them."""
     from harness.report.quality import quality_table
     from harness.suites.catalogue import MOVING_DIGITS, suite
 
     return _grid(*_measured_side(quality_table(3, suite(MOVING_DIGITS), records)))
+
+
+def clip_scores(records: Sequence[Record]) -> str:
+    """The measured side of Table 3 on embedded clips, each family at its own best, as far as it is measured."""
+    from harness.report.quality import quality_table
+    from harness.suites.catalogue import CLIPS, suite
+
+    return _grid(*_measured_side(quality_table(3, suite(CLIPS, records), records)))
+
+
+def clip_verdicts(records: Sequence[Record]) -> str:
+    """Which family has the lower Fréchet distance on embedded clips, and how sure that is."""
+    from harness.report.claims import RULE
+    from harness.suites.catalogue import CLIPS, suite
+
+    compared = _compared(3, suite(CLIPS, records), records, "fvd")
+    rows = [_verdict_cells(pair, p) for pair, p in compared]
+    header = ["model", "its rival", "difference of FVD (95 % interval)", "relative", "verdict"]
+    return f"{_grid(header, rows)}\n\n{RULE}"
+
+
+def _compared(number: int, suite: Suite, records: Sequence[Record], column: str) -> list[tuple[Pair, float]]:
+    """What a table of quality compares in a column, each with its adjusted p."""
+    from harness.core.paper import TABLES
+    from harness.report.comparison import decided
+    from harness.report.lines import lines_of
+
+    table = TABLES[number]
+    return decided(lines_of(table, suite, records), column, "step" in table.varies)
+
+
+def _verdict_cells(pair: Pair, p: float) -> list[str]:
+    return [f"{pair.name}{pair.at}", pair.rival, pair.absolute, pair.relative, f"**{pair.verdict(p)}**"]
 
 
 def _measured_side(table: Table) -> tuple[list[str], list[list[str]]]:
@@ -172,22 +207,16 @@ def photograph_scores(records: Sequence[Record]) -> str:
 
 def photograph_verdicts(records: Sequence[Record]) -> str:
     """Which family has the lower Fréchet distance on photographs, and how sure that is, as far as it is measured."""
-    from harness.core.paper import TABLES
-    from harness.report.comparison import decided
-    from harness.report.lines import lines_of
-    from harness.report.verdict import RULE
+    from harness.report.claims import RULE
     from harness.suites.catalogue import FASHION, suite
 
     found, rows = suite(FASHION, records), []
     for number, varied in PHOTOGRAPHS.items():
-        table = TABLES[number]
-        compared = decided(lines_of(table, found, records), "fid", "step" in table.varies)
-        if len({pair.rival for pair, _ in compared}) < 2:
-            continue  # nothing is varied yet
-        for pair, p in compared:
-            rows.append([varied, f"{pair.name}{pair.at}", pair.rival, pair.relative, f"**{pair.verdict(p)}**"])
-    header = ["by", "model", "its rival", "difference of FD (95 % interval)", "verdict"]
-    return f"{_grid(header, rows)}\n\nRule: {RULE}." if rows else ""
+        compared = _compared(number, found, records, "fid")
+        if len({pair.rival for pair, _ in compared}) > 1:  # else nothing is varied yet
+            rows += [[varied, *_verdict_cells(pair, p)] for pair, p in compared]
+    header = ["by", "model", "its rival", "difference of FD (95 % interval)", "relative", "verdict"]
+    return f"{_grid(header, rows)}\n\n{RULE}" if rows else ""
 
 
 def sequence_ratios(records: Sequence[Record]) -> str:
@@ -246,6 +275,8 @@ PARTS: dict[str, Callable[[Sequence[Record]], str]] = {
     "measured-crossovers": measured_crossovers,
     "measured-memory": measured_memory,
     "clip-scores": clip_scores,
+    "clip-verdicts": clip_verdicts,
+    "joint-image-scores": joint_image_scores,
     "photograph-scores": photograph_scores,
     "photograph-verdicts": photograph_verdicts,
     "sequence-ratios": sequence_ratios,

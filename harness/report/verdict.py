@@ -1,7 +1,4 @@
-"""The last lines under a table: whether the paper's claim holds in what was measured, and which model is better.
-
-One rule decides between two models, wherever they are compared (`decide`).
-"""
+"""The last lines under a table: whether the paper's claim holds in what was measured."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from harness.core.paper import BASELINE, CHALLENGER, JOINT, TableSpec
 from harness.report.cells import COLUMNS, NAMES
-from harness.report.claims import LEVEL, METHOD, Claim, sentence, tally
+from harness.report.claims import METHOD, Claim, sentence, tally
 from harness.report.lines import Line, at_depth, counterpart_of, measured_name, rival
 
 PAIR = f"{CHALLENGER} and {BASELINE}"
@@ -27,33 +24,13 @@ KINDS = {
 }
 
 
-SMALLEST = 0.013
-"""A difference, over the rival's mean, up to which nothing is concluded however many seeds agree: of FID's order in
-"The FID Lottery" (arXiv 2606.20536)."""
-RULE = (
-    "a model is better or worse than its rival where Welch's t-test over training seeds, each the mean of its draws, "
-    f"gives p < {LEVEL:g} after Holm's correction over the comparisons of that metric in the table, and the difference "
-    f"exceeds {SMALLEST:.1%} of the rival's mean; else the comparison is inconclusive"
-)
-
-
-def decide(difference: float, rival: float, p: float, direction: int) -> str:
-    """`better`, `worse` or `inconclusive`, by RULE.
-
-    `difference` is of the means, a model's minus its `rival`'s; `p` is adjusted; `direction` is 1 where more is better.
-    """
-    if p >= LEVEL or abs(difference) <= SMALLEST * abs(rival):
-        return "inconclusive"
-    return "better" if difference * direction > 0 else "worse"
-
-
 def verdict(table: TableSpec, suite: str, lines: Sequence[Line]) -> list[str]:
     """Sentences: what the paper prints, how often its signs hold and how often significantly, what that is worth."""
     columns = table.quality
     if table.trend:
         claims = [*_trend(lines, columns), *_figure1(table.figure1, lines)]
     else:
-        claims = [*_contests(lines, columns), *_joint(lines, columns)]
+        claims = [*contests(lines, columns), *_joint(lines, columns)]
     counts = tally(claims)
     sentences = [_printed(table, claims)]
     for wanted in dict.fromkeys(kind for kind, _ in counts):
@@ -61,7 +38,7 @@ def verdict(table: TableSpec, suite: str, lines: Sequence[Line]) -> list[str]:
         sentences.append(sentence(KINDS.get(wanted, wanted), chosen))
     if not any(count.measured for count in counts.values()):
         return [sentences[0], "Nothing is measured yet, so nothing can be said."]
-    sentences.append(f"Significance: {METHOD}.")
+    sentences.append(f"Significantly: {METHOD}.")
     if any(count.untested for count in counts.values()):
         sentences.append("With a single seed only the sign of a difference is known, and it may be chance.")
     if any(kind == "" for kind, _ in counts):
@@ -84,7 +61,7 @@ def _unequal(lines: Sequence[Line]) -> str:
     )
 
 
-def _contests(lines: Sequence[Line], columns: Iterable[str]) -> list[Claim]:
+def contests(lines: Sequence[Line], columns: Iterable[str]) -> list[Claim]:
     """Each row against its rival, by the sign that the paper prints for their contest."""
     claims = []
     for one, column in itertools.product(lines, columns):
@@ -112,7 +89,7 @@ def _trend(lines: Sequence[Line], columns: Iterable[str]) -> list[Claim]:
         pairs = {TREND: (after, before), OF_COUNTERPART: (rival(after, lines), rival(before, lines))}
         for kind, (one, other) in pairs.items():
             if one and other:
-                claims.append(Claim(column, kind, sign, *_measured(column, one, other)))
+                claims.append(Claim(column, kind, sign, *_measured(column, one, other), question=kind))
     return claims
 
 
@@ -131,7 +108,7 @@ def _joint(lines: Sequence[Line], columns: Iterable[str]) -> list[Claim]:
         if (one.variant, one.family) == (other.variant + JOINT, other.family):
             sign = _sign(_printed_of(one, lines).get(column), _printed_of(other, lines).get(column))
             kind = JOINTLY if at_depth(one) else JOINTLY_MATCHED
-            claims.append(Claim(column, kind, sign, *_measured(column, one, other)))
+            claims.append(Claim(column, kind, sign, *_measured(column, one, other), question=JOINTLY))
     return claims
 
 
@@ -141,18 +118,18 @@ def _measured(column: str, one: Line, other: Line) -> tuple[Sequence[float], Seq
     return cells[0].values, cells[1].values, all(cell.mark != "unsupported" for cell in cells)
 
 
-def _sign(first: str | None, second: str | None) -> int:
-    """Of the difference of two printed figures; 0 where either is none."""
+def _sign(first: str | None, second: str | None) -> int | None:
+    """Of the difference of two printed figures; None where either is none."""
     try:
         difference = float(first or "") - float(second or "")
     except ValueError:
-        return 0
+        return None
     return (difference > 0) - (difference < 0)
 
 
 def _printed(table: TableSpec, claims: Sequence[Claim]) -> str:
     """How often the paper has the challenger, or the later row, ahead, by metric."""
-    own = [claim for claim in claims if claim.kind == (TREND if table.trend else "")]
+    own = [claim for claim in claims if claim.kind == (TREND if table.trend else "") and claim.printed is not None]
     parts = []
     for metric in dict.fromkeys(claim.metric for claim in own):
         signs = [claim.printed for claim in own if claim.metric == metric]
@@ -167,7 +144,7 @@ def _printed(table: TableSpec, claims: Sequence[Claim]) -> str:
     further += f" It prints joint training ahead of clips alone in {sum(joint)} of {len(joint)}." if joint else ""
     where = f"each step of {table.trend} better in" if table.trend else f"{CHALLENGER} ahead of {BASELINE} in"
     return (
-        f"The paper prints {where} {', '.join(parts)}.{further}"
+        f"Of what is compared here, the paper prints {where} {', '.join(parts)}.{further}"
         if parts
         else "The paper prints no pair that this suite could compare."
     )
