@@ -69,7 +69,7 @@ def whole(name):
     return records, done
 
 
-def test_each_family_takes_its_own_rate_and_guidance_and_a_rate_at_the_end_is_gone_beyond(name, whole):
+def test_each_family_takes_its_own_rate_and_guidance_and_what_is_best_at_the_end_is_gone_beyond(name, whole):
     found = suite(name, whole[0])
     made = {(choice.setting, choice.family): choice.made(whole[0]) for choice in found.choices}
     assert made == {
@@ -78,6 +78,8 @@ def test_each_family_takes_its_own_rate_and_guidance_and_a_rate_at_the_end_is_go
     }  # fmt: skip
     tried = {choice.family: [value for value, _ in choice.candidates] for choice in found.choices[:2]}
     assert tried == {"DiT": [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2], "DiM": [1e-3, 2e-3, 4e-3, 8e-3]}
+    tried = {choice.family: [value for value, _ in choice.candidates] for choice in found.choices[2:]}
+    assert tried == {"DiT": [1, 2, 4], "DiM": [1, 2, 4, 8]}
     for row in found.rows:
         rate, guidance = {"DiT": (8e-3, 1.0), "DiM": (2e-3, 4.0)}[row.family]
         assert {(one.run.config.learning_rate, one.cfg_scale) for one in row.scores} == {(rate, guidance)}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOTIONS_A_DIGIT = 100
 RESOLUTION, FRAMES, REFERENCE_CLIPS = 16, 8, 1500
-"""Of what samples are compared with: every scan once, on a path drawn anew; of few paths, training has each, too."""
+"""Of what samples are compared with: every scan once, on a path drawn anew; of few paths, training has most, too."""
 HELD_OUT = "held-out"
 """The part of the scans that nothing learns from."""
 

@@ -231,7 +231,8 @@ def sequence_ratios(records: Sequence[Record]) -> str:
         own, other = one.distances
         row = (str(one.tokens), one.contest, other, own, f"{one.value:.2f}{between}")
         alike.setdefault(row, []).append(style.words("", one.variant).strip(", "))
-    header = ["tokens", "at", f"FD of {BASELINE}", f"FD of {CHALLENGER}", "ratio (95 % interval)", "of"]
+    header = ["tokens", "at", f"FD of {BASELINE}", f"FD of {CHALLENGER}"]
+    header += ["ratio of geometric means (95 % interval)", "of"]
     return _grid(header, [[*row, " and ".join(kinds)] for row, kinds in alike.items()]) if alike else ""
 
 

@@ -88,6 +88,15 @@ def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
                 return choice
             rates = (*rates, further)
 
+    def guidance_of(family: str, best: Changes) -> Choice:
+        guidances = tuning.guidances
+        while True:
+            choice = choice_of(SCALE, family, tuning.base, ((cfg, best, cfg) for cfg in guidances))
+            further = 2 * max(guidances)
+            if choice.made(records) != max(guidances) or further > tuning.strongest:
+                return choice
+            guidances = (*guidances, further)
+
     for model in dict.fromkeys(tuning.models.values()):
         for family in FAMILIES:
             settle(rate_of(family, model))
@@ -103,7 +112,7 @@ def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
                 continue
             best = (*best, (DECAY, decay))
         if tuning.guidances:
-            settle(choice_of(SCALE, family, tuning.base, ((cfg, best, cfg) for cfg in tuning.guidances)))
+            settle(guidance_of(family, best))
     return Chosen(scale, tuple(choices), values)
 
 

@@ -28,8 +28,9 @@ class Tuning:
     `rates` are tried of every family at each of the `models` ("N/4": size and patch), which map those that share the
     choice to the one that is tuned; where the best is the largest or the smallest, twice or half of it is tried too,
     within `limits`. `decays` of the moving average and `guidances` are tried at `base` alone, after the rate; where
-    there are none, all have one. `seeds` is how many training seeds each rate has; a decay or a guidance has one. `ref`
-    is the part of the data that decides.
+    there are none, all have one. Where the best guidance is the largest, twice of it is tried too, up to `strongest`.
+    `seeds` is how many training seeds each rate has; a decay or a guidance has one. `ref` is the part of the data that
+    decides.
     """
 
     rates: tuple[float, ...]
@@ -41,6 +42,7 @@ class Tuning:
     seeds: Mapping[str, int]
     ref: str
     metrics: tuple[str, ...]
+    strongest: float = 16.0
 
 
 @dataclass(frozen=True, kw_only=True)
