@@ -1,6 +1,7 @@
 """The autoencoder's contract, on diffusers' real class with small random weights."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,10 +12,9 @@ from videos import write_tree
 from harness.data.autoencoder import SCALE, Identity, StableDiffusion, sample_latents
 
 
-@pytest.fixture(scope="module")
-def vae_directory(tmp_path_factory):
+def tiny_vae(where, seed=0):
     diffusers = pytest.importorskip("diffusers", reason="the autoencoder needs the extra 'vae' (diffusers)")
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = diffusers.AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -22,9 +22,13 @@ def vae_directory(tmp_path_factory):
         latent_channels=4,
         norm_num_groups=4,
     )
-    where = tmp_path_factory.mktemp("weights") / "tiny-vae"
     model.save_pretrained(where)
     return where
+
+
+@pytest.fixture(scope="module")
+def vae_directory(tmp_path_factory):
+    return tiny_vae(tmp_path_factory.mktemp("weights") / "tiny-vae")
 
 
 def test_encode_and_decode_are_diffusers_own_times_the_scale(vae_directory):
@@ -40,7 +44,8 @@ def test_encode_and_decode_are_diffusers_own_times_the_scale(vae_directory):
         latents = ours.sample(moments, noise)
         assert torch.allclose(latents, 0.18215 * (posterior.mean + posterior.std * noise), atol=1e-6)
         assert torch.allclose(ours.decode(latents), reference.decode(latents / 0.18215).sample, atol=1e-6)
-    assert (ours.name, ours.downsample) == ("tiny-vae", 2)
+    assert re.fullmatch("tiny-vae#[0-9a-f]{8}", ours.name)
+    assert ours.downsample == 2
     assert not any(parameter.requires_grad for parameter in ours.model.parameters())
 
 
@@ -92,7 +97,7 @@ def test_an_image_tree_trains_and_samples_through_the_real_class_from_tree_and_f
     flags = ["--num-samples", "2", "--steps", "3", "--device", "cpu", "--out", str(out)]
     assert sample.main(["--ckpt", str(tmp_path / "b"), *flags]) == 0
     assert Image.open(out / "000001.png").size == (16, 16)
-    assert json.loads((out / "settings.json").read_text())["autoencoder"] == "tiny-vae"
+    assert json.loads((out / "settings.json").read_text())["autoencoder"].startswith("tiny-vae#")
 
 
 def test_a_clip_is_encoded_and_decoded_as_so_many_images(vae_directory):
@@ -133,4 +138,20 @@ def test_videos_train_and_sample_through_the_real_class(vae_directory, tmp_path)
     assert sample.main(["--ckpt", str(tmp_path / "run"), *flags]) == 0
     assert Image.open(out / "000000" / "0003.png").size == (16, 16)
     settings = json.loads((out / "settings.json").read_text())
-    assert (settings["cfg_channels"], settings["autoencoder"]) == (4, "tiny-vae")
+    assert settings["cfg_channels"] == 4
+    assert settings["autoencoder"].startswith("tiny-vae#")
+
+
+def test_two_autoencoders_of_one_folder_name_are_two(tmp_path):
+    """What is decoded by one must not stand for what the other decodes."""
+    names = {StableDiffusion(str(tiny_vae(tmp_path / str(seed) / "vae", seed))).name for seed in (0, 1)}
+    assert len(names) == 2
+    assert {name.partition("#")[0] for name in names} == {"vae"}
+
+
+def test_a_name_with_a_digest_is_held_to_it(vae_directory, monkeypatch):
+    monkeypatch.chdir(vae_directory.parent)
+    digest = StableDiffusion(vae_directory.name).name.partition("#")[2]
+    assert StableDiffusion(f"{vae_directory.name}#{digest}").name.endswith(digest)
+    with pytest.raises(ValueError, match=f"has weights of sha256 {digest}, not 00000000"):
+        StableDiffusion(f"{vae_directory.name}#00000000")

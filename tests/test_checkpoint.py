@@ -33,6 +33,17 @@ def test_two_rolling_checkpoints_and_every_milestone_are_kept(tmp_path):
     assert (path.name, newest["step"]) == ("milestone-0000050.pt", 50)
 
 
+def test_what_is_written_after_damaged_checkpoints_of_later_steps_is_kept(tmp_path):
+    """A run that continues from before them would else lose each checkpoint that it writes, and all its progress."""
+    for name in ("step-0002000.pt", "step-0003000.pt", "step-best.pt", "step-last.pt"):
+        (tmp_path / name).write_bytes(b"damaged")
+    for step in (1500, 1600, 1700):
+        assert checkpoint.save(tmp_path, state(step)).exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "step-0001600.pt", "step-0001700.pt", "step-0002000.pt", "step-0003000.pt", "step-best.pt", "step-last.pt",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("kept_bytes", [0, 100, 1500])
 def test_a_truncated_checkpoint_is_skipped_by_name(tmp_path, kept_bytes):
     checkpoint.save(tmp_path, state(10))

@@ -1,5 +1,6 @@
 """The suite of clips that are matched and tuned: what is chosen, in which order, and by which commands it is filled."""
 
+import dataclasses
 import shlex
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def test_the_plan_is_of_commands_that_the_trainer_and_the_scorer_take(name, data
 
 
 def test_table_3_prints_rows_settings_floor_and_a_verdict(name, data, whole):
-    floor = {"source": f"{data}:tuning", "reference": data, "n_samples": 500}
+    floor = {"source": f"{data}:tuning", "reference": data, "n_samples": 500, "resolution": PRESETS[data].resolution}
     real = [
         ScoreRecord(
             quantity=quantity, value=value, unit="1", method="", workload={**floor, "metric": metric},
@@ -149,7 +150,10 @@ def test_table_3_prints_rows_settings_floor_and_a_verdict(name, data, whole):
             ("fvd", 1.5, f"fvd500@{data}"), ("continuing", 0.99, f"trajectory500@{data}")
         )
     ]  # fmt: skip
-    records = [*whole[0], *real]
+    of_another_size = [
+        dataclasses.replace(one, value=777.0, workload={**one.workload, "resolution": 20}) for one in real
+    ]
+    records = [*whole[0], *real, *of_another_size]
     table = report.quality_table(3, suite(name, records), records)
     shown = {row[2]: row[5:] for row in table.blocks[0].rows}
     assert "79 ± 1" in shown[f"{MATCHED}, guidance 4"][0] or "81" in shown[f"{MATCHED}, guidance 4"][0]

@@ -11,12 +11,13 @@ from harness import report
 from harness.core.paper import TABLES
 from harness.core.provenance import Provenance
 from harness.core.records import ScoreRecord
+from harness.report.cells import Cell
 from harness.report.claims import decide, tally, welch
 from harness.report.comparison import at_time, decided
 from harness.report.documents import photograph_scores, photograph_verdicts, sequence_ratios
 from harness.report.figures.frontier import power_law
 from harness.report.figures.sequence import ratio, ratios
-from harness.report.lines import lines_of
+from harness.report.lines import Line, lines_of
 from harness.report.variance import components
 from harness.report.verdict import contests
 from harness.suites import suite
@@ -105,6 +106,7 @@ def records():
         "metric": "fd2k@efficientnet-lite0",
         "source": "fashion-mnist:validation",
         "reference": "fashion-mnist:test",
+        "resolution": 32,
     }
     real = ScoreRecord(
         quantity="fd",
@@ -212,3 +214,14 @@ def test_what_the_claims_call_significant_is_what_the_verdicts_decide(column):
         count = counts[kind, column]
         significant = count.holds_significantly + count.reversed_significantly
         assert significant == sum(kind == one and verdict != "inconclusive" for one, verdict in verdicts)
+
+
+def test_runs_that_two_contests_compare_are_one_test_and_a_rival_of_mean_zero_is_compared_too():
+    def lines(contest):
+        values = {"DiT": (0.0, 0.0, 0.0), "DiM": (1.0, 1.1, 0.9)}
+        return [Line(f"{f}, {contest}", family=f, contest=contest, cells={"recall": Cell(values[f])}) for f in values]
+
+    both = [*lines("guidance 1.5"), *lines("chosen guidance 1.5")]
+    ((pair, p),) = decided(both, "recall", over_steps=False)
+    assert p == pair.test.p, "Holm's correction for one test"
+    assert pair.words(p) == "DiM, guidance 1.5 against DiT, guidance 1.5: +1.000 (+0.752 to +1.248), **better**"

@@ -8,8 +8,11 @@ from networks import random_i3d
 from videos import numbered, write_tree, write_video
 
 from harness import reproduce
+from harness.data.fashion_mnist import FILES
 from harness.suites import Plan, Run, Score, Suite, execution, preflight, suite
+from harness.suites.launch import Launch
 from harness.suites.rows import Row
+from harness.suites.score import is_part
 
 pytest.importorskip("av", reason="pip install av")
 
@@ -106,3 +109,35 @@ def test_real_clips_are_opened_as_they_will_be_cut(tmp_path, videos, i3d, monkey
     places["extraction"] = (("i3d_weights", tmp_path / "absent.pt"),)
     with pytest.raises(ValueError, match="no i3d weights at"):
         preflight.require_inputs(plan_of(CLIPS, tmp_path, **places))
+
+
+def test_files_that_are_elsewhere_are_learnt_from_and_compared_with_by_their_part(tmp_path):
+    """By --data alone: a --ref would have settings chosen on what is scored."""
+    for file in (file for pair in FILES.values() for file in pair):
+        (tmp_path / f"{file.name}.gz").touch()
+    place, records = {"fashion-mnist": str(tmp_path)}, {"runs": tmp_path / "runs", "results": tmp_path}
+    plan = Plan(suite=suite("fashion", []), data=place, **records)
+    tuned = next(iter(plan.suite.scores()))
+    assert plan.reference(tuned) == (f"{tmp_path}:validation", None)
+    floor = plan.floor()
+    assert [floor[floor.index(flag) + 1] for flag in ("--samples", "--ref")] == [
+        f"{tmp_path}:validation", f"{tmp_path}:test",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"of its own: give --data fashion-mnist=FOLDER, and no --ref$"):
+        Plan(suite=suite("fashion", []), data=place, references=place, **records)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "same"),
+    [("fashion-mnist:validation", True), ("/data/fmnist:validation", True), ("/data/fmnist:test", False),
+     ("/data/fmnist", False), ("fashion-mnist:test", False), ("moving-digits:validation", False)],
+)  # fmt: skip
+def test_a_part_is_the_same_wherever_its_files_are(recorded, same):
+    assert is_part("fashion-mnist:validation", recorded) is same
+
+
+def test_a_score_that_its_records_do_not_answer_is_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(execution.Workers, "run", lambda *arguments: "")  # it ends well, and records nothing
+    (failure,) = execution.carry_out(plan_of(IMAGES, tmp_path), execution.Workers(Launch(), 1), 1)
+    assert failure == f"{IMAGES.run.name} was scored, and no record in {tmp_path}/results/measurements/smoke.jsonl " \
+        "answers fd8@digits"

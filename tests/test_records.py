@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import warnings
 import zlib
 
@@ -152,6 +153,22 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left") as failure:
         store.append(path, [cost(2.0)])
     assert failure.value.filename == str(path)
+    assert path.read_bytes() == before
+
+
+def test_a_disk_that_fills_up_in_mid_line_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path, write = tmp_path / "records.jsonl", os.write
+    store.append(path, [cost(1.0)])
+    before = path.read_bytes()
+
+    def half(descriptor: int, text: bytes) -> int:
+        if len(text) < 100:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, bytes(text)[: len(text) // 2])
+
+    monkeypatch.setattr(store.os, "write", half)
+    with pytest.raises(OSError, match="No space left"):
+        store.append(path, [cost(2.0)])
     assert path.read_bytes() == before
 
 

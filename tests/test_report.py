@@ -126,6 +126,14 @@ def test_claims_are_counted_by_sign_and_significance():
     )
 
 
+def test_seeds_that_all_agree_are_not_called_too_few():
+    claims = [Claim("recall", "", 1, [0.0] * 3, [0.0] * 3), Claim("recall", "", 1, [1.0] * 3, [0.5] * 3)]
+    (count,) = tally(claims).values()
+    assert count.words() == (
+        "holds in 1 of 2 (significantly in none); no difference in 1; no spread between seeds in 2"
+    )
+
+
 # --------------------------------------------------------------------------------------------------------------- cells
 
 

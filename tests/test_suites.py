@@ -1,6 +1,7 @@
 """Suites: every cell of the paper has its runs, a changed setting is another run, a record answers one score alone."""
 
 import dataclasses
+import os
 
 import pytest
 
@@ -10,7 +11,7 @@ from harness.core.provenance import Provenance
 from harness.core.records import ScoreRecord
 from harness.cost import equal_macs_depth
 from harness.diffusion.config import PRESETS, Execution, TrainConfig
-from harness.suites import SCALES, SUITES, Run, Score, suite
+from harness.suites import SCALES, SUITES, Plan, Run, Score, suite
 from models import spec
 
 RUN = Run(preset="digits", model="DiT-P/4", milestones=(4, 8), seed=1, changes=(("batch", 16),))
@@ -134,3 +135,16 @@ def test_what_the_paper_compares_comes_before_its_variants_and_one_seed_before_t
 def test_an_unknown_suite_is_refused_with_the_choices():
     with pytest.raises(ValueError, match=r"unknown suite 'tiny'; choose from smoke, digits, .*paper"):
         suite("tiny")
+
+
+def test_a_contact_sheet_has_a_place_of_its_own_for_each_guidance_and_training(tmp_path):
+    plan = Plan(suite=suite("smoke"), runs=tmp_path, results=tmp_path)
+    score = next(iter(plan.suite.scores()))
+    places = {plan.sheet(score), plan.sheet(dataclasses.replace(score, cfg_scale=8.0))}
+    checkpoint = plan.checkpoint(score.run, score.step)
+    checkpoint.parent.mkdir(parents=True)
+    for since in (1, 2):
+        checkpoint.touch()
+        os.utime(checkpoint, ns=(since, since))
+        places.add(plan.sheet(score))
+    assert len(places) == 4

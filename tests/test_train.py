@@ -765,3 +765,19 @@ def test_auto_fit_recomputes_and_then_takes_parts_by_prediction(tmp_path, capsys
     with pytest.raises(SystemExit, match="2"):
         run(tmp_path, "--card-gib", 1)
     assert "--card-gib is of --auto-fit" in capsys.readouterr().err
+
+
+def test_a_run_that_is_past_what_is_requested_is_finished(tmp_path, capsys):
+    assert run(tmp_path, "--steps", 5) == 0
+    assert run(tmp_path, "--steps", 3) == 0
+    assert "stopped" not in capsys.readouterr().out
+
+
+def test_a_milestone_of_the_present_step_is_written_and_one_of_an_earlier_step_cannot_be(tmp_path, capsys):
+    assert run(tmp_path, "--steps", 4) == 0
+    assert run(tmp_path, "--steps", 4, "--checkpoint-at", 4) == 0
+    assert (tmp_path / "checkpoints" / "milestone-0000004.pt").exists()
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path, "--steps", 4, "--checkpoint-at", 2, 4)
+    assert stopped.value.code == 2
+    assert "is at step 4, and its milestone of step 2 is gone; remove" in capsys.readouterr().err

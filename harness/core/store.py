@@ -48,8 +48,9 @@ def append(path: Path, records: Iterable[Record], *, repeat: bool = True) -> int
             if end and not _ends_with_newline(file):
                 text = b"\n" + text
             try:
-                file.write(text)
-                file.flush()
+                rest = memoryview(text)
+                while rest:  # not through the buffer, which would write its rest again when the file is closed
+                    rest = rest[os.write(file.fileno(), rest) :]
                 os.fsync(file.fileno())
             except OSError as error:
                 os.ftruncate(file.fileno(), end)

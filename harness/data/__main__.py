@@ -48,7 +48,7 @@ def work(given: argparse.Namespace) -> int:
             return STOPPED
     if not first_process():
         return 0
-    print(f"{len(encoded.cache)} images in {config.out}, {len(encoded.left_out)} left out as corrupt")
+    print(f"{len(encoded.cache)} images in {config.out}, {encoded.left_out} left out as corrupt")
     print(f"next: python -m harness.train --preset imagenet256 --data {config.out}")
     return 0
 

@@ -6,6 +6,7 @@ latents, `sample` of a latent from moments and given noise, `decode`. Images are
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 class Autoencoder(Protocol):
-    name: str  # goes into every record: decoders differ, and metrics with them
+    name: str  # goes into every record, with a digest of the weights: decoders differ, and metrics with them
     downsample: int
 
     def moments(self, images: Tensor) -> Tensor: ...
@@ -53,13 +54,17 @@ def sample_latents(moments: Tensor, noise: Tensor) -> Tensor:
 class StableDiffusion:
     """Stable Diffusion's `AutoencoderKL`: 8 pixels a latent position, 4 channels, scale 0.18215.
 
-    `where` is a local directory in diffusers' layout or a hub name. Raises ValueError, saying which file is missing,
-    where to get it and which flag points at it.
+    `where` is a local directory in diffusers' layout or a hub name, and may end in `#` and how the sha256 of the
+    weights begins, as `name` does. Raises ValueError for other weights, and for a missing file with where to get it and
+    which flag points at it.
     """
 
     downsample = 8
 
     def __init__(self, where: str = AUTOENCODER, device: torch.device | str = "cpu") -> None:
+        claimed = ""
+        if not Path(where).expanduser().is_dir():
+            where, _, claimed = where.partition("#")
         path = Path(where).expanduser()
         advice = (
             f"download config.json and {WEIGHTS} from hf.co/{AUTOENCODER} into a directory "
@@ -80,7 +85,10 @@ class StableDiffusion:
         except (OSError, ValueError) as error:
             raise ValueError(f"cannot load the autoencoder {where!r}: {advice}") from error
         self.model: Any = model.eval().requires_grad_(False).to(device)
-        self.name = path.name if path.is_dir() else where
+        digest = _digest(self.model)
+        if not digest.startswith(claimed):
+            raise ValueError(f"the autoencoder {where!r} has weights of sha256 {digest[:8]}, not {claimed}")
+        self.name = f"{path.name if path.is_dir() else where}#{digest[:8]}"
         self.downsample = 2 ** (len(self.model.config.block_out_channels) - 1)
 
     @torch.no_grad()
@@ -95,6 +103,15 @@ class StableDiffusion:
     def decode(self, latents: Tensor) -> Tensor:
         images: Tensor = self.model.decode(latents.flatten(0, -4) / SCALE).sample
         return images.reshape(*latents.shape[:-3], *images.shape[1:])
+
+
+def _digest(model: Any) -> str:
+    """The sha256 of a network's weights, whatever file they come from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 class Cached:

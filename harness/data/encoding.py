@@ -34,10 +34,10 @@ class EncodeConfig:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A finished cache, and the images that were left out of it."""
+    """A finished cache, and how many images were left out of it, in this call and in earlier ones."""
 
     cache: LatentCache
-    left_out: tuple[str, ...]
+    left_out: int
 
 
 def encode(config: EncodeConfig, progress: Callable[[int, int], None] = lambda done, total: None) -> Encoded:
@@ -46,7 +46,7 @@ def encode(config: EncodeConfig, progress: Callable[[int, int], None] = lambda d
     Under torchrun W processes share the shards. Those that an earlier call finished are kept. Raises ValueError for bad
     input, LockedError when another command writes into `out`, OSError where nothing can be written.
     """
-    from harness.core.distributed import barrier, choose_device, exclusively, gathered, ranks
+    from harness.core.distributed import barrier, choose_device, exclusively, ranks
     from harness.data import autoencoder, latents
     from harness.data.images import ImageFolder
 
@@ -59,5 +59,5 @@ def encode(config: EncodeConfig, progress: Callable[[int, int], None] = lambda d
                 if here.first:
                     progress(done, len(images))
             barrier()
-        left_out = sorted(set().union(*gathered(images.corrupt)))
-        return Encoded(latents.LatentCache(config.out, verify=here.first), tuple(left_out))
+        cache = latents.LatentCache(config.out, verify=here.first)
+        return Encoded(cache, len(images) - len(cache))

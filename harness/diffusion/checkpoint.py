@@ -28,7 +28,11 @@ FOR_TRAINING = (*FOR_SAMPLING, "optimizer")
 
 
 def save(directory: Path, state: dict[str, Any], milestone: bool = False) -> Path:
-    """Write a checkpoint, then drop the rolling ones beyond the last two. Raises OSError, naming what is left."""
+    """Write a checkpoint, then drop all but the last two rolling ones up to its step.
+
+    Those of later steps stay: they are damaged, or the run would have continued from them. Raises OSError, naming what
+    is left.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{'milestone' if milestone else 'step'}-{state['step']:07d}.pt"
 
@@ -44,15 +48,26 @@ def save(directory: Path, state: dict[str, Any], milestone: bool = False) -> Pat
         left = find(directory)
         good = f"the last good checkpoint is {left[-1]}" if left else "there is no earlier checkpoint"
         raise OSError(f"cannot write {path}: {cause}; {good}") from error
-    for old in sorted(directory.glob("step-*.pt"))[:-KEPT]:
+    rolling = [old for step, old in _numbered(directory, "step") if step <= state["step"]]
+    for old in rolling[:-KEPT]:
         old.unlink()
     return path
 
 
 def find(directory: Path) -> list[Path]:
     """The checkpoints of a run, oldest first, readable or not."""
-    numbered = [(re.fullmatch(r"(?:step|milestone)-(\d+)\.pt", path.name), path) for path in directory.glob("*.pt")]
-    return [path for _, path in sorted((int(match[1]), path) for match, path in numbered if match)]
+    return [path for _, path in _numbered(directory, "step|milestone")]
+
+
+def milestone_of(directory: Path, step: int) -> Path:
+    """Where the checkpoint of a step is that is kept for good."""
+    return directory / f"milestone-{step:07d}.pt"
+
+
+def _numbered(directory: Path, kinds: str) -> list[tuple[int, Path]]:
+    """The checkpoints whose names begin so, with their steps, in order."""
+    named = [(re.fullmatch(rf"(?:{kinds})-(\d+)\.pt", path.name), path) for path in directory.glob("*.pt")]
+    return sorted((int(match[1]), path) for match, path in named if match)
 
 
 def read(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:

@@ -72,6 +72,11 @@ def fit(
         shard(model, ranks, torch.bfloat16 if execution.reduce_dtype == "bf16" else None)
     learner = new_learner(model, config)
     step, spent = restore(learner, directory, record, log, ranks)
+    passed = distributed.from_first([one for one in sorted(execution.milestones) if _is_passed(directory, one, step)])
+    if [one for one in passed if one < step]:
+        raise ValueError(
+            f"{run} is at step {step}, and its milestone of step {passed[0]} is gone; remove {run} to train it anew"
+        )
     if ranks.first:
         run.mkdir(parents=True, exist_ok=True)
         write_json(run / "config.json", record)
@@ -89,6 +94,15 @@ def fit(
     bar = tqdm(total=config.steps, initial=step, unit="step", disable=not ranks.first, desc=config.model)
     speed = Throughput(ranks, config.batch, config.precision, flops_per_item, before=spent)
     speed.start(step)
+
+    def save(milestone: bool) -> None:
+        learnt = learner.state(keep=ranks.first)
+        if ranks.first:
+            state = {"config": record, "step": step, **learnt, **log.saved(), "spent": speed.spent}
+            checkpoint.save(directory, state, milestone)
+
+    if passed:
+        save(milestone=True)
     with bar, closing(batches):
         while step < config.steps and not stopped:
             unseen.append(train_step(batches, step))
@@ -108,14 +122,15 @@ def fit(
                 bar.set_postfix(shown, refresh=False)
                 bar.update(len(seen))
             if due:
-                learnt = learner.state(keep=ranks.first)
-                if ranks.first:
-                    state = {"config": record, "step": step, **learnt, **log.saved(), "spent": speed.spent}
-                    checkpoint.save(directory, state, milestone)
-                del learnt
+                save(milestone)
                 speed.start(step)
     distributed.barrier()
     return step
+
+
+def _is_passed(directory: Path, milestone: int, step: int) -> bool:
+    """Whether a run of so many steps should have written a milestone, and it is not there."""
+    return milestone <= step and not checkpoint.milestone_of(directory, milestone).exists()
 
 
 def restore(

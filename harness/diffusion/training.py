@@ -35,7 +35,7 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        return self.step == self.steps
+        return self.step >= self.steps
 
 
 def train(

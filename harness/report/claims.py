@@ -126,6 +126,7 @@ class Tally:
     reversed_significantly: int = 0
     equal: int = 0
     untested: int = 0  # measured, but with too few seeds to test
+    without_spread: int = 0  # of several seeds that all agree, which no test is made for
     missing: int = 0
 
     @property
@@ -142,6 +143,8 @@ class Tally:
             parts.append(f"no difference in {self.equal}")
         if self.untested:
             parts.append(f"too few seeds to test {self.untested}")
+        if self.without_spread:
+            parts.append(f"no spread between seeds in {self.without_spread}")
         if self.missing:
             parts.append(f"{self.missing} not measured yet")
         return "; ".join(parts)
@@ -177,7 +180,9 @@ def tally(claims: Iterable[Claim]) -> dict[tuple[str, str], Tally]:
             count.missing += 1
             continue
         significant = p is not None and claim.significant(p)
-        count.untested += p is None
+        few = min(len(claim.first), len(claim.second)) < 2
+        count.untested += few
+        count.without_spread += p is None and not few
         if sign == claim.printed:
             count.holds += 1
             count.holds_significantly += significant

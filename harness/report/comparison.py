@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from harness.core.records import ScoreRecord
 from harness.report.cells import COLUMNS, two_digits
-from harness.report.claims import LEVEL, RULE, Welch, decide, holm, welch
+from harness.report.claims import LEVEL, RULE, Sides, Welch, decide, holm, welch
 from harness.report.lines import Line, measured_name, rival
 from harness.report.variance import components
-from harness.report.verdict import KINDS
+from harness.report.verdict import words_of
 
 Curves = Mapping[int, Sequence[tuple[float, float]]]
 """By training seed: CPU seconds of the training and a Fréchet distance, at each milestone."""
@@ -33,12 +33,13 @@ class Pair:
 
     def words(self, p: float) -> str:
         """A line: the difference over the rival's mean, itself with its interval, and the verdict."""
-        return f"{self.name} against {self.rival}{self.at}: {self.relative}, {self.absolute}, **{self.verdict(p)}**"
+        said = ", ".join(filter(None, (self.relative, self.absolute, f"**{self.verdict(p)}**")))
+        return f"{self.name} against {self.rival}{self.at}: {said}"
 
     @property
     def relative(self) -> str:
-        """The difference over the rival's mean."""
-        return f"{self.test.difference / self.rival_mean:+.1%}"
+        """The difference over the rival's mean; empty where that is 0."""
+        return f"{self.test.difference / self.rival_mean:+.1%}" if self.rival_mean else ""
 
     @property
     def absolute(self) -> str:
@@ -60,17 +61,17 @@ class Pair:
 
 
 def pairs(lines: Sequence[Line], column: str) -> list[Pair]:
-    """Each line that has a rival, at equal steps; a pair that stands in several contests of a table once."""
-    found: dict[tuple[str, str], Pair] = {}
+    """Each line that has a rival, at equal steps; runs that are compared in several contests of a table once."""
+    found: dict[Sides, Pair] = {}
     for line in lines:
         other = rival(line, lines)
         if other is None:
             continue
         cells = line.cells[column], other.cells[column]
         test = welch(cells[0].values, cells[1].values)
-        if test and cells[1].mean:
+        if test and cells[1].mean is not None:
             pair = Pair(line.label, other.label, line.variant, column, test, cells[1].mean)
-            found.setdefault((line.label, other.label), pair)
+            found.setdefault((cells[0].values, cells[1].values), pair)
     return list(found.values())
 
 
@@ -154,7 +155,7 @@ def sentences(lines: Sequence[Line], columns: Sequence[str], over_steps: bool) -
     for column in columns:
         words: dict[str, list[str]] = {}
         for pair, p in decided(lines, column, over_steps):
-            where = " at equal training time" if pair.at else f", {KINDS.get(pair.kind, pair.kind)}"
+            where = " at equal training time" if pair.at else f", {words_of(pair.kind)}"
             words.setdefault(where, []).append(pair.words(p))
         name = measured_name(column, lines)
         found += [f"{name}{where}: {'; '.join(several)}." for where, several in words.items()]

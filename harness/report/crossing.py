@@ -45,6 +45,8 @@ class Crossing:
         """Where the model is the faster one, in words."""
         first, last = min(self.ratios), max(self.ratios)
         if self.pixels is None:
+            if self.ratios[first] <= 1 < self.ratios[last]:
+                return f"faster at {first} px, slower at {last} px"
             return f"slower up to {last} px" if self.ratios[last] > 1 else f"faster from {first} px on"
         around = f" ({self.interval[0]:.0f} to {self.interval[1]:.0f})" if self.interval else ""
         return f"{self.pixels:.0f}{around}"

@@ -24,6 +24,11 @@ KINDS = {
 }
 
 
+def words_of(kind: str) -> str:
+    """What is compared, of a variant: at which size, and with joint images or not."""
+    return KINDS[kind.removesuffix(JOINT)] + ", joint images" * kind.endswith(JOINT)
+
+
 def verdict(table: TableSpec, suite: str, lines: Sequence[Line]) -> list[str]:
     """Sentences: what the paper prints, how often its signs hold and how often significantly, what that is worth."""
     columns = table.quality

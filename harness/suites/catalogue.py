@@ -93,7 +93,7 @@ SCALES: dict[str, tuple[str, ImageScale]] = {
             order=("N/4", "P/4", "N/8", "N/2", "U/4", "M/4"),
             costly=("N/2", "U/4", "M/4"),
             few_seeds=3,
-            floor=Floor(samples=FASHION_SEEN, ref=FASHION_UNSEEN, metrics=FASHION_METRICS[:4]),
+            floor=Floor(samples=FASHION_SEEN, ref=FASHION_UNSEEN, metrics=FASHION_METRICS[:4], resolution=32),
         ),
     ),
     "digits-gpu": (

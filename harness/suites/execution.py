@@ -24,7 +24,7 @@ from harness.core.files import write_atomically
 from harness.core.locks import locked
 from harness.suites.budget import training_macs
 from harness.suites.launch import NODE, Launch, first_node
-from harness.suites.plan import REPORT, Command, Plan, Work
+from harness.suites.plan import REPORT, SCORE, Command, Plan, Work
 from harness.suites.run import Run
 from harness.suites.score import Score
 
@@ -209,6 +209,12 @@ def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
                 progress.training |= {run for run in new if not any(run == known for known, _ in begun)}
                 further = sum(macs for work in todo for _, macs in plan.commands(work))
                 bar.total = max(bar.total, sum(progress.done) + further)
+    if SCORE in plan.stages and not failures and not workers.stopped.is_set():
+        failures += [
+            f"{work.run.name} was scored, and no record in {plan.records} answers {work.scores[0].metrics[0]}"
+            for work in plan.work()
+            if (work.run, tuple(work.scores)) in begun
+        ]
     return failures
 
 

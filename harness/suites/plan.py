@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -69,6 +70,14 @@ class Plan:
                 raise ValueError(
                     f"suite {self.suite.name} has no preset {name!r}; choose from {', '.join(sorted(presets))}"
                 )
+        for name in self.references:
+            scores = [score for score in self.suite.scores() if score.run.preset == name]
+            own = sorted({score.ref for score in scores if score.ref and _is_named(score.ref)})
+            if own:
+                raise ValueError(
+                    f"suite {self.suite.name} compares with {' and '.join(own)} of its own: "
+                    f"give --data {name}=FOLDER, and no --ref"
+                )
         for part in self.parts:
             if part not in PARTS:
                 raise ValueError(f"unknown part {part!r}; choose from {', '.join(PARTS)}")
@@ -106,8 +115,11 @@ class Plan:
         return self.directory(run) / "checkpoints" / f"milestone-{step:07d}.pt"
 
     def sheet(self, score: Score) -> Path:
-        """Where harness.sample draws a contact sheet."""
-        return self.directory(score.run) / f"samples-{score.step}"
+        """Where harness.sample draws a contact sheet: another place for other settings or weights trained anew."""
+        checkpoint = self.checkpoint(score.run, score.step)
+        since = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        digest = hashlib.sha256(repr((sorted(score.sampling.items()), since)).encode()).hexdigest()
+        return self.directory(score.run) / f"samples-{score.step}-{digest[:8]}"
 
     def work(self) -> list[Work]:
         """Runs with something left to do, in order of need."""
@@ -150,11 +162,21 @@ class Plan:
 
     def reference(self, score: Score) -> tuple[str | None, int | None]:
         """What a score compares with, and at which resolution where that is a folder: real pictures have any size."""
-        from harness.data import is_named  # data sets by name import numpy
-
         ref = self.references.get(score.run.preset, score.ref)
-        as_it_is = ref is None or is_named(ref) or Path(ref).suffix == ".npz"
+        if ref is not None and _is_named(ref):
+            return self.placed(ref), None
+        as_it_is = ref is None or Path(ref).suffix == ".npz"
         return ref, None if as_it_is else score.run.config.resolution
+
+    def placed(self, named: str) -> str:
+        """A part of a data set by name, or where `data` says that its files are: "FOLDER:part"."""
+        from harness.data.fashion_mnist import FashionMNIST, below
+
+        name, _, part = named.partition(":")
+        folders = [self.data[run.preset] for run in self.suite.runs() if run.preset in self.data]
+        if name == FashionMNIST.name and folders and below(Path(folders[0]).expanduser()) is not None:
+            return f"{folders[0]}:{part}"
+        return named
 
     def score(self, scores: list[Score]) -> Command:
         """One command for several milestones of a run that are scored alike."""
@@ -173,7 +195,8 @@ class Plan:
         if floor is None or not floor.missing(self.recorded()):
             return None
         where = ["--work-dir", str(self.runs / "eval"), "--records", str(self.records)]
-        return ["-m", "harness.eval", *floor.flags(), *where]
+        placed = replace(floor, samples=self.placed(floor.samples), ref=self.placed(floor.ref))
+        return ["-m", "harness.eval", *placed.flags(), *where]
 
     def draw(self, score: Score) -> Command:
         """A contact sheet, as many samples of each class; small ones are packed, too, to be looked into."""
@@ -208,6 +231,12 @@ class Plan:
             ["-m", "harness.tables", "--table", *tables, *where, "--output", str(self.tables)],
             ["-m", "harness.plots", *where, *samples, "--output", str(self.results / "figures" / below)],
         ]
+
+
+def _is_named(ref: str) -> bool:
+    from harness.data import is_named  # data sets by name import numpy
+
+    return is_named(ref)
 
 
 def grouped(scores: list[Score]) -> list[list[Score]]:

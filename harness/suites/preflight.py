@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.data import is_named
 from harness.suites.plan import SCORE, TRAIN, Plan
 from harness.suites.run import Run
 from harness.suites.score import Score
@@ -77,18 +78,18 @@ def require_inputs(plan: Plan) -> None:
         for score in work.scores if SCORE in plan.stages else ():
             key = (score.metrics, plan.reference(score), score.protocol, Planned.of(score).shape)
             if key not in opened:
-                with _of(work.run):
+                with _of(work.run, "--data" if score.ref and is_named(score.ref) else "--data or --ref"):
                     _open_reference(plan, score, here)
                 opened.add(key)
 
 
 @contextmanager
-def _of(run: Run) -> Iterator[None]:
-    """Name the run, and the preset by which its data and reference are given, in what is raised."""
+def _of(run: Run, flags: str = "--data or --ref") -> Iterator[None]:
+    """Name the run, and the flags and preset by which its data and reference are given, in what is raised."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{run.name} would stop: {error} (--data or --ref {run.preset}=WHERE)") from error
+        raise ValueError(f"{run.name} would stop: {error} ({flags} {run.preset}=WHERE)") from error
 
 
 def _open_data(plan: Plan, run: Run, here: Ranks) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.core import paper
 from harness.core.records import Record, ScoreRecord, of_kind
 from harness.suites.run import Run
-from harness.suites.score import Score
+from harness.suites.score import Score, is_part
 from harness.suites.tuning import Choice
 
 SEQUENCE = "sequence-length"
@@ -52,17 +52,17 @@ class Row:
 class Floor:
     """Real images or clips in the place of samples: the distance that no model is expected to beat.
 
-    `resolution` is in pixels, where that is not the data set's own.
+    `resolution` is in pixels, that of the models.
     """
 
     samples: str
     ref: str
     metrics: tuple[str, ...]
-    resolution: int | None = None
+    resolution: int
 
     def flags(self) -> list[str]:
         """What harness.eval is given, beside `--records`."""
-        size = [] if self.resolution is None else ["--ref-resolution", str(self.resolution)]
+        size = ["--ref-resolution", str(self.resolution)]
         return ["--samples", self.samples, "--ref", self.ref, *size, "--metric", *self.metrics, "--bootstrap", "0"]
 
     def answers(self, records: Iterable[Record]) -> list[ScoreRecord]:
@@ -70,8 +70,10 @@ class Floor:
         found = {
             record.quantity: record
             for record in of_kind(records, ScoreRecord)
-            if (record.get("source"), record.get("reference") or self.ref) == (self.samples, self.ref)
+            if is_part(self.samples, record.get("source") or "")
+            and is_part(self.ref, record.get("reference") or self.ref)
             and record.get("metric") in self.metrics
+            and record.get("resolution") == self.resolution
         }
         return list(found.values())
 

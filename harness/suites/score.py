@@ -26,6 +26,14 @@ def of_the_weights() -> dict[str, Any]:
     return {f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name not in NOT_OF_THE_WEIGHTS}
 
 
+def is_part(named: str, recorded: str) -> bool:
+    """Whether a record names a part of a data set, by its name or by the folder of its files: "FOLDER:part"."""
+    from harness.data import is_named
+
+    part = named.partition(":")[2]
+    return recorded == named or (bool(part) and not is_named(recorded) and recorded.endswith(f":{part}"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """Metrics of one milestone of a run. `ref` as in harness.eval.
@@ -97,7 +105,8 @@ class Score:
         """Whether a record may be of this reference: files lie where they lie, a data set by name is one alone."""
         from harness.data import is_named
 
-        return self.ref is None or not is_named(self.ref) or record.get("reference") in (None, self.ref)
+        recorded = record.get("reference")
+        return self.ref is None or not is_named(self.ref) or recorded is None or is_part(self.ref, recorded)
 
     def is_answered_by(self, record: ScoreRecord) -> bool:
         """Whether a record gives a value of one of these metrics on these samples."""

@@ -12,6 +12,7 @@ from harness.core.records import Record
 from harness.report.cells import NAMES, cell_of_row, evaluations
 from harness.report.figures import style
 from harness.suites.budget import training_macs
+from harness.suites.rows import SEQUENCE
 from harness.suites.scales import GUIDANCE
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def trained(suite: Suite, records: Iterable[Record]) -> list[Trained]:
     known = evaluations(records)
     found: dict[tuple[str, int, int], Trained] = {}
     for row in suite.rows:
+        if row.part == SEQUENCE:  # images of another size
+            continue
         score = row.scores[0]
         cell, used = cell_of_row(row, "fid", known)
         if cell.mean is None or score.cfg_scale != GUIDANCE:
