@@ -129,7 +129,8 @@ def test_the_plan_is_of_commands_that_the_trainer_and_the_scorer_take(name, data
     assert len(scored) == 8
     for line in scored:
         assert line[line.index("--ref") + 1] == f"{data}:tuning"
-        assert line[line.index("--sampler") + 1] == "ddim"
+        assert line[line.index("--steps") + 1] == "50"
+        assert "--sampler" not in line
         assert "--ref-resolution" not in line
     floor = plan.floor()
     assert floor[:6] == ["-m", "harness.eval", "--samples", f"{data}:tuning", "--ref", data]
