@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 
 from harness.core.records import Key, LatencyRecord, Record, RunRecord, of_kind, require_same
+from harness.cost.timing import LEAST_SAMPLES
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.99
 SAME = 0.02
 """Medians whose ratio is surely within it of 1 are the same, however surely they differ."""
-
-LEAST_SAMPLES = 6
-"""Fewer do not bound a median at 95 % (`timing.median_interval`), and decide nothing."""
 
 
 def ratio_interval(before: list[float], after: list[float], seed: int = 0) -> tuple[float, float, float]:

@@ -12,6 +12,8 @@ DEVICES = ("cpu", "cuda")
 CACHES = ("warm", "cold")
 LEAST_ROUNDS = 2
 CONFIDENCE = 0.95
+LEAST_SAMPLES = 6
+"""Fewer do not bound a median at 95 % (`median_interval`), and decide nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

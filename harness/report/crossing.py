@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.core.records import LatencyRecord
 from harness.cost import crossover
-from harness.cost.compare import LEAST_SAMPLES
+from harness.cost.timing import LEAST_SAMPLES
 from harness.report.hardware import columns_of
 from harness.report.layout import Block
 from models import catalogue, counterpart, spec
