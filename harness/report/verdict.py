@@ -26,7 +26,8 @@ KINDS = {
 
 def words_of(kind: str) -> str:
     """What is compared, of a variant: at which size, and with joint images or not."""
-    return KINDS[kind.removesuffix(JOINT)] + ", joint images" * kind.endswith(JOINT)
+    alone = kind.removesuffix(JOINT)
+    return KINDS.get(alone, alone) + ", joint images" * kind.endswith(JOINT)
 
 
 def verdict(table: TableSpec, suite: str, lines: Sequence[Line]) -> list[str]:
