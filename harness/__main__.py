@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or given[0] in ("-h", "--help"):
         print("usage: dim-vs-dit COMMAND [FLAGS]   (or: python -m harness.COMMAND [FLAGS])\n")
         print("\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items()))
-        print("\nEach takes --help.")
+        print("\nCOMMAND --help explains a command.")
         return 0
     name = given[0]
     if name not in COMMANDS:

@@ -8,7 +8,7 @@
     python -m harness.bench --floor --card H100 L4 --action forward train --dtype bfloat16
 
 A prediction runs the real model on fake tensors. A measurement runs each workload in a process of its own; an OOM is a
-row, a failure is a row, and the same command continues where it was stopped. A floor needs a card's data sheet alone.
+row, a failure is a row, and the same command continues where it was stopped. A floor needs only a GPU's data sheet.
 """
 
 from __future__ import annotations

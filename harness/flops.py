@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--input", nargs="+", metavar="SHAPE[:DTYPE]", help="inputs of package.module:factory")
     parser.add_argument("--convention", nargs="+", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
     parser.add_argument("--published", nargs="*", metavar="NAME", help="printed costs of these papers or models")
-    parser.add_argument("--mfu", metavar="MODEL", help="utilisation of a measured step of that model")
+    parser.add_argument("--mfu", metavar="MODEL", help="print the FLOPs utilisation of a measured step of this model")
     add_options(parser, MeasuredStep)
     add_options(parser, Multiple)
     parser.add_argument("--full", action="store_true", help="trace whole models, not small ones that are extended")

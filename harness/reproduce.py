@@ -1,15 +1,15 @@
 """Rebuild the paper's comparison: train what is missing, score it, make every table and figure.
 
-    python -m harness.reproduce --suite digits                     embedded data, a CPU
+    python -m harness.reproduce --suite digits                     small data, on a CPU
     python -m harness.reproduce --suite paper --plan               the commands for a cluster, with their cost
-    python -m harness.reproduce --suite paper --rehearse           all of them at their smallest, on made-up data
+    python -m harness.reproduce --suite paper --rehearse           the same at smallest sizes, on synthetic data
     python -m harness.reproduce --suite paper --only table5 --nproc-per-node 8 --data imagenet256=/data/imagenet/train
     python -m harness.reproduce --suite paper --submit slurm --gpus-per-node 8 --time 12:00:00
 
-Each run has a directory named by its settings, each score a record: nothing is done twice, a changed setting is a new
-run, and the same command continues wherever it was stopped or killed; of Slurm's jobs it shows what waits, runs and
-failed, and submits that again. Exit codes: 0 done; 1 some run failed, and is named; 2 bad input; 75 to be continued by
-the same command: stopped by SIGTERM, SIGUSR1 or SIGINT, or in Slurm's queue.
+Each run has a folder named after its settings, each score is a record: nothing is done twice, a changed setting is a
+new run. The same command continues after a stop or a kill. With --submit slurm it shows which jobs wait, run or have
+failed, and submits failed ones again. Exit codes: 0: done; 1: a run failed, and is named; 2: bad input; 75: stopped by
+SIGTERM, SIGUSR1 or SIGINT, or waiting in Slurm's queue: run the same command again.
 """
 
 from __future__ import annotations

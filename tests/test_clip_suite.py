@@ -161,7 +161,7 @@ def test_table_3_prints_rows_settings_floor_and_a_verdict(name, data, whole):
     notes = "\n".join(table.notes)
     assert f"Floor, real clips ({data}:tuning) in the place of samples: FVD 1.5, continuing 0.99." in notes
     assert "learning rate DiT-U/4 0.008, DiM-U/4 0.002" in notes
-    assert "guidance DiT-U/4 1, DiM-U/4 4" in notes
+    assert "guidance scale DiT-U/4 1, DiM-U/4 4" in notes
     assert "rate as chosen for each family; EMA 0.998" in table.protocol
     assert f"{MATCHED}, guidance 4 against DiT-U/4-video, guidance 1: -19" in "\n".join(table.claim)
     claim = "\n".join(table.claim)

@@ -127,7 +127,7 @@ def test_tables_say_what_is_better_at_equal_steps_and_at_equal_time_and_what_is_
     assert "DiM-N/4 at 3,000 steps against DiT-N/4 at 3,000 steps: -0.4%" in said
     assert "**inconclusive**" in said
     assert "FD at equal training time: DiM-N/4 against DiT-N/4 after 300 CPU seconds each" in said
-    assert said.count("Rule: a model is better or worse than its rival where") == 1
+    assert said.count("Rule: a model is better or worse than its baseline if") == 1
     assert not any("**worse**" in line for line in table.claim)
 
 

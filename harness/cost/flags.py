@@ -55,9 +55,9 @@ def add_floor_flags(parser: argparse.ArgumentParser) -> None:
     """Floors instead of runs, and of which cards."""
     known = list(cards.figures())
     group = parser.add_argument_group("floors")
-    group.add_argument("--floor", action="store_true", help="print the shortest possible time of a step on a card")
+    group.add_argument("--floor", action="store_true", help="print a lower bound of the time of a step on a GPU")
     group.add_argument("--card", nargs="+", choices=(*known, cards.CPU), default=known, metavar="NAME",
-                       help=f"of {', '.join(known)}; {cards.CPU}: this machine (default: all the others)")  # fmt: skip
+                       help=f"of {', '.join(known)}; {cards.CPU}: this machine (default: all GPUs)")  # fmt: skip
 
 
 def check_mode_flags(args: argparse.Namespace, given: set[str]) -> None:

@@ -23,11 +23,11 @@ class Multiple:
     Raises ValueError for a field out of bounds.
     """
 
-    per: str = option("image", "what the exact cost is printed of", choices=UNITS)
-    guidance: bool = option(True, "two passes a denoising step, as classifier-free guidance needs them")
+    per: str = option("image", "unit of the exact cost", choices=UNITS)
+    guidance: bool = option(True, "count two passes for a denoising step (classifier-free guidance)")
     sampling_steps: int = option(250, "denoising steps of a sample", least=1)
-    training_steps: int = option(400_000, "of a training run", least=1)
-    training_batch: int = option(256, "images of a training step", least=1)
+    training_steps: int = option(400_000, "steps of a training run", least=1)
+    training_batch: int = option(256, "images in a training step", least=1)
     recompute: bool = option(False, "training recomputes activations: one more forward pass")
 
     def __post_init__(self) -> None:

@@ -21,8 +21,8 @@ class MeasuredStep:
 
     step_seconds: float = option(0.0, "seconds that the step took", least=0)
     peak_tflops: float = option(0.0, "peak of the device in 10^12 FLOP/s, of the step's dtype, dense", least=0)
-    card: str = option("", "a card whose data sheet has the peak, instead of --peak-tflops, as H100")
-    arithmetic: str = option("bfloat16", "arithmetic of matrix products on that card", choices=ARITHMETICS)
+    card: str = option("", "GPU model whose data sheet has the peak, such as H100; instead of --peak-tflops")
+    arithmetic: str = option("bfloat16", "arithmetic of matrix products on that GPU", choices=ARITHMETICS)
     action: str = option("train", "what the step was", choices=("train", "sample", "forward"))
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 Every step of a clip has one length (4 or sqrt 32 pixels), and nothing ever stands still. A step is the side of a /4
 model's patch, so that a moving digit is patches that change places, which small models can learn. In 12 pixels a digit
-has two places along an axis and goes to and fro, the least motion there is; in 16 it has three.
+has two places along an axis and goes back and forth, the least motion there is; in 16 it has three.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DIRECTIONS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if ro
 
 
 class MovingDigits(DigitsInMotion):
-    """Digits that go to and fro in 12 pixels or more.
+    """Digits that go back and forth in 12 pixels or more.
 
     Its parts are `train`, `reference`, `held-out`, and `tuning`: real clips that settings are chosen by.
     """

@@ -250,7 +250,7 @@ PRESETS: Mapping[str, TrainConfig] = {
 classifier of the real digits (99.3 % on held-out ones) sees the requested class in 99 of 100 samples, for
 DiM-T/2 (15 core-minutes of training) and for DiT-T/2 (6); results/samples shows them.
 
-`moving-digits`: those digits going to and fro in a square of 12 pixels. Expected after its 6000 steps, 50 DDPM steps,
+`moving-digits`: those digits moving back and forth in 12 pixels. Expected after its 6000 steps, 50 DDPM steps,
 guidance 4: a classifier sees the requested digit in 99 of 100 frames of DiM-U/4-video (30 core-minutes of
 training) and 95 of DiT-U/4-video (11), and 94 and 82 of 100 steps between frames are as long as real ones. Table 3 of
 results/tables has them.

@@ -20,7 +20,7 @@ MAX_DUPLICATES = 0.1
 class Settings:
     """How values and their error bars are computed. Raises ValueError, naming the field, for impossible values."""
 
-    repeats: int = option(1, "disjoint sets of samples", least=1)
+    repeats: int = option(1, "number of disjoint sample sets that are scored", least=1)
     bootstrap: int = option(20, "resamples of the samples, for error bars; 0 for none", least=0, most=100_000)
     metric_seed: int = option(0, "seed of resampling", least=0)
     extrapolate: bool = option(False, "also give Fréchet distances at infinite N")
@@ -74,12 +74,12 @@ class Extraction:
     """How features are made, and where they and the weights behind them are kept."""
 
     ref_resolution: int | None = option(
-        None, "crop and resize a reference folder; the size of a data set by name", least=1, metavar="PX"
+        None, "crop and resize the reference to this size, if its images have other sizes", least=1, metavar="PX"
     )
-    inception_weights: Path | None = option(None, "instead of the published file", metavar="FILE")
-    i3d_weights: Path | None = option(None, "instead of the published file", metavar="FILE")
+    inception_weights: Path | None = option(None, "Inception weights, instead of the published file", metavar="FILE")
+    i3d_weights: Path | None = option(None, "I3D weights, instead of the published file", metavar="FILE")
     timm_weights: Path | None = option(
-        None, "of the timm network that a metric names (default: NAME.safetensors in --weights-dir)", metavar="FILE"
+        None, "weights of a metric's timm network (default: NAME.safetensors in --weights-dir)", metavar="FILE"
     )
     weights_dir: Path | None = option(
         None, "folder of weight files (default: DIM_VS_DIT_WEIGHTS, or in the user's cache)", metavar="DIR"

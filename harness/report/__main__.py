@@ -58,7 +58,7 @@ def _fill(args: argparse.Namespace) -> None:
         after = filled(before, records)
         if after != before:
             write_text(page, after)
-        print(f"{page.relative_to(paths.CHECKOUT)}: {'made anew' if after != before else 'as before'}")
+        print(f"{page.relative_to(paths.CHECKOUT)}: {'regenerated' if after != before else 'unchanged'}")
 
 
 if __name__ == "__main__":

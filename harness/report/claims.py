@@ -11,17 +11,17 @@ from dataclasses import dataclass
 
 LEVEL = 0.05
 SMALLEST = 0.013
-"""A difference, over the rival's mean, up to which nothing is concluded however many seeds agree: of FID's order in
+"""A difference, over the baseline's mean, up to which nothing is concluded however many seeds agree: of FID's order in
 "The FID Lottery" (arXiv 2606.20536)."""
 METHOD = (
-    f"Welch's t-test over training seeds, each the mean of its draws, gives p < {LEVEL:g} after Holm's correction over "
-    "the table's comparisons of that metric and kind (two families at equal steps, or at equal training time; joint "
-    "training and clips alone; one family, step by step), and the difference exceeds "
-    f"{SMALLEST:.1%} of the rival's mean"
+    f"Welch's t-test over training seeds gives p < {LEVEL:g}, and the means differ by more than {SMALLEST:.1%} of the "
+    "baseline's. The value of a seed is the mean over its sample sets. p is adjusted by Holm's method for all "
+    "comparisons in the table that are of the same metric and the same kind. The kinds are: two families at equal "
+    "steps; two families at equal training time; joint training against clips alone; one family, step by step."
 )
 RULE = (
-    f"Rule: a model is better or worse than its rival where {METHOD}; else the comparison is inconclusive. Each "
-    "interval is of its test alone, without that correction."
+    f"Rule: a model is better or worse than its baseline if {METHOD} In all other cases the comparison is "
+    "inconclusive. The intervals are not adjusted."
 )
 
 

@@ -176,8 +176,8 @@ def spread(lines: Sequence[Line], column: str) -> str:
     if not parts:
         return ""
     return (
-        f"{measured_name(column, lines)}, mean and standard deviations of trainings and of draws, each with its 95 % "
-        f"interval: {'; '.join(dict.fromkeys(parts))}."
+        f"{measured_name(column, lines)}, mean and standard deviations of trainings and of sample sets, each with its "
+        f"95 % interval: {'; '.join(dict.fromkeys(parts))}."
     )
 
 

@@ -130,14 +130,14 @@ def table(number: int, records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-PRINTED, RECOUNT, EXACT = "printed", "as the paper counts", "exact"
+PRINTED, RECOUNT, EXACT = "printed", "thop, 3 images", "exact"
 HEADINGS: dict[str, tuple[str, str]] = {
     "model": ("", "model"), "resolution": ("", "px"),
     "published_params_m": (PRINTED, "params (M)"), "published_gflops": (PRINTED, "Gflops"),
-    "paper_params_m": (RECOUNT, "params (M)"), "params_m_match": (RECOUNT, "same"),
-    "paper_gmacs": (RECOUNT, "GMAC"), "gflops_match": (RECOUNT, "same"),
-    "params_m": (EXACT, "params (M)"), "params_m_vs_dit": (EXACT, f"of {BASELINE}'s"),
-    "exact_gmacs": (EXACT, "GMAC"), "exact_gmacs_vs_dit": (EXACT, f"of {BASELINE}'s"),
+    "paper_params_m": (RECOUNT, "params (M)"), "params_m_match": (RECOUNT, "equal"),
+    "paper_gmacs": (RECOUNT, "GMAC"), "gflops_match": (RECOUNT, "equal"),
+    "params_m": (EXACT, "params (M)"), "params_m_vs_dit": (EXACT, f"/ {BASELINE}"),
+    "exact_gmacs": (EXACT, "GMAC"), "exact_gmacs_vs_dit": (EXACT, f"/ {BASELINE}"),
 }  # fmt: skip
 """Columns of `table` that are read, under which heading, in their order; a GFLOP is twice a GMAC."""
 
@@ -145,10 +145,10 @@ HEADINGS: dict[str, tuple[str, str]] = {
 def table_notes(number: int) -> list[str]:
     """What the columns of a cost table mean, a sentence each."""
     notes = [
-        "as the paper counts: thop run on a batch of three images, in 10^9 of its multiply-adds and 10^6 of its "
-        "parameters; same: equal to the printed figure at its precision ('-' where the paper prints no number).",
+        "thop, 3 images: what the tool thop counts on a batch of three images, in 10^9 multiply-adds and 10^6 "
+        "parameters; equal: to the printed figure, at its precision ('-' where the paper prints no number).",
         "exact: all parameters, and all multiply-adds of one image (1 GMAC is 2 GFLOP); "
-        f"of {BASELINE}'s: divided by the figure of the {BASELINE} of that size, patch and resolution.",
+        f"/ {BASELINE}: divided by the figure of the {BASELINE} of that size, patch and resolution.",
     ]
     if any(cell.get("published_gflops") == "OOM" for cell in published_costs(number).values()):
         notes.append(
@@ -194,7 +194,7 @@ def _claim(data: pd.DataFrame) -> list[str]:
 
     return [
         f"The paper prints fewer Gflops for DiM than for DiT {cheaper('published_gflops')}.",
-        f"Counted again as the paper counts: fewer {cheaper('paper_gmacs')}.",
+        f"Counted by thop on three images: fewer {cheaper('paper_gmacs')}.",
         f"All multiply-adds counted, exactly: fewer {cheaper('exact_gmacs')}. "
         "The DiM has about 1.5 times the parameters of its DiT.",
     ]

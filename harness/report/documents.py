@@ -43,7 +43,7 @@ def documents(root: Path) -> list[Path]:
 
 
 def filled(text: str, records: Sequence[Record]) -> str:
-    """A document with all its tables made anew. Raises ValueError for a name that no table has."""
+    """A document with all its tables regenerated. Raises ValueError for a name that no table has."""
 
     def made(match: re.Match[str]) -> str:
         name = match["name"]
@@ -124,11 +124,11 @@ def measured_crossovers(records: Sequence[Record]) -> str:
         if one.action == "forward" and not one.rival_mixer.startswith("naive")
     ]
     resolutions = sorted({pixels for _, one in found for pixels in one.ratios})
-    header = ["model", "over", *(f"{pixels} px" for pixels in resolutions)]
+    header = ["model", "divided by", *(f"{pixels} px" for pixels in resolutions)]
     header += ["equal time at (px)", "equal multiply-adds at (px)"]
     devices = dict.fromkeys(device for device, _ in found)
     return "\n\n".join(
-        f"Forward pass, batch 1, on {device}:\n\n"
+        f"Time of a forward pass of the model, divided by that of its DiT (batch 1, {device}):\n\n"
         + _grid(header, [_crossing_cells(one, resolutions) for where, one in found if where == device])
         for device in devices
     )
@@ -141,7 +141,7 @@ def _crossing_cells(one: Crossing, resolutions: Sequence[int]) -> list[str]:
 
 
 def joint_image_scores(records: Sequence[Record]) -> str:
-    """The measured side of Table 3 on embedded clips with one seed: clips alone, and single frames beside them."""
+    """The measured side of Table 3 on clips of digits with one seed: clips alone, and single frames beside them."""
     from harness.report.quality import quality_table
     from harness.suites.catalogue import MOVING_DIGITS, suite
 
@@ -149,7 +149,7 @@ def joint_image_scores(records: Sequence[Record]) -> str:
 
 
 def clip_scores(records: Sequence[Record]) -> str:
-    """The measured side of Table 3 on embedded clips, each family at its own best, as far as it is measured."""
+    """The measured side of Table 3 on clips of digits, each family at its own best, as far as it is measured."""
     from harness.report.quality import quality_table
     from harness.suites.catalogue import CLIPS, suite
 
@@ -157,13 +157,13 @@ def clip_scores(records: Sequence[Record]) -> str:
 
 
 def clip_verdicts(records: Sequence[Record]) -> str:
-    """Which family has the lower Fréchet distance on embedded clips, and how sure that is."""
+    """Which family has the lower Fréchet distance on clips of digits, and how sure that is."""
     from harness.report.claims import RULE
     from harness.suites.catalogue import CLIPS, suite
 
     compared = _compared(3, suite(CLIPS, records), records, "fvd")
     rows = [_verdict_cells(pair, p) for pair, p in compared]
-    header = ["model", "its rival", "difference of FVD (95 % interval)", "relative", "verdict"]
+    header = ["model", "baseline", "difference of FVD (95 % interval)", "relative", "verdict"]
     return f"{_grid(header, rows)}\n\n{RULE}"
 
 
@@ -215,7 +215,7 @@ def photograph_verdicts(records: Sequence[Record]) -> str:
         compared = _compared(number, found, records, "fid")
         if len({pair.rival for pair, _ in compared}) > 1:  # else nothing is varied yet
             rows += [[varied, *_verdict_cells(pair, p)] for pair, p in compared]
-    header = ["by", "model", "its rival", "difference of FD (95 % interval)", "relative", "verdict"]
+    header = ["rows differ in", "model", "baseline", "difference of FD (95 % interval)", "relative", "verdict"]
     return f"{_grid(header, rows)}\n\n{RULE}" if rows else ""
 
 
@@ -231,8 +231,8 @@ def sequence_ratios(records: Sequence[Record]) -> str:
         own, other = one.distances
         row = (str(one.tokens), one.contest, other, own, f"{one.value:.2f}{between}")
         alike.setdefault(row, []).append(style.words("", one.variant).strip(", "))
-    header = ["tokens", "at", f"FD of {BASELINE}", f"FD of {CHALLENGER}"]
-    header += ["ratio of geometric means (95 % interval)", "of"]
+    header = ["tokens", "images", f"FD of {BASELINE}", f"FD of {CHALLENGER}"]
+    header += ["ratio of geometric means (95 % interval)", "compared at"]
     return _grid(header, [[*row, " and ".join(kinds)] for row, kinds in alike.items()]) if alike else ""
 
 
@@ -247,6 +247,21 @@ def measured_memory(records: Sequence[Record]) -> str:
             between = f"{min(ratios):.3f} to {max(ratios):.3f}"
             lines.append(f"Measured over predicted peak on {device}: {between} in {len(ratios)} runs{ends}.")
     return "\n\n".join(lines)
+
+
+def sizes(records: Sequence[Record]) -> str:
+    """Width, heads and depths of the sizes that both families of the paper have; of the specifications alone."""
+    from models.sizes import SIZES as EVERY
+
+    names = [(size, [f"{BASELINE}-{size}/4", f"{CHALLENGER}-{size}/4", f"{CHALLENGER}-{size}/4-matched"])
+             for size in EVERY]  # fmt: skip
+    header = ["size", "width", "heads", f"blocks of {BASELINE}", f"of {CHALLENGER}", f"of {CHALLENGER} `-matched`"]
+    rows = [
+        [size, str(EVERY[size].width), str(EVERY[size].heads), *(str(spec(name).depth) for name in row)]
+        for size, row in names
+        if all(name in catalogue() for name in row)
+    ]
+    return _grid(header, rows)
 
 
 def paper_hours(records: Sequence[Record]) -> str:
@@ -281,5 +296,6 @@ PARTS: dict[str, Callable[[Sequence[Record]], str]] = {
     "photograph-scores": photograph_scores,
     "photograph-verdicts": photograph_verdicts,
     "sequence-ratios": sequence_ratios,
+    "sizes": sizes,
     "paper-hours": paper_hours,
 }

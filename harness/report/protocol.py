@@ -150,7 +150,7 @@ def words(values: Values, seeds: Iterable[int]) -> str:
         steps = "steps as in the rows" if step is None else f"{step:,} steps"
         trained = f"trained for {steps} at batch {one('training.batch')}"
         rate, decay = (one(f"training.{name}") for name in ("learning_rate", "ema_decay"))
-        parts.append(f"{trained}, rate {rate or CHOSEN}")
+        parts.append(f"{trained}, learning rate {rate or CHOSEN}")
         parts.append(f"EMA {decay or CHOSEN}")
     known = sorted(set(seeds))
     parts.append(f"training seeds {', '.join(map(str, known))}" if known else "")

@@ -14,7 +14,7 @@ from harness.report.layout import Block, Table
 if TYPE_CHECKING:
     from harness.suites.rows import Suite
 
-TITLES = {"learning_rate": "learning rate", "ema_decay": "decay of the average", "cfg_scale": "guidance"}
+TITLES = {"learning_rate": "learning rate", "ema_decay": "EMA decay", "cfg_scale": "guidance scale"}
 
 
 def floor(suite: Suite, records: Iterable[Record]) -> str:
@@ -72,16 +72,16 @@ def tuning_table(suite: Suite, records: Sequence[Record]) -> Table:
     score = suite.choices[0].candidates[0][1][0]
     return Table(
         name="tuning",
-        title="What was tried before anything was scored",
+        title="Candidate settings, and the chosen ones",
         data=pd.DataFrame(data),
         blocks=blocks,
         notes=[
             "Lower is better; ± is the standard deviation over tuning seeds, where there are several (how many).",
-            f"{NOT_MADE}: not a candidate there: further rates are tried only next to a best one at the end.",
+            f"{NOT_MADE}: no candidate: the range is extended only if the best candidate is at its end.",
         ],
-        protocol=f"Suite `{suite.name}`: {score.metrics[0]} against {score.ref}, {score.sampling_steps} steps; of DiM "
-        f"the model of DiT's parameters. Each choice is the candidate of the lowest mean, made in this order, "
-        f"each with what is chosen before it: {', '.join(order)}.",
+        protocol=f"Suite `{suite.name}`: {score.metrics[0]} against {score.ref}, {score.sampling_steps} steps; for "
+        "DiM, the model at equal parameters. The choice is the candidate with the lowest mean. The settings are chosen "
+        f"one after the other, each with the ones before it: {', '.join(order)}.",
     )
 
 

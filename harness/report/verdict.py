@@ -44,7 +44,7 @@ def verdict(table: TableSpec, suite: str, lines: Sequence[Line]) -> list[str]:
         sentences.append(sentence(KINDS.get(wanted, wanted), chosen))
     if not any(count.measured for count in counts.values()):
         return [sentences[0], "Nothing is measured yet, so nothing can be said."]
-    sentences.append(f"Significantly: {METHOD}.")
+    sentences.append(f"Significantly: {METHOD}")
     if any(count.untested for count in counts.values()):
         sentences.append("With a single seed only the sign of a difference is known, and it may be chance.")
     if any(kind == "" for kind, _ in counts):

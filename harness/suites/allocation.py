@@ -13,9 +13,9 @@ from harness.core.options import check, option
 class Allocation:
     """What Slurm gives a job; the fields are flags. Raises ValueError, naming the field, for impossible values."""
 
-    time: str = option("1-00:00:00", "limit of a job, which then goes back to the queue", metavar="[D-]HH:MM:SS")
-    partition: str | None = option(None, "of the cluster (default: the cluster's)", metavar="NAME")
-    sbatch: tuple[str, ...] = option((), "its other options, such as account=vision mem=200G", metavar="KEY=VALUE")
+    time: str = option("1-00:00:00", "time limit of a job; at its end the job is requeued", metavar="[D-]HH:MM:SS")
+    partition: str | None = option(None, "Slurm partition (default: the cluster's)", metavar="NAME")
+    sbatch: tuple[str, ...] = option((), "other sbatch options, such as account=vision mem=200G", metavar="KEY=VALUE")
     dry_run: bool = option(False, "print the scripts for sbatch; submit nothing")
 
     def __post_init__(self) -> None:

@@ -180,11 +180,11 @@ CLIP_SCALES: dict[str, tuple[str, ClipScale]] = {
         ),
     ),
     CLIPS: (
-        "scikit-learn's digits that go to and fro in 12 pixels, each family at its own rate and guidance",
+        "scikit-learn's digits that move back and forth in 12 pixels, each family at its own settings",
         _matched_clips(MOVING_DIGITS, steps=6000, resolution=12),
     ),
     BOUNCING: (
-        "scikit-learn's digits that bounce at four speeds in 16 pixels, each family at its own rate and guidance",
+        "scikit-learn's digits that bounce at four speeds in 16 pixels, each family at its own settings",
         _matched_clips(BOUNCING, steps=4000, resolution=16),
     ),
 }

@@ -35,16 +35,16 @@ GIGA = 1e9
 class Assumptions:
     """What a plan's times rest on; the fields are flags. Raises ValueError, naming the field, for impossible values."""
 
-    device_flops: float | None = option(None, f"FLOP/s that a card achieves (default: {DEVICE_FLOPS:.0e})", least=1)
-    card: str | None = option(None, "a GPU, of whose peak a share (--mfu) is achieved", choices=tuple(figures()))
-    mfu: float | None = option(None, "that share (default: measured in the runs' folder, else 0.4)", least=1e-3, most=1)
+    device_flops: float | None = option(None, f"FLOP/s that a GPU achieves (default: {DEVICE_FLOPS:.0e})", least=1)
+    card: str | None = option(None, "GPU model; it achieves --mfu times its peak FLOP/s", choices=tuple(figures()))
+    mfu: float | None = option(None, "share of the peak (default: as measured in --runs, else 0.4)", least=1e-3, most=1)
     network_gb_per_s: float = option(50, "slowest link in a ring of all processes, in GB/s", least=1e-3)
     storage_gb_per_s: float = option(1, "speed of writing a checkpoint, in GB/s", least=1e-3)
 
     def __post_init__(self) -> None:
         check(self)
         if self.card and self.device_flops:
-            raise ValueError("--device-flops is what a card achieves: leave out --card")
+            raise ValueError("--device-flops is what a GPU achieves: leave out --card")
         if self.mfu and not self.card:
             raise ValueError("--mfu is a share of the peak of a --card")
 

@@ -21,7 +21,7 @@ POINT = (
 )  # fmt: skip
 """What is shown of a score; its command is with its record."""
 ONE_RATE = (
-    "All were trained at one learning rate, {}. A rate that suits one family need not suit another: read no order of "
+    "All were trained at one learning rate, {}. It may suit one family and not another: read no order of "
     "the families from these scores."
 )
 
