@@ -3,11 +3,13 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from harness.core.files import write_atomically, write_text
 from harness.core.locks import LockedError, locked
 
 ROOT = Path(__file__).parents[1]
@@ -83,3 +85,39 @@ with locked(Path(sys.argv[1])) as lock:
             time.sleep(0.05)
     else:
         pytest.fail("the lock outlived everyone")
+
+
+def test_of_two_writers_of_one_file_the_second_begins_when_the_first_has_ended(tmp_path):
+    path, order = tmp_path / "table.md", []
+    second = threading.Thread(target=lambda: (write_text(path, "second"), order.append("second")))
+
+    def first(file):
+        file.write(b"fir")
+        second.start()
+        time.sleep(0.2)  # the second one may try as long as it likes
+        assert path.with_name(".table.md.tmp").read_bytes() in (b"", b"fir")
+        file.write(b"st, and longer than the second")
+        order.append("first")
+
+    write_atomically(path, first)
+    second.join()
+    assert order == ["first", "second"]
+    assert [file.name for file in tmp_path.iterdir()] == ["table.md"]
+    assert path.read_text() == "second"
+
+
+def test_a_writer_that_fails_leaves_the_file_as_it_was_and_the_next_one_writes(tmp_path):
+    path = tmp_path / "table.md"
+    write_text(path, "before")
+
+    def fail(file):
+        file.write(b"half")
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        write_atomically(path, fail)
+    assert path.read_text() == "before"
+    assert [file.name for file in tmp_path.iterdir()] == ["table.md"]
+    path.with_name(".table.md.tmp").write_text("what a killed writer left, which is longer")
+    write_text(path, "after")
+    assert path.read_text() == "after"

@@ -159,6 +159,18 @@ def test_a_crossover_has_no_interval_where_a_median_is_of_fewer_than_six_samples
         assert one.verdict == f"{one.pixels:.0f}"
 
 
+def test_an_interval_has_no_end_where_resampled_lines_do_not_meet():
+    """Three of a model's eight last times are above the other's, and so is about one in seven resampled medians."""
+    undecided = dataclasses.replace(SWEEP[3], samples=[0.070, 0.070, 0.070, 0.070, 0.079, 0.130, 0.130, 0.130])
+    (one,) = crossings([*SWEEP[:3], undecided])
+    assert one.interval is not None
+    assert one.interval[1] == math.inf
+    assert 256 < one.interval[0] < one.pixels < 1024
+    assert one.verdict.endswith(" to above 1024)")
+    (axes,) = report.figure("crossover", [*SWEEP[:3], undecided]).axes
+    assert list(axes.lines[-1].get_xdata())[1] == 1024
+
+
 def texts(drawing) -> str:
     found = []
     for axes in drawing.axes:

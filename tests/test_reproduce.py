@@ -225,14 +225,17 @@ def test_bad_input_is_one_line_and_exit_code_2(flags, complaint, capsys):
 
 def test_a_run_that_fails_is_named_and_the_exit_code_says_so(tmp_path, capsys):
     places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
-    names = [run.name for run in suite("smoke").runs(["table7"])]
+    first, *names = [run.name for run in suite("smoke").runs(["table7"])]
     for name in names:
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "checkpoints").write_text("a file where a folder is to be")
+    (tmp_path / "runs" / first).write_text("a file where the folder of the run and its log is to be")
     code = reproduce.main(["--suite", "smoke", "--only", "table7", "--max-jobs", "6", *places])
     assert code == 1
     complaints = capsys.readouterr().err
     assert all(f"{name}/log.txt" in complaints for name in names)
+    assert f"failed: {first}: " in complaints
+    assert "Traceback" not in complaints
 
 
 def test_a_model_that_no_card_holds_is_shared_and_its_states_are_slices():

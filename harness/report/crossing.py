@@ -25,8 +25,9 @@ class Crossing:
     """Two models on a device. `pixels` and `seconds` are None where the measured lines do not meet.
 
     `interval` is of the pixels, from resampled medians; None where a median that the crossing rests on is of fewer than
-    LEAST_SAMPLES. `ratios` are times of the model over its counterpart's, by resolution; `equal_macs_pixels` is where
-    the exact multiply-adds are equal.
+    LEAST_SAMPLES. An end is 0, or infinite, where resampled lines do not meet because the model is always the faster,
+    or the slower, one. `ratios` are times of the model over its counterpart's, by resolution; `equal_macs_pixels` is
+    where the exact multiply-adds are equal.
     """
 
     model: str
@@ -48,8 +49,12 @@ class Crossing:
             if self.ratios[first] <= 1 < self.ratios[last]:
                 return f"faster at {first} px, slower at {last} px"
             return f"slower up to {last} px" if self.ratios[last] > 1 else f"faster from {first} px on"
-        around = f" ({self.interval[0]:.0f} to {self.interval[1]:.0f})" if self.interval else ""
-        return f"{self.pixels:.0f}{around}"
+        if not self.interval:
+            return f"{self.pixels:.0f}"
+        low, high = self.interval
+        at_least = f"{low:.0f}" if low else f"below {first}"
+        at_most = f"{high:.0f}" if math.isfinite(high) else f"above {last}"
+        return f"{self.pixels:.0f} ({at_least} to {at_most})"
 
 
 def crossings(records: Sequence[LatencyRecord]) -> Iterator[Crossing]:
@@ -85,7 +90,7 @@ def _crossing(
     for _ in range(RESAMPLES if known else 0):
         drawn = [[(r, float(np.median(generator.choice(s, len(s))))) for r, s in side.items()] for side in sides]
         again = crossing(*drawn)
-        found += [again[0]] if again else []
+        found.append(again[0] if again else math.inf if drawn[0][-1][1] > drawn[1][-1][1] else 0.0)
     outside = (1 - CONFIDENCE) / 2
     first = next(iter(mine.values()))
     return Crossing(
@@ -96,10 +101,18 @@ def _crossing(
         dtype=first.workload["dtype"],
         ratios={r: a / b for (r, a), (_, b) in zip(*medians, strict=True)},
         pixels=met[0] if met else None,
-        interval=(float(np.quantile(found, outside)), float(np.quantile(found, 1 - outside))) if found else None,
+        interval=_ends(found, outside) if found else None,
         seconds=met[1] if met else None,
         equal_macs_pixels=crossover(spec(model), spec(rival)),
     )
+
+
+def _ends(found: Sequence[float], outside: float) -> tuple[float, float]:
+    """The quantiles that leave out so much of the values on each side; of infinite ones nothing is interpolated."""
+    import numpy as np
+
+    low, high = np.quantile(found, outside, method="lower"), np.quantile(found, 1 - outside, method="higher")
+    return float(low), float(high)
 
 
 def crossing(one: Sequence[tuple[int, float]], other: Sequence[tuple[int, float]]) -> tuple[float, float] | None:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from harness.core import paths
 from harness.core.files import write_atomically
-from harness.core.locks import locked
+from harness.core.locks import LockedError, locked
 from harness.suites.budget import training_macs
 from harness.suites.launch import NODE, Launch, first_node
 from harness.suites.plan import REPORT, SCORE, Command, Plan, Work
@@ -159,6 +159,11 @@ def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
     begun: set[tuple[Run, tuple[Score, ...]]] = set()
     failed: set[Run] = set()
 
+    def fail(run: Run, failure: str) -> None:
+        failed.add(run)
+        failures.append(failure)
+        tqdm.write(failure, file=sys.stderr)
+
     def work_on(work: Work) -> None:
         run = work.run
         with claimed(plan, run.name, workers) as lock:
@@ -172,9 +177,7 @@ def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
                 if workers.stopped.is_set():
                     return
                 if failure:
-                    failed.add(run)
-                    failures.append(failure)
-                    tqdm.write(failure, file=sys.stderr)
+                    fail(run, failure)
                     return
                 progress.done.append(macs)
 
@@ -200,8 +203,14 @@ def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
             finished, _ = wait(running, timeout=LOOK_EVERY_S, return_when=FIRST_COMPLETED)
             bar.update(max(0, progress.macs - bar.n))
             for future in finished:
-                del running[future]
-                future.result()
+                run = running.pop(future)
+                try:
+                    future.result()
+                except LockedError:
+                    if not workers.stopped.is_set():  # whoever is stopped waits for nobody
+                        raise
+                except OSError as error:  # its log cannot be written, or its folder cannot be made
+                    fail(run, f"{run.name}: {error}")
             if finished and not workers.stopped.is_set():
                 plan = plan.renewed()
                 todo = plan.work()

@@ -53,4 +53,6 @@ def _lines(axes: Axes, one: Crossing) -> None:
     axes.plot(resolutions, macs, color=look["color"], linestyle="--", linewidth=0.8)
     axes.axhline(1, color=style.GREY, linewidth=0.8)
     if one.pixels and one.interval:
-        axes.plot(one.interval, (1, 1), color=look["color"], linewidth=4, alpha=0.4, solid_capstyle="butt")
+        low, high = one.interval
+        within = (max(low, resolutions[0]), min(high, resolutions[-1]))
+        axes.plot(within, (1, 1), color=look["color"], linewidth=4, alpha=0.4, solid_capstyle="butt")
