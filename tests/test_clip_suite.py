@@ -160,8 +160,8 @@ def test_table_3_prints_rows_settings_floor_and_a_verdict(name, data, whole):
     assert "79 ± 1" in shown[f"{MATCHED}, guidance 4"][0] or "81" in shown[f"{MATCHED}, guidance 4"][0]
     notes = "\n".join(table.notes)
     assert f"Floor, real clips ({data}:tuning) in the place of samples: FVD 1.5, continuing 0.99." in notes
-    assert "learning rate DiT-U/4 0.008, DiM-U/4 0.002" in notes
-    assert "guidance scale DiT-U/4 1, DiM-U/4 4" in notes
+    assert f"learning rate DiT-U/4-video 0.008, {MATCHED} 0.002" in notes
+    assert f"guidance scale DiT-U/4-video 1, {MATCHED} 4" in notes
     assert "rate as chosen for each family; EMA 0.998" in table.protocol
     assert f"{MATCHED}, guidance 4 against DiT-U/4-video, guidance 1: -19" in "\n".join(table.claim)
     claim = "\n".join(table.claim)
@@ -175,7 +175,7 @@ def test_table_3_prints_rows_settings_floor_and_a_verdict(name, data, whole):
         "accuracy ↑", "continuing ↑", "speed distance ↓",
     ]  # fmt: skip
     tuning = report.tables(["tuning"], records, suite(name, records))[0]
-    assert [block.header[0] for block in tuning.blocks] == ["learning rate", "guidance"]
+    assert [block.header[0] for block in tuning.blocks] == ["learning rate", "guidance scale"]
 
 
 def test_without_records_the_table_says_what_is_to_be_done(name):

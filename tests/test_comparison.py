@@ -1,5 +1,6 @@
 """What is compared how: variance by hand, one rule, equal training time, the frontier, and what tables say of them."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -13,9 +14,10 @@ from harness.core.provenance import Provenance
 from harness.core.records import ScoreRecord
 from harness.report.cells import Cell
 from harness.report.claims import decide, tally, welch
-from harness.report.comparison import at_time, decided
+from harness.report.comparison import at_time, curves, decided
 from harness.report.documents import photograph_scores, photograph_verdicts, sequence_ratios
-from harness.report.figures.frontier import power_law
+from harness.report.figures import style
+from harness.report.figures.frontier import power_law, trained
 from harness.report.figures.sequence import ratio, ratios
 from harness.report.lines import Line, lines_of
 from harness.report.variance import components
@@ -70,6 +72,8 @@ def test_equal_time_is_read_off_between_milestones_on_logarithmic_axes():
     curve = [(100.0, 80.0), (400.0, 20.0)]
     assert at_time(curve, 200) == pytest.approx(40)
     assert (at_time(curve, 400), at_time(curve, 500), at_time(curve, 50)) == (20, 20, None)
+    assert at_time([(100.0, 0.0), (400.0, 20.0)], 200) == pytest.approx(10), "0 has no logarithm"
+    assert at_time([(100.0, 20.0), (400.0, 0.0)], 400) == 0
 
 
 def test_the_power_law_and_its_band_are_those_of_linear_regression():
@@ -134,7 +138,7 @@ def test_tables_say_what_is_better_at_equal_steps_and_at_equal_time_and_what_is_
 def test_tables_print_the_floor_the_settings_and_the_share_of_training_in_the_spread(records):
     notes = "\n".join(report.quality_table(6, suite("fashion", records), records).notes)
     assert "Floor, real images (fashion-mnist:validation) in the place of samples: FD 2.5." in notes
-    assert "learning rate DiT-P/4 0.004, DiM-P/4 0.002" in notes
+    assert "learning rate DiT-P/4 0.004, DiM-P/4-matched 0.002" in notes
     assert "training 0.78 (" in notes  # sqrt of (B - W) / 2: B = 2 * 0.625, W = 0.02
     assert "sampling 0.14 (" in notes
 
@@ -144,7 +148,7 @@ def test_the_sweep_is_shown_with_its_choice_in_bold(records):
     rates = {row[0]: row[1:] for row in table.blocks[0].rows}
     assert len(rates) == 6
     assert [isinstance(cell, report.Bold) for cell in rates["DiT-N/4"]] == [False, False, True, False]
-    assert [isinstance(cell, report.Bold) for cell in rates["DiM-N/4"]] == [False, True, False, False]
+    assert [isinstance(cell, report.Bold) for cell in rates["DiM-N/4-matched"]] == [False, True, False, False]
     assert table.data.chosen.sum() == len(suite("fashion", records).choices)
 
 
@@ -155,6 +159,37 @@ def test_every_table_and_the_frontier_can_be_made_while_records_come_in(records)
             assert report.quality_table(number, found, known).markdown()
     assert report.figure("frontier", records, suite("fashion", records)).axes
     assert isinstance(report.drawn("frontier", [], suite("fashion", [])), str)
+
+
+def test_a_training_that_is_scored_in_part_is_not_taken_for_one_that_has_ended(records):
+    def unfinished(record):
+        return (record.get("model"), record.get("training")["seed"], record.get("step")) == ("DiT-N/4", 4, 3000)
+
+    known = [record for record in records if "training" not in record.workload or not unfinished(record)]
+    assert len(known) < len(records)
+    for some, seeds in ((records, {0, 1, 2, 3, 4}), (known, {0, 1, 2, 3})):
+        found = curves(lines_of(TABLES[2], suite("fashion", some), some), "fid")
+        assert set(found["DiT", ""]) == seeds
+        assert {len(curve) for curve in found["DiT", ""].values()} == {4}
+
+
+def test_a_score_of_zero_is_a_point_of_a_training(records):
+    early = [(r, r.quantity == "recall" and r.get("step") == 750) for r in records]
+    zero = [dataclasses.replace(record, value=0.0) if changed else record for record, changed in early]
+    for some in (records, zero):
+        found = curves(lines_of(TABLES[2], suite("fashion", some), some), "recall")
+        assert {len(curve) for curve in found["DiT", ""].values()} == {4}
+
+
+def test_the_frontier_is_fitted_through_models_at_the_end_of_training_alone(records):
+    found = [one for one in trained(suite("fashion", records), records) if one.family == "DiT"]
+    ends = [one for one in found if one.ended]
+    assert len(found) > len(ends) >= 4
+    left = report.figure("frontier", records, suite("fashion", records)).axes[0]
+    own = [line for line in left.lines if line.get_color() == style.look("DiT")["color"]]
+    (fit,) = [line for line in own if line.get_linestyle() == "-"]
+    middle, *_ = power_law([o.flops for o in ends], [o.distance for o in ends], fit.get_xdata())
+    np.testing.assert_allclose(fit.get_ydata(), middle)
 
 
 def test_welchs_test_is_of_trainings_not_of_draws(records):

@@ -23,6 +23,7 @@ from harness.data.sources import ArraySource, open_images
 from harness.metrics import errorbars, references, shards, statistics
 from harness.metrics.distances.distance import Comparison
 from harness.metrics.distances.frechet import frechet_distance
+from harness.metrics.distances.kernel import kernel_distances
 from harness.metrics.evaluation import results_of
 from harness.metrics.features.extractor import Extractor
 from harness.metrics.moments import Gaussian, of_block, stream
@@ -686,6 +687,29 @@ def test_the_bootstrap_error_is_the_spread_over_fresh_samples(generator):
     assert error.standard_error == pytest.approx(np.std(fresh), rel=0.5)
     assert error.bias > 0  # duplicates push a distance up, and the interval is moved back
     assert error.low < value < error.high
+
+
+def test_intervals_are_students_by_hand():
+    """Quantiles of t at 97.5 %, from a printed table: 2.776 with 4 degrees of freedom, 4.303 with 2."""
+    error = errorbars.of_bootstrap(10.0, [1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (error.standard_error, error.bias) == (pytest.approx(2.5**0.5), -7)
+    assert (error.low, error.high) == pytest.approx((10 - 2.776 * 2.5**0.5, 10 + 2.776 * 2.5**0.5), rel=1e-3)
+    error = errorbars.of_repeats([1.0, 2.0, 3.0])
+    assert error.standard_error == pytest.approx(3**-0.5)
+    assert (error.low, error.high) == pytest.approx((2 - 4.303 * 3**-0.5, 2 + 4.303 * 3**-0.5), rel=1e-3)
+
+
+def test_the_error_of_a_kernel_distance_is_the_spread_over_fresh_samples(generator):
+    def draw(shift):
+        return generator.standard_normal((600, 4)) + shift
+
+    fresh, errors = [], []
+    for _ in range(40):
+        found = kernel_distances(samples=draw(0.3), reference=draw(0), subsets=40, size=200)
+        fresh.append(np.mean(found))
+        errors.append(errorbars.of_subsets(found, 200, 600).standard_error)
+    assert np.mean(errors) == pytest.approx(np.std(fresh), rel=0.35)
+    assert errorbars.of_subsets(found, 200, 200) is None, "all subsets are the same"
 
 
 def test_the_error_of_a_share_is_binomial():

@@ -105,8 +105,13 @@ def peak_flops(device_name: str, arithmetic: str) -> float | None:
     """
     if arithmetic not in ARITHMETICS:
         raise ValueError(f"unknown arithmetic {arithmetic!r}; choose from {', '.join(ARITHMETICS)}")
-    name = {**DEVICES, **SAME_PEAKS}.get(device_name)
+    name = card_of(device_name)
     return card(name).flop_per_s[arithmetic] if name else None
+
+
+def card_of(device_name: str) -> str | None:
+    """The card of the data sheets behind the name that torch and nvidia-smi give a device; None where there is none."""
+    return {**DEVICES, **SAME_PEAKS}.get(device_name)
 
 
 @cache

@@ -65,6 +65,11 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """What a record calls a device: `cpu`, or `cuda:0: NVIDIA ...`."""
+    return f"{device}: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
+
+
 def free_bytes(device: torch.device) -> int:
     """The memory of a device that is free; of a machine's, this process's share among those that torchrun started."""
     if device.type == "cuda":

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from harness.core.command import require_folder
-from harness.core.distributed import Ranks, barrier, choose_device, exclusively, ranks
+from harness.core.distributed import Ranks, barrier, choose_device, device_name, exclusively, ranks
 from harness.core.provenance import Provenance
 from harness.diffusion import sheets
 from harness.diffusion.album import Album
@@ -76,4 +76,4 @@ def default_out(ckpt: Path) -> Path:
 
 def _provenance(trained: Trained, here: Ranks) -> dict[str, Any]:
     scan = scan_backend(trained.model.spec, here.device)
-    return {**asdict(Provenance.here(str(here.device))), "threads": torch.get_num_threads(), "scan": scan}
+    return {**asdict(Provenance.here(device_name(here.device))), "threads": torch.get_num_threads(), "scan": scan}

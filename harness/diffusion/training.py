@@ -12,7 +12,7 @@ import torch
 
 from harness.core.capacity import require_memory
 from harness.core.command import require_folder
-from harness.core.distributed import Ranks, choose_device, exclusively, ranks
+from harness.core.distributed import Ranks, choose_device, device_name, exclusively, ranks
 from harness.core.provenance import Provenance
 from harness.data.autoencoder import Autoencoder, Cached, Identity, StableDiffusion
 from harness.data.datasets import Dataset, VideoDataset
@@ -75,7 +75,7 @@ def train(
         if dry_run:
             return Training(run, 0, config.steps)
         require_memory_for(config, parts, spec)
-        provenance = asdict(Provenance.here(str(here.device)))
+        provenance = asdict(Provenance.here(device_name(here.device)))
         record["provenance"] = {**provenance, "scan": scan_backend(spec, here.device)}
         flops = flops_per_item(spec) if flops_per_item else None
         with exclusively(run, here):

@@ -18,7 +18,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class ErrorBar:
-    """Standard error and a 95 % interval [low, high] of a value; `method` says of what. `bias` is the bootstrap's."""
+    """Standard error and a 95 % interval [low, high] of a value; `method` says how. `bias` is the bootstrap's."""
 
     standard_error: float
     low: float
@@ -28,17 +28,19 @@ class ErrorBar:
 
 
 def of_bootstrap(value: float, replicates: Sequence[float]) -> ErrorBar:
-    """From the values of resamples, moved back by their bias.
+    """From the standard deviation of the values of resamples, around `value`.
 
     A resample has duplicates, hence a lower effective N, and a Fréchet distance lies higher on it: resamples give the
     spread, not the place. With few samples a feature the spread is too wide (about twice, at eight a
-    feature; right at twenty): repeats on disjoint seeds are better there.
+    feature; right at twenty): repeats on disjoint seeds are better there. The interval is Student's, because the
+    quantiles of few resamples lie too close to each other.
     """
     x = np.asarray(replicates)
-    bias = float(x.mean() - value)
-    low, high = np.quantile(x - bias, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    method = f"bootstrap of the samples, {len(x)} resamples, bias-corrected"
-    return ErrorBar(float(x.std(ddof=1)), float(low), float(high), method, bias)
+    error = float(x.std(ddof=1))
+    return ErrorBar(
+        error, *_interval(value, error, len(x) - 1), f"bootstrap of the samples, {len(x)} resamples",
+        float(x.mean() - value),
+    )  # fmt: skip
 
 
 def of_share(share: float, count: int) -> ErrorBar:
@@ -47,11 +49,32 @@ def of_share(share: float, count: int) -> ErrorBar:
     return ErrorBar(error, max(0.0, share - 1.96 * error), min(1.0, share + 1.96 * error), "binomial, fixed manifolds")
 
 
-def of_draws(values: Sequence[float], what: str) -> ErrorBar:
-    """Of the mean of values that scatter: their standard deviation (N - 1), and mean -+ 1.96 of it."""
+def of_repeats(values: Sequence[float]) -> ErrorBar:
+    """Of the mean of two or more independent values: their standard deviation over the root of their number."""
     x = np.asarray(values)
-    spread = float(x.std(ddof=1)) if len(x) > 1 else math.nan
-    return ErrorBar(spread, float(x.mean() - 1.96 * spread), float(x.mean() + 1.96 * spread), f"sd over {what}")
+    error = float(x.std(ddof=1)) / math.sqrt(len(x))
+    return ErrorBar(error, *_interval(float(x.mean()), error, len(x) - 1), f"mean of {len(x)} repeats")
+
+
+def of_subsets(values: Sequence[float], size: int, count: int) -> ErrorBar | None:
+    """Of the mean of values on random subsets of `size` of `count` items; None where a subset is all there is.
+
+    The variance on m of n items, drawn without replacement, is s^2 / m (1 - m / n), where it is s^2 / n on all of them
+    (Cochran, Sampling Techniques, theorem 2.2).
+    """
+    if count <= size:
+        return None
+    x = np.asarray(values)
+    error = float(x.std(ddof=1)) * math.sqrt(size / (count - size))
+    method = f"sd over {len(x)} subsets of {size:,}, scaled to {count:,} items"
+    return ErrorBar(error, *_interval(float(x.mean()), error, len(x) - 1), method)
+
+
+def _interval(value: float, error: float, df: int) -> tuple[float, float]:
+    from scipy import stats
+
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
+    return value - reach, value + reach
 
 
 def of_resamples(statistic: Callable[[NDArray[np.int64]], float], count: int, settings: Settings) -> ErrorBar | None:

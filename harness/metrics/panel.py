@@ -42,7 +42,7 @@ def _mean(count: str, six: Sequence[tuple[Result, About]]) -> tuple[list[Result]
         recipe=f"panel{count}",
         quantity="fdr6",
         value=value,
-        error=errorbars.of_draws(repeats, f"{len(repeats)} repeats") if repeats else _bound(results),
+        error=errorbars.of_repeats(repeats) if repeats else _bound(results),
         details={result.quantity: result.value for result in results},
         notes=tuple(dict.fromkeys(note for result in results for note in result.notes)),
         repeats=repeats,

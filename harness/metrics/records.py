@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from harness.core.distributed import Ranks
+from harness.core.distributed import Ranks, device_name
 from harness.core.provenance import Provenance
 from harness.core.records import ScoreRecord
 from harness.metrics.results import Result
@@ -43,13 +43,9 @@ def record(
         unit=result.unit,
         method=f"{result.recipe}, {result.better} is better",
         workload=workload,
-        provenance=Provenance.here(_device(here.device)),
+        provenance=Provenance.here(device_name(here.device)),
         parts={name: value for name, value in parts.items() if math.isfinite(value)},
         samples=list(result.repeats),
         seed=seed,
         note="; ".join(notes),
     )
-
-
-def _device(device: torch.device) -> str:
-    return f"{device}: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)

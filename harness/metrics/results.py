@@ -29,7 +29,7 @@ class Result:
 
 
 def combine(runs: Sequence[list[Result]]) -> list[Result]:
-    """The results of repeats on disjoint sets as one: their mean, with their standard deviation and extremes."""
+    """The results of repeats on disjoint sets as one: their mean, its error, their standard deviation and extremes."""
     if len(runs) == 1:
         return runs[0]
     combined = []
@@ -41,8 +41,8 @@ def combine(runs: Sequence[list[Result]]) -> list[Result]:
             replace(
                 results[0],
                 value=float(np.mean(values)),
-                error=errorbars.of_draws(values, f"{len(values)} repeats"),
-                details={**details, "min": min(values), "max": max(values)},
+                error=errorbars.of_repeats(values),
+                details={**details, "sd": float(np.std(values, ddof=1)), "min": min(values), "max": max(values)},
                 notes=notes,
                 repeats=tuple(values),
             )

@@ -76,18 +76,24 @@ def pairs(lines: Sequence[Line], column: str) -> list[Pair]:
 
 
 def curves(lines: Sequence[Line], column: str) -> dict[tuple[str, str], Curves]:
-    """By family and variant: how each training went on, from the records of lines that differ in their step."""
-    found: dict[tuple[str, str], dict[int, dict[float, list[float]]]] = {}
+    """By family and variant: how each training went on, from the records of lines that differ in their step.
+
+    A training of which the last step is not scored yet is left out: where it ends would be mistaken.
+    """
+    found: dict[tuple[str, str], dict[int, dict[tuple[int, float], list[float]]]] = {}
     for line in lines:
         for record in _of(line, column):
             seconds, training = record.get("training_cpu_seconds"), record.get("training") or {}
-            if seconds and record.value and "seed" in training:
+            if seconds and record.value is not None and "seed" in training:
+                point = (int(record.workload["step"]), float(seconds))
                 seeds = found.setdefault((line.family, line.variant), {})
-                seeds.setdefault(training["seed"], {}).setdefault(float(seconds), []).append(float(record.value))
+                seeds.setdefault(training["seed"], {}).setdefault(point, []).append(float(record.value))
+    last = max((step for seeds in found.values() for points in seeds.values() for step, _ in points), default=0)
     return {
         kind: {
-            seed: [(second, statistics.fmean(values)) for second, values in sorted(points.items())]
+            seed: [(seconds, statistics.fmean(values)) for (_, seconds), values in sorted(points.items())]
             for seed, points in seeds.items()
+            if any(step == last for step, _ in points)
         }
         for kind, seeds in found.items()
     }
@@ -101,13 +107,17 @@ def _of(line: Line, column: str) -> list[ScoreRecord]:
 def at_time(curve: Sequence[tuple[float, float]], seconds: float) -> float | None:
     """A curve's value after so many seconds, interpolated between its points on logarithmic axes.
 
-    After its end it is the last value; before its first point None.
+    A value of 0 has no logarithm: beside one, only the seconds are logarithmic. After its end it is the last value;
+    before its first point None.
     """
     if seconds >= curve[-1][0]:
         return curve[-1][1]
     for (before, first), (after, second) in itertools.pairwise(curve):
         if before <= seconds <= after:
-            return float(first * (second / first) ** (math.log(seconds / before) / math.log(after / before)))
+            share = math.log(seconds / before) / math.log(after / before)
+            if min(first, second) <= 0:
+                return first + share * (second - first)
+            return float(first * (second / first) ** share)
     return None
 
 

@@ -24,7 +24,7 @@ SAME_RUN = ("batch", "frames", "action", "dtype", "checkpointing")
 class Crossing:
     """Two models on a device. `pixels` and `seconds` are None where the measured lines do not meet.
 
-    `interval` is of the pixels, from resampled medians; None where a median that the crossing rests on is of fewer than
+    `interval` is of the pixels, from resampled medians; None where a median that it rests on is of fewer than
     LEAST_SAMPLES. An end is 0, or infinite, where resampled lines do not meet because the model is always the faster,
     or the slower, one. `ratios` are times of the model over its counterpart's, by resolution; `equal_macs_pixels` is
     where the exact multiply-adds are equal.
@@ -86,12 +86,14 @@ def _crossing(
     met = crossing(*medians)
     generator = np.random.default_rng(0)
     found = []
-    known = met and all(len(side[r]) >= LEAST_SAMPLES for side in sides for r in _neighbours(common, met[0]))
+    known = met and _known(sides, common, met[0], met[0])
     for _ in range(RESAMPLES if known else 0):
         drawn = [[(r, float(np.median(generator.choice(s, len(s))))) for r, s in side.items()] for side in sides]
         again = crossing(*drawn)
         found.append(again[0] if again else math.inf if drawn[0][-1][1] > drawn[1][-1][1] else 0.0)
-    outside = (1 - CONFIDENCE) / 2
+    interval = _ends(found, (1 - CONFIDENCE) / 2) if found else None
+    if interval and not _known(sides, common, *interval):
+        interval = None
     first = next(iter(mine.values()))
     return Crossing(
         model=model,
@@ -101,7 +103,7 @@ def _crossing(
         dtype=first.workload["dtype"],
         ratios={r: a / b for (r, a), (_, b) in zip(*medians, strict=True)},
         pixels=met[0] if met else None,
-        interval=_ends(found, outside) if found else None,
+        interval=interval,
         seconds=met[1] if met else None,
         equal_macs_pixels=crossover(spec(model), spec(rival)),
     )
@@ -127,9 +129,13 @@ def crossing(one: Sequence[tuple[int, float]], other: Sequence[tuple[int, float]
     return None
 
 
-def _neighbours(resolutions: Sequence[int], pixels: float) -> tuple[int, int]:
-    """The resolutions between which a crossing lies."""
-    return max(r for r in resolutions if r <= pixels), min(r for r in resolutions if r >= pixels)
+def _known(
+    sides: Sequence[Mapping[int, Sequence[float]]], resolutions: Sequence[int], low: float, high: float
+) -> bool:
+    """Whether enough samples are behind every median that a crossing from `low` to `high` pixels rests on."""
+    first = max((r for r in resolutions if r <= low), default=resolutions[0])
+    last = min((r for r in resolutions if r >= high), default=resolutions[-1])
+    return all(len(side[r]) >= LEAST_SAMPLES for side in sides for r in resolutions if first <= r <= last)
 
 
 def crossing_block(records: Sequence[LatencyRecord], device: str) -> list[Block]:

@@ -216,7 +216,8 @@ def photograph_verdicts(records: Sequence[Record]) -> str:
         if len({pair.rival for pair, _ in compared}) > 1:  # else nothing is varied yet
             rows += [[varied, *_verdict_cells(pair, p)] for pair, p in compared]
     header = ["rows differ in", "model", "baseline", "difference of FD (95 % interval)", "relative", "verdict"]
-    return f"{_grid(header, rows)}\n\n{RULE}" if rows else ""
+    within = "In this table, p is adjusted among the rows that differ in the same thing."
+    return f"{_grid(header, rows)}\n\n{RULE} {within}" if rows else ""
 
 
 def sequence_ratios(records: Sequence[Record]) -> str:

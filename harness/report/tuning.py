@@ -36,7 +36,7 @@ def chosen(suite: Suite, records: Sequence[Record]) -> list[str]:
     notes = []
     for setting in dict.fromkeys(choice.setting for choice in suite.choices):
         made = [
-            f"{choice.family}-{choice.model} {value:g}"
+            f"{choice.tuned} {value:g}"
             for choice in suite.choices
             if choice.setting == setting and (value := choice.made(records)) is not None
         ]
@@ -64,8 +64,8 @@ def tuning_table(suite: Suite, records: Sequence[Record]) -> Table:
             found, made = choice.values(records), choice.made(records)
             texts = [_text(found[value]) if value in found else NOT_MADE for value in values]
             shown = [Bold(text) if value == made else text for value, text in zip(values, texts, strict=True)]
-            rows.append([f"{choice.family}-{choice.model}", *shown])
-            about = {"suite": suite.name, "family": choice.family, "model": choice.model, "setting": setting}
+            rows.append([choice.tuned, *shown])
+            about = {"suite": suite.name, "family": choice.family, "model": choice.tuned, "setting": setting}
             data += [{**about, "value": value, **_data(found[value]), "chosen": value == made} for value in found]
         blocks.append(Block([TITLES.get(setting, setting), *(f"{value:g}" for value in values)], rows))
     order = dict.fromkeys(TITLES.get(choice.setting, choice.setting) for choice in suite.choices)
@@ -77,11 +77,13 @@ def tuning_table(suite: Suite, records: Sequence[Record]) -> Table:
         blocks=blocks,
         notes=[
             "Lower is better; ± is the standard deviation over tuning seeds, where there are several (how many).",
-            f"{NOT_MADE}: no candidate: the range is extended only if the best candidate is at its end.",
+            f"{NOT_MADE}: no candidate. If the best learning rate is at an end of its range, or the best guidance "
+            "scale is the largest, the range is extended; that of the EMA decay is not.",
         ],
-        protocol=f"Suite `{suite.name}`: {score.metrics[0]} against {score.ref}, {score.sampling_steps} steps; for "
-        "DiM, the model at equal parameters. The choice is the candidate with the lowest mean. The settings are chosen "
-        f"one after the other, each with the ones before it: {', '.join(order)}.",
+        protocol=f"Suite `{suite.name}`: {score.metrics[0]} against {score.ref}, {score.sampling_steps} steps. "
+        "The choice is the candidate with the lowest mean. The settings are chosen one after the other, each with the "
+        f"ones before it: {', '.join(order)}. Those of a `-matched` DiM are also used for the DiM of the paper's "
+        "depth, which is not tuned.",
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.core.cards import card, figures
+from harness.core.cards import card, card_of, figures
 from harness.core.options import check, option
 from harness.suites.budget import exact_cost, scoring_macs, training_macs
 from harness.suites.fitting import Fitting
@@ -28,7 +28,29 @@ STATES = 4
 CHECKPOINT_EVERY = 1000
 """harness.train's own."""
 ARITHMETIC = {"fp32": "float32", "tf32": "tf32", "bf16": "bfloat16"}
+SCORED_IN = ARITHMETIC["fp32"]
+"""What samples of a score are drawn in, whatever the training was in (harness.suites.score)."""
+MFU = 0.4
+"""A share of the peak that is assumed where none is given or measured."""
 GIGA = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """FLOP/s of a card in training and in scoring. `origin` says where the share of the peak is from, if it is one."""
+
+    training: float
+    scoring: float
+    share: float | None = None
+    origin: str = ""
+
+    @property
+    def measured(self) -> bool:
+        """Whether training is as fast as measured steps were, with all that was in them."""
+        return self.origin == MEASURED
+
+
+MEASURED, ASSUMED = "measured", "assumed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +70,24 @@ class Assumptions:
         if self.mfu and not self.card:
             raise ValueError("--mfu is a share of the peak of a --card")
 
-    def flop_per_s(self, run: Run, measured: float | None) -> float:
-        """What a card achieves in a run's arithmetic; `measured` is the MFU of such a run, if there was one."""
+    def speed(self, run: Run, runs: Path) -> Speed:
+        """What a card achieves in a run's arithmetic and in that of its scores; `runs` may hold measured ones."""
         if not self.card:
-            return self.device_flops or DEVICE_FLOPS
-        return self.share(measured)[0] * card(self.card).flop_per_s[ARITHMETIC[run.config.precision]]
-
-    def share(self, measured: float | None) -> tuple[float, str]:
-        """The MFU, and where it is from."""
-        if self.mfu:
-            return self.mfu, "assumed"
-        return (measured, "measured") if measured else (0.4, "assumed")
+            rate = self.device_flops or DEVICE_FLOPS
+            return Speed(training=rate, scoring=rate)
+        peaks, share, origin = card(self.card).flop_per_s, self.mfu or MFU, ASSUMED
+        scoring = share * peaks[SCORED_IN]
+        if not self.mfu and (mfu := measured_mfu(run, runs, self.card)):
+            share, origin = mfu, MEASURED
+        training = share * peaks[ARITHMETIC[run.config.precision]]
+        return Speed(training=training, scoring=scoring, share=share, origin=origin)
 
     @property
     def text(self) -> str:
         """In a line."""
         ring = f"{self.network_gb_per_s:g} GB/s around a ring, {self.storage_gb_per_s:g} GB/s to storage"
-        return f"{ring}; nothing overlaps; without data, starts, queues and failures"
+        one = "" if self.card else "; training and scores, which are in float32, at the same FLOP/s"
+        return f"{ring}; nothing overlaps; without data, starts, queues and failures{one}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,19 +113,23 @@ class Estimate:
 
 
 def estimate(
-    run: Run, train: bool, scores: Iterable[Score], launch: Launch, fitting: Fitting, flop_per_s: float,
+    run: Run, train: bool, scores: Iterable[Score], launch: Launch, fitting: Fitting, speed: Speed,
     assumed: Assumptions,
 ) -> Estimate:  # fmt: skip
-    """A run on the processes of a launch, each of which achieves `flop_per_s`."""
-    speed = launch.world * flop_per_s
-    scoring = 2 * sum(map(scoring_macs, scores)) / speed
+    """A run on the processes of a launch, each of that speed.
+
+    A measured share of the peak is of whole steps: what was recomputed, and gradients on their way, are in it.
+    """
+    scoring = 2 * sum(map(scoring_macs, scores)) / (launch.world * speed.scoring)
     if not train:
         return Estimate(score=scoring)
+    recomputed = fitting.checkpointing and not speed.measured
+    reduced = 0.0 if speed.measured else reduced_bytes(exact_cost(run).params, launch.world, fitting)
     steps, parameters = run.config.steps, exact_cost(run).params
     written = len({*range(CHECKPOINT_EVERY, steps + 1, CHECKPOINT_EVERY), *run.milestones, steps})
     return Estimate(
-        compute=2 * training_macs(run, recomputed=fitting.checkpointing) / speed,
-        reduce=steps * reduced_bytes(parameters, launch.world, fitting) / (GIGA * assumed.network_gb_per_s),
+        compute=2 * training_macs(run, recomputed=recomputed) / (launch.world * speed.training),
+        reduce=steps * reduced / (GIGA * assumed.network_gb_per_s),
         checkpoint=written * STATES * FLOAT_BYTES * parameters / (GIGA * assumed.storage_gb_per_s),
         score=scoring,
     )
@@ -119,17 +146,24 @@ def reduced_bytes(parameters: int, world: int, fitting: Fitting) -> float:
     return times * (world - 1) / world * FLOAT_BYTES * parameters
 
 
-def measured_mfu(run: Run, runs: Path) -> float | None:
-    """The median MFU of what a run of this model and arithmetic has logged in a folder of runs; None without any."""
+def measured_mfu(run: Run, runs: Path, card: str) -> float | None:
+    """The median MFU that such runs on such a card have logged in a folder of runs; None without any.
+
+    Such a run has the model, resolution, joint images, batch and arithmetic of this one.
+    """
     found: list[float] = []
     for log in sorted(runs.glob("*/throughput.jsonl")):
         try:
             config = json.loads((log.parent / "config.json").read_text())
-            if (config["model"], config["precision"]) == (run.model, run.config.precision):
+            same = all(config[name] == getattr(run.config, name) for name in ALIKE)
+            if same and card_of(config["provenance"]["device"].partition(": ")[2]) == card:
                 found += [lap["mfu"] for lap in map(json.loads, log.read_text().splitlines()) if lap["mfu"]]
         except (OSError, ValueError, KeyError, TypeError):  # being written, or of somebody else
             continue
     return statistics.median(found) if found else None
+
+
+ALIKE = ("model", "resolution", "frames", "joint_images", "batch", "precision")
 
 
 @dataclass

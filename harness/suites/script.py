@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from harness.core.capacity import GIB
 from harness.suites.budget import fitted, macs_per_item, scoring_macs, training_macs
-from harness.suites.estimate import Assumptions, Cluster, estimate, measured_mfu
+from harness.suites.estimate import Assumptions, Cluster, estimate
 from harness.suites.plan import Plan, grouped
 
 
@@ -20,19 +20,21 @@ def script(plan: Plan, assumed: Assumptions, at_a_time: int = 1) -> Iterator[str
     if todo:
         yield f"# assumed: {assumed.text}"
     for work in tqdm(todo, desc="planning", unit="run", disable=None, leave=False):
-        run, mfu = work.run, measured_mfu(work.run, plan.runs)
-        fitting, flop_per_s = fitted(run, launch.world, plan.card_gib), assumed.flop_per_s(run, mfu)
-        training = training_macs(run, recomputed=fitting.checkpointing) * work.train
-        macs = training + sum(map(scoring_macs, work.scores))
-        hours += 2 * macs / flop_per_s / 3600
-        taken = estimate(run, work.train, work.scores, launch, fitting, flop_per_s, assumed)
+        run, speed = work.run, assumed.speed(work.run, plan.runs)
+        fitting = fitted(run, launch.world, plan.card_gib)
+        recomputed = fitting.checkpointing and not speed.measured
+        training, scoring = training_macs(run, recomputed=recomputed) * work.train, sum(map(scoring_macs, work.scores))
+        macs = training + scoring
+        gpu_hours = 2 * (training / speed.training + scoring / speed.scoring) / 3600
+        hours += gpu_hours
+        taken = estimate(run, work.train, work.scores, launch, fitting, speed, assumed)
         cluster.add(taken.total)
-        share, origin = assumed.share(mfu)
-        of_peak = f" ({share:.2g} of {assumed.card}'s peak, {origin})" if assumed.card else ""
+        of_peak = f" ({speed.share:.2g} of {assumed.card}'s peak, {speed.origin})" if speed.share else ""
+        in_scores = f", of scores {speed.scoring:.2g}" if speed.scoring != speed.training else ""
         yield (
             f"# {run.name}: {macs_per_item(run) / 1e9:.4g} GMACs an item, {macs:.3g} MACs in all "
             f"({100 * training / macs:.0f} % training), {fitting.nbytes / GIB:.3g} GiB a card, "
-            f"{2 * macs / flop_per_s / 3600:.3g} GPU-hours at {flop_per_s:.2g} FLOP/s{of_peak}; "
+            f"{gpu_hours:.3g} GPU-hours at {speed.training:.2g} FLOP/s{of_peak}{in_scores}; "
             f"wall time {taken.text}"
         )
         if work.train:

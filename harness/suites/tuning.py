@@ -58,6 +58,11 @@ class Choice:
     candidates: tuple[tuple[Setting, tuple[Score, ...]], ...]
     need: int = 0
 
+    @property
+    def tuned(self) -> str:
+        """The name of the model that the candidates are of."""
+        return self.candidates[0][1][0].run.model
+
     def values(self, records: Iterable[Record]) -> dict[Setting, list[float]]:
         """The Fréchet distances of each candidate, one a tuning seed that has been scored."""
         known = [record for record in of_kind(records, ScoreRecord) if record.quantity in FRECHET]

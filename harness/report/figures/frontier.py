@@ -29,9 +29,13 @@ LEVEL = 0.95
 FEWEST = 4
 """Models that a line is fitted through at least."""
 
+
 @dataclass(frozen=True)
 class Trained:
-    """A model after some steps: its family and variant, the mean over seeds of the Fréchet distance, and its cost."""
+    """A model after some steps: its family and variant, the mean over seeds of the Fréchet distance, and its cost.
+
+    `ended` says whether these are all of its steps.
+    """
 
     model: str
     family: str
@@ -40,6 +44,7 @@ class Trained:
     flops: float
     cpu_seconds: float | None
     quantity: str
+    ended: bool
 
 
 def trained(suite: Suite, records: Iterable[Record]) -> list[Trained]:
@@ -58,6 +63,7 @@ def trained(suite: Suite, records: Iterable[Record]) -> list[Trained]:
             score.run.model, row.family, row.variant, cell.mean,
             2 * training_macs(score.run) * score.step / score.run.config.steps,
             statistics.fmean(seconds) if len(seconds) == len(used) else None, cell.quantity,
+            score.step == score.run.config.steps,
         )  # fmt: skip
         found.setdefault((score.run.model, score.run.config.depth, score.step), one)  # a run may be of two variants
     return list(found.values())
@@ -84,7 +90,9 @@ def power_law(x: Sequence[float], y: Sequence[float], at: Array) -> tuple[Array,
 
 
 def frontier_figure(suite: Suite, records: Iterable[Record]) -> Figure:
-    """A panel a cost; a point a model and step, and a family's power law with its band.
+    """A panel a cost; a point a model and step, and a family's power law with its band over the models that ended.
+
+    Milestones of one training depend on each other, so they are drawn, but not fitted.
 
     Raises ValueError where no training time is recorded.
     """
@@ -98,7 +106,8 @@ def frontier_figure(suite: Suite, records: Iterable[Record]) -> Figure:
     left.set_ylabel(f"{NAMES.get(found[0].quantity, found[0].quantity)} (lower is better)")
     left.legend()
     drawing.supxlabel(
-        "mean over training seeds; lines: power law of each family over its models and steps, with its 95 % band",
+        "mean over training seeds; small: before the end of training; lines: power law of each family over its models "
+        f"at the end, with its 95 % band, from {FEWEST} models on",
         fontsize=6.5, color=style.GREY,
     )  # fmt: skip
     return drawing
@@ -110,11 +119,14 @@ def _panel(axes: Axes, several: Sequence[tuple[Trained, float]], label: str) -> 
     for family in dict.fromkeys(one.family for one, _ in several):
         own = [(one, cost) for one, cost in several if one.family == family]
         for variant in dict.fromkeys(one.variant for one, _ in own):
-            alike = [(cost, one.distance) for one, cost in own if one.variant == variant]
             look: dict[str, Any] = {**style.look(family, variant), "linestyle": "none"}
-            axes.plot(*zip(*alike, strict=True), **look, label=style.words(family, variant))
-        if len(own) >= FEWEST:
-            costs, distances = [cost for _, cost in own], [one.distance for one, _ in own]
+            for ended, further in ((True, {"label": style.words(family, variant)}), (False, {"markersize": 2.5})):
+                alike = [(cost, one.distance) for one, cost in own if (one.variant, one.ended) == (variant, ended)]
+                if alike:
+                    axes.plot(*zip(*alike, strict=True), **look | further)
+        fitted = [(cost, one.distance) for one, cost in own if one.ended]
+        if len(fitted) >= FEWEST and len({cost for cost, _ in fitted}) > 1:
+            costs, distances = zip(*fitted, strict=True)
             at = np.geomspace(min(costs), max(costs), 50)
             middle, low, high = power_law(costs, distances, at)
             colour = style.look(family)["color"]
