@@ -8,8 +8,8 @@
 
 Each run has a folder named after its settings, each score is a record: nothing is done twice, a changed setting is a
 new run. The same command continues after a stop or a kill. With --submit slurm it shows which jobs wait, run or have
-failed, and submits failed ones again. Exit codes: 0: done; 1: a run failed, and is named; 2: bad input; 75: stopped by
-SIGTERM, SIGUSR1 or SIGINT, or waiting in Slurm's queue: run the same command again.
+failed, and submits failed ones again (exit code 75). Exit codes: 0: done; 1: a local run failed, and is named; 2: bad
+input; 75: stopped by SIGTERM, SIGUSR1 or SIGINT, or waiting in Slurm's queue: run the same command again.
 """
 
 from __future__ import annotations

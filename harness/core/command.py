@@ -224,7 +224,9 @@ def add_model_flags(parser: argparse.ArgumentParser, models: list[str], resoluti
     parser.add_argument("--batch", type=positive, default=1, help="images or clips a forward pass (default 1)")
     parser.add_argument("--frames", type=positive, help="of a clip, for models of video (default 16)")
     parser.add_argument("--depth", type=positive, help="blocks, instead of the catalogue's")
-    parser.add_argument("--merge", choices=MERGES, help="how DiM and DiS join two directions (default mean; sum)")
+    parser.add_argument(
+        "--merge", choices=MERGES, help="how both scan directions are combined (default: DiM mean, DiS sum)"
+    )
     parser.add_argument("--no-mlp", action="store_true", help="blocks without their MLP (adaLN of 3 chunks)")
 
 

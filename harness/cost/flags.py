@@ -48,7 +48,8 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     measurement = parser.add_argument_group("measurement")
     add_options(measurement, Timing)
     measurement.add_argument("--memory-limit", type=size, metavar="SIZE", help="memory limit of each process, on a CPU")
-    measurement.add_argument("--steps", type=positive, default=250, help="of a full sample (default: %(default)s)")
+    measurement.add_argument("--steps", type=positive, default=250,
+                             help="denoising steps of a full sample (default: %(default)s)")  # fmt: skip
 
 
 def add_floor_flags(parser: argparse.ArgumentParser) -> None:

@@ -62,7 +62,7 @@ class SampleConfig:
     """
 
     seed: int = option(0, "seed of the noise and of the classes", least=0, most=LARGEST_SEED)
-    steps: int | None = option(None, "network evaluations (default: the preset's; 250 for ImageNet)", metavar="N")
+    steps: int | None = option(None, "denoising steps (default: the preset's; 250 for ImageNet)", metavar="N")
     sampler: str = option("ddpm", "sampling method", choices=SAMPLERS)
     cfg_scale: float = option(1.5, "guidance scale; 1 means no guidance", least=0)
     cfg_channels: int | None = option(None, "guided channels (default: 3, as DiT; for clips all, as Latte)", least=0)

@@ -52,7 +52,7 @@ class ClipProtocol:
 
     stride_real: int | None = option(None, "frame stride of real clips (default: the metric's)", least=1)
     stride_fake: int | None = option(None, "frame stride of generated clips (default: the metric's)", least=1)
-    split: str = option("unstated", "which videos the reference is, for the record")
+    split: str = option("unstated", "name of the split that --ref holds; only recorded")
     real_videos: str = option("first", "which real videos are used if there are too many", choices=("first", "random"))
     offset_seed: int = option(0, "seed of where real clips begin and which videos are drawn", least=0)
     covariance: str = option("population", "covariance convention of an FVD on I3D", choices=("population", "sample"))

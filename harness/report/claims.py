@@ -21,7 +21,7 @@ METHOD = (
 )
 RULE = (
     f"Rule: a model is better or worse than its baseline if {METHOD} In all other cases the comparison is "
-    "inconclusive. The intervals are not adjusted."
+    "inconclusive. The intervals are not adjusted: one that excludes 0 can belong to an inconclusive comparison."
 )
 
 

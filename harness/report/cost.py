@@ -134,10 +134,10 @@ PRINTED, RECOUNT, EXACT = "printed", "thop, 3 images", "exact"
 HEADINGS: dict[str, tuple[str, str]] = {
     "model": ("", "model"), "resolution": ("", "px"),
     "published_params_m": (PRINTED, "params (M)"), "published_gflops": (PRINTED, "Gflops"),
-    "paper_params_m": (RECOUNT, "params (M)"), "params_m_match": (RECOUNT, "equal"),
-    "paper_gmacs": (RECOUNT, "GMAC"), "gflops_match": (RECOUNT, "equal"),
-    "params_m": (EXACT, "params (M)"), "params_m_vs_dit": (EXACT, f"/ {BASELINE}"),
-    "exact_gmacs": (EXACT, "GMAC"), "exact_gmacs_vs_dit": (EXACT, f"/ {BASELINE}"),
+    "paper_params_m": (RECOUNT, "params (M)"), "params_m_match": ("", "params as printed?"),
+    "paper_gmacs": (RECOUNT, "GMAC"), "gflops_match": ("", "Gflops as printed?"),
+    "params_m": (EXACT, "params (M)"), "params_m_vs_dit": (EXACT, f"params / {BASELINE}'s"),
+    "exact_gmacs": (EXACT, "GMAC"), "exact_gmacs_vs_dit": (EXACT, f"GMAC / {BASELINE}'s"),
 }  # fmt: skip
 """Columns of `table` that are read, under which heading, in their order; a GFLOP is twice a GMAC."""
 
@@ -146,9 +146,9 @@ def table_notes(number: int) -> list[str]:
     """What the columns of a cost table mean, a sentence each."""
     notes = [
         "thop, 3 images: what the tool thop counts on a batch of three images, in 10^9 multiply-adds and 10^6 "
-        "parameters; equal: to the printed figure, at its precision ('-' where the paper prints no number).",
+        "parameters; as printed: equal to the printed figure, at its precision ('-' where the paper prints no number).",
         "exact: all parameters, and all multiply-adds of one image (1 GMAC is 2 GFLOP); "
-        f"/ {BASELINE}: divided by the figure of the {BASELINE} of that size, patch and resolution.",
+        f"/ {BASELINE}'s: divided by the figure of the {BASELINE} of that size, patch and resolution.",
     ]
     if any(cell.get("published_gflops") == "OOM" for cell in published_costs(number).values()):
         notes.append(

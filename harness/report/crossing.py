@@ -156,7 +156,7 @@ def crossing_block(records: Sequence[LatencyRecord], device: str) -> list[Block]
     header = ["model", "against", "run", "dtype", *(f"{r} px" for r in resolutions)]
     header += ["equal time at, px", "time there, s", "equal multiply-adds at, px"]
     caption = (
-        f"Measured time over the counterpart's on {device}, and where they are equal (95 % of resampled medians, where "
-        f"each is of at least {LEAST_SAMPLES} samples)"
+        f"Measured time divided by the counterpart's on {device}, and the resolution of equal time (in brackets its "
+        f"95 % interval from resampled medians, if each has at least {LEAST_SAMPLES} samples)"
     )
     return [Block(header, rows, caption)]

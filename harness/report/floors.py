@@ -16,7 +16,7 @@ from harness.core.records import LatencyRecord, RateRecord, Record
 from harness.core.workload import CHOICES, Workload
 from harness.cost.analytic import rivals
 from harness.cost.floors import OF_DTYPE, Crossover, Floor, crossover, floor
-from harness.report.hardware import Fields, columns_of, measured
+from harness.report.hardware import MIXER, Fields, columns_of, measured
 from harness.report.latency import quartiles
 from harness.report.layout import Block, Table
 from models import ModelSpec, spec
@@ -35,7 +35,9 @@ NOTES = [
     "units, as torch does unless it is permitted tf32.",
     "From the first resolution of a pair on, DiM's floor is below DiT's, so that DiM can be faster. From the second "
     "on, DiM at the peak rate of each unit is faster even if nothing of its step overlaps and all of DiT's does. "
-    "Between the two, floors do not decide.",
+    "Between the two, floors do not decide. 16, one patch, is the smallest resolution.",
+    MIXER,
+    "cpu: the best rates that were measured on it (`results/measurements/peaks.jsonl`).",
 ]
 
 
@@ -186,7 +188,7 @@ def _crossovers(crossed: dict[tuple[str, str, str, str], Crossover]) -> Block:
         *((action, len(list(several))) for action, several in itertools.groupby(columns, lambda c: c[0])),
     ]
     header = ["card", "model", *(arithmetic for _, arithmetic in columns)]
-    caption = f"From which resolution on DiM can be / at peak rates is faster than {MODELS[0]} (batch 1), px"
+    caption = f"Resolution (px) from which DiM can be faster than {MODELS[0]} / is faster at peak rates (batch 1)"
     return Block(header, list(rows.values()), caption, groups)
 
 
@@ -230,7 +232,7 @@ def below(rows: Iterable[Fields]) -> list[str]:
 
 def _measured(rows: Sequence[Fields]) -> list[Block]:
     """A grid a device that was measured: each step's median, its floor, and how many times that it takes."""
-    header = ["model", "px", "batch", "run", "measured ms", "floor ms", "ratio", "binds"]
+    header = ["model", "px", "batch", "run", "measured ms", "floor ms", "ratio", "largest bound"]
     blocks = []
     for device in dict.fromkeys(row["device"] for row in rows):
         cells = []

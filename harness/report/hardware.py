@@ -16,6 +16,10 @@ SWEEP_COMMAND = f"python -m harness.bench --preset {SWEEP}"
 ANY_GPU = "any CUDA GPU"
 MISSING = "missing"
 Fields = dict[str, Any]
+MIXER = (
+    "mixer: sdpa attention is torch's `scaled_dot_product_attention`, naive attention stores all scores; auto scan is "
+    "the fastest scan backend that runs on the device, naive scan is portable torch code."
+)
 RUN = ("model", "resolution", "batch", "frames", "action", "dtype", "mixer", "checkpointing")
 """Columns that say what was run."""
 

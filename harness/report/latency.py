@@ -12,6 +12,7 @@ from harness.core.workload import Workload
 from harness.report.crossing import crossing_block
 from harness.report.hardware import (
     MISSING,
+    MIXER,
     SWEEP_COMMAND,
     Fields,
     by_resolution,
@@ -28,8 +29,9 @@ from models import spec
 NOTES = [
     "Latency: the median of a step of the batch, ± half the interquartile range of its raw samples; a forward pass, a "
     "guided denoising step (sample) or a training step (train). Each run has its own process. After warm-up it takes "
-    "turns with the runs that it is compared with, until the median is known to 2 % (95 %, order statistics) or the "
+    "turns with the other runs of the same call, until the median is known to 2 % (95 %, order statistics) or the "
     "time limit is reached. A sample is rejected and repeated if other processes used the cores or a GPU throttled.",
+    MIXER,
     "TFLOP/s, GFLOP/s: exact floating-point operations of the step (two a multiply-add) over its median.",
     "OOM: out of memory; the data names the tensor, as observed and as predicted. error: the record has its text.",
 ]

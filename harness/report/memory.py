@@ -9,6 +9,7 @@ from harness.core.records import LatencyRecord, MemoryRecord, Record
 from harness.core.workload import Workload
 from harness.report.hardware import (
     MISSING,
+    MIXER,
     RUN,
     SWEEP_COMMAND,
     Fields,
@@ -38,6 +39,7 @@ NOTES = [
     f"OOM: it fits none of them. {MARGIN_BYTES / GIB:g} GiB of each card are reserved for the CUDA context, the "
     "libraries and the allocator.",
     "bfloat16 and weights: the weights of linear layers and convolutions are stored in bfloat16, too, and not cast.",
+    MIXER,
     "Measured: torch's own peak on the device of the heading, in brackets over the predicted one; OOM where the device "
     "ran out of memory.",
 ]

@@ -24,7 +24,8 @@ NOTES = [
     "printed: as the source prints it, in its unit. counted: what the rule of that line gives, in the same unit.",
     "verdict: decoded, where the rule gives every printed digit; within X %; consistent, where they are equal to the "
     "rounding of what the figure is computed from; unsolved; not read, where the rule is stated and the figure was not "
-    "at hand. A reading that is supposed decides no verdict.",
+    "at hand. The word in brackets says what supports a rule: [stated] in the source; [code] of "
+    "the source's repository; [counted] only that its count fits the printed figures. [supposed] decides no verdict.",
     "exact: all multiply-adds of a forward pass of one image, in 10^9; of a model that is no family here, by a closed "
     "form of what its source says; of DiffuSSM, which has no public code, as it is built here.",
     "ratio: the printed figure over the exact cost of one image; a figure that is decoded as that of a batch is first "

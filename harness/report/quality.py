@@ -125,8 +125,9 @@ def _three_digits(value: float) -> str:
 
 
 def _measured(lines: Sequence[Line]) -> str:
-    """What heads the measured columns: their features, where those are not the paper's metrics' own."""
-    return ", ".join(f"@{space}" for space in _spaces(lines)) or "measured"
+    """What heads the measured columns: their features, where those are not the paper's own, and all the same."""
+    spaces = _spaces(lines)
+    return f"@{spaces[0]}" if len(spaces) == 1 else "measured"
 
 
 def _spaces(lines: Sequence[Line]) -> list[str]:
@@ -166,19 +167,37 @@ def _repetitive(line: Line) -> list[tuple[int, float]]:
     return [(seed, share) for seed, share in sorted(shares.items()) if share > MAX_DUPLICATES]
 
 
+def _features(lines: Sequence[Line], columns: Iterable[str]) -> str:
+    """Which columns are measured on which network, in a sentence."""
+    several: dict[str, list[str]] = {}
+    for column in columns:
+        spaces = {
+            record.workload["metric"].partition("@")[2]
+            for line in lines
+            for record in line.records
+            if column in line.cells and record.quantity == line.cells[column].quantity
+        }
+        for name in sorted(spaces):
+            several.setdefault(name, []).append(measured_name(column, lines))
+    return "; ".join(f"{', '.join(names)}: @{name}" for name, names in several.items()) + "."
+
+
 def _notes(lines: Sequence[Line]) -> list[str]:
     cells = [cell for line in lines for cell in line.cells.values()]
     notes = []
     if any(line.params_m for line in lines):
         notes.append("params and MACs: exact, of the measured model: parameters, and multiply-adds of a forward pass.")
     if any(line.variant.startswith("matched") for line in lines):
-        notes.append("matched: at DiT's parameters; where no other depth is nearer, at its multiply-adds, too.")
+        notes.append("matched: the DiM whose depth brings its parameters nearest to its DiT's.")
+    if any(" of depth " in line.label for line in lines):
+        notes.append("of depth N: the DiM whose depth brings its multiply-adds nearest to its DiT's; if that is the "
+                     "matched one, one row serves both comparisons.")  # fmt: skip
     if any(len(cell.values) > 1 for cell in cells):
         seeds = _seeds(lines)
         count = "training seeds (how many)" if len(seeds) > 1 else f"{seeds[0]} training seeds"
-        notes.append(f"mean ± standard deviation over {count}. Bold: the better of a DiT and a DiM of "
-                     "one contest where the difference is more than its standard error (from both standard deviations) "
-                     "times the 97.5 % quantile of Welch's t, uncorrected; never with a single seed.")  # fmt: skip
+        notes.append(f"mean ± standard deviation over {count}. Bold: the better of a DiT and a DiM of one setting, if "
+                     "Welch's t-test of this pair alone gives p < 0.05. That p is not adjusted for the number of "
+                     "comparisons, so a bold value can belong to an inconclusive one: the verdicts count.")  # fmt: skip
     if any(len(cell.values) == 1 for cell in cells):
         notes.append("†: one seed; ± is the standard error of its samples (bootstrap, or binomial for precision and "
                      "recall), without the spread between trainings; none where all samples agree.")  # fmt: skip
@@ -207,6 +226,8 @@ def _notes(lines: Sequence[Line]) -> list[str]:
         notes.append("≈: estimated, not measured.")
     from harness.metrics.features import space
 
+    if len(_spaces(lines)) > 1:
+        notes.append(_features(lines, [column for column in columns if column not in lacking]))
     of_data = [name for name in _spaces(lines) if space(name).data]
     notes += [f"@{name}: measured on that network's features, not Inception's; not "
               "comparable with the printed columns." for name in _spaces(lines) if name not in of_data]  # fmt: skip

@@ -30,6 +30,12 @@ def words_of(kind: str) -> str:
     return KINDS.get(alone, alone) + ", joint images" * kind.endswith(JOINT)
 
 
+HOLDS = (
+    "Holds: the measured difference has the sign of the printed one, whichever model the paper prints ahead; reversed: "
+    "it has the other sign. What the paper prints as equal is not counted."
+)
+
+
 def verdict(table: TableSpec, suite: str, lines: Sequence[Line]) -> list[str]:
     """Sentences: what the paper prints, how often its signs hold and how often significantly, what that is worth."""
     columns = table.quality
@@ -38,12 +44,12 @@ def verdict(table: TableSpec, suite: str, lines: Sequence[Line]) -> list[str]:
     else:
         claims = [*contests(lines, columns), *_joint(lines, columns)]
     counts = tally(claims)
-    sentences = [_printed(table, claims)]
+    sentences = [_printed(table, claims), HOLDS]
     for wanted in dict.fromkeys(kind for kind, _ in counts):
         chosen = {measured_name(metric, lines): n for (kind, metric), n in counts.items() if kind == wanted}
         sentences.append(sentence(KINDS.get(wanted, wanted), chosen))
     if not any(count.measured for count in counts.values()):
-        return [sentences[0], "Nothing is measured yet, so nothing can be said."]
+        return [_printed(table, claims), "Nothing is measured yet, so nothing can be said."]
     sentences.append(f"Significantly: {METHOD}")
     if any(count.untested for count in counts.values()):
         sentences.append("With a single seed only the sign of a difference is known, and it may be chance.")

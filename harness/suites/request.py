@@ -25,8 +25,8 @@ class Request:
     nodes: int = option(1, "machines that share a run, in a job of Slurm", least=1, most=100_000)
     gpus_per_node: int = option(0, "GPUs per machine, from Slurm; one process each", least=0, most=1024)
     nproc_per_node: int | None = option(None, "torchrun processes per machine (default: one per GPU, or 1)", least=1)
-    card_gib: float = option(CARD_GIB, "memory of a GPU in GiB: a larger run recomputes activations, and takes its "
-                             "batch in parts", least=1)  # fmt: skip
+    card_gib: float = option(CARD_GIB, "memory of a GPU in GiB; a run that needs more recomputes activations, splits "
+                             "its batch, then shards the model", least=1)  # fmt: skip
     rehearse: bool = option(False, "run the smallest version of everything on synthetic data, then remove it")
     printed: bool = option(False, "print the commands and what they cost; run nothing", flag="--plan")
 
