@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 FEWEST = 4
-"""Models that a line is fitted through at least."""
+"""Models of each family that lines are drawn from on."""
 
 
 @dataclass(frozen=True)
@@ -101,36 +101,44 @@ def frontier_figure(suite: Suite, records: Iterable[Record]) -> Figure:
     if len({one.model for one in timed}) < 2:
         raise ValueError(f"the frontier needs records with the seconds of training, and suite {suite.name} has none")
     drawing, (left, right) = style.sheet(style.PAGE, 2.8, 1, 2, sharey=True)
-    _panel(left, [(one, one.flops) for one in found], "training FLOPs")
+    power = 3 * int(math.log10(max(one.flops for one in found)) // 3)
+    _panel(left, [(one, one.flops / 10**power) for one in found], f"training, $10^{{{power}}}$ FLOP")
     _panel(right, [(one, float(one.cpu_seconds or math.nan)) for one in timed], "training, CPU seconds")
     left.set_ylabel(f"{NAMES.get(found[0].quantity, found[0].quantity)} (lower is better)")
     left.legend()
     drawing.supxlabel(
-        "mean over training seeds; small: before the end of training; lines: power law of each family over its models "
-        f"at the end, with its 95 % band, from {FEWEST} models on",
+        "mean over training seeds; small: before the end of training\n"
+        f"line and 95 % band (from {FEWEST} models of each family on): power law of a family at the end of training",
         fontsize=6.5, color=style.GREY,
     )  # fmt: skip
     return drawing
 
 
 def _panel(axes: Axes, several: Sequence[tuple[Trained, float]], label: str) -> None:
-    import numpy as np
-
+    ends: dict[str, list[tuple[float, float]]] = {}
     for family in dict.fromkeys(one.family for one, _ in several):
         own = [(one, cost) for one, cost in several if one.family == family]
+        ends[family] = [(cost, one.distance) for one, cost in own if one.ended]
         for variant in dict.fromkeys(one.variant for one, _ in own):
             look: dict[str, Any] = {**style.look(family, variant), "linestyle": "none"}
             for ended, further in ((True, {"label": style.words(family, variant)}), (False, {"markersize": 2.5})):
                 alike = [(cost, one.distance) for one, cost in own if (one.variant, one.ended) == (variant, ended)]
                 if alike:
                     axes.plot(*zip(*alike, strict=True), **look | further)
-        fitted = [(cost, one.distance) for one, cost in own if one.ended]
-        if len(fitted) >= FEWEST and len({cost for cost, _ in fitted}) > 1:
-            costs, distances = zip(*fitted, strict=True)
-            at = np.geomspace(min(costs), max(costs), 50)
-            middle, low, high = power_law(costs, distances, at)
-            colour = style.look(family)["color"]
-            axes.plot(at, middle, color=colour, linewidth=1)
-            axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.set(xscale="log", xlabel=label)
-    style.plain_log(axes, "y")
+    if all(len({cost for cost, _ in points}) >= FEWEST for points in ends.values()):
+        for family, points in ends.items():
+            _line(axes, points, style.look(family)["color"])
+    axes.set(xlabel=label)
+    for axis in "xy":
+        style.plain_log(axes, axis)
+
+
+def _line(axes: Axes, points: Sequence[tuple[float, float]], colour: str) -> None:
+    """The power law of one family, with its band."""
+    import numpy as np
+
+    costs, distances = zip(*points, strict=True)
+    at = np.geomspace(min(costs), max(costs), 50)
+    middle, low, high = power_law(costs, distances, at)
+    axes.plot(at, middle, color=colour, linewidth=1)
+    axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
