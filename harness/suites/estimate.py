@@ -32,6 +32,10 @@ SCORED_IN = ARITHMETIC["fp32"]
 """What samples of a score are drawn in, whatever the training was in (harness.suites.score)."""
 MFU = 0.4
 """A share of the peak that is assumed where none is given or measured."""
+MEASURED, ASSUMED = "measured", "assumed"
+"""Where a share of the peak is from."""
+ALIKE = ("model", "depth", "resolution", "frames", "joint_images", "batch", "precision")
+"""Settings in which a measured run is like one that is estimated."""
 GIGA = 1e9
 
 
@@ -48,9 +52,6 @@ class Speed:
     def measured(self) -> bool:
         """Whether training is as fast as measured steps were, with all that was in them."""
         return self.origin == MEASURED
-
-
-MEASURED, ASSUMED = "measured", "assumed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +125,8 @@ def estimate(
     if not train:
         return Estimate(score=scoring)
     recomputed = fitting.checkpointing and not speed.measured
-    reduced = 0.0 if speed.measured else reduced_bytes(exact_cost(run).params, launch.world, fitting)
     steps, parameters = run.config.steps, exact_cost(run).params
+    reduced = 0.0 if speed.measured else reduced_bytes(parameters, launch.world, fitting)
     written = len({*range(CHECKPOINT_EVERY, steps + 1, CHECKPOINT_EVERY), *run.milestones, steps})
     return Estimate(
         compute=2 * training_macs(run, recomputed=recomputed) / (launch.world * speed.training),
@@ -149,7 +150,7 @@ def reduced_bytes(parameters: int, world: int, fitting: Fitting) -> float:
 def measured_mfu(run: Run, runs: Path, card: str) -> float | None:
     """The median MFU that such runs on such a card have logged in a folder of runs; None without any.
 
-    Such a run has the model, resolution, joint images, batch and arithmetic of this one.
+    Such a run equals this one in the settings ALIKE.
     """
     found: list[float] = []
     for log in sorted(runs.glob("*/throughput.jsonl")):
@@ -161,9 +162,6 @@ def measured_mfu(run: Run, runs: Path, card: str) -> float | None:
         except (OSError, ValueError, KeyError, TypeError):  # being written, or of somebody else
             continue
     return statistics.median(found) if found else None
-
-
-ALIKE = ("model", "resolution", "frames", "joint_images", "batch", "precision")
 
 
 @dataclass
