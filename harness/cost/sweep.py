@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from harness.core import store
+from harness.core.progress import progress_bar
 from harness.core.records import LatencyRecord, Record, of_kind
 from harness.core.workload import Workload
 from harness.cost.analytic import equal_macs_depth, rivals, step_macs
@@ -59,7 +60,7 @@ def measure_latency(
         timing = dataclasses.replace(timing, memory_limit=budget)
     known: list[Record] = store.load(path) if path and path.exists() else []
     todo = [w for w in workloads if not answers(known, w, settings)]
-    bar = tqdm(total=len(todo), desc="measuring", unit="workload", disable=None)
+    bar = progress_bar(len(todo), "workload", "measuring")
     try:
         for group in comparable(todo):
             predicted = {w: predict_memory(w, timing.device) for w in group}

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from tqdm import tqdm
 
 from harness.core.distributed import Ranks, barrier
 from harness.core.files import read_json, write_atomically, write_json
+from harness.core.progress import progress_bar
 from harness.diffusion.generate import Samples, generate
 from harness.diffusion.sample_config import SampleConfig
 from harness.diffusion.trained import Trained
@@ -106,7 +106,7 @@ class Album:
         missing = [index for index in range(count) if not self.present(index)]
         barrier()
         unit = "clip" if self.frames else "image"
-        with tqdm(total=len(missing), desc="samples", unit=unit, disable=not here.first) as bar:
+        with progress_bar(len(missing), unit, "samples", shown=here.first) as bar:
             for samples in generate(trained, config, missing, batch, here):
                 self.write(samples)
                 bar.update(min(len(samples.indices) * here.world, bar.total - bar.n))

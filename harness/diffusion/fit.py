@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from harness.core import distributed
 from harness.core.distributed import Ranks
 from harness.core.files import write_json
+from harness.core.progress import progress_bar
 from harness.data.autoencoder import Autoencoder
 from harness.data.datasets import Dataset, VideoDataset
 from harness.diffusion import checkpoint, throughput
@@ -91,7 +91,7 @@ def fit(
     unseen: list[Tensor] = []
     stopped = False
     batches = prefetch(make, ((s, rows) for s in range(step, config.steps) for rows in parts), execution.workers)
-    bar = tqdm(total=config.steps, initial=step, unit="step", disable=not ranks.first, desc=config.model)
+    bar = progress_bar(config.steps, "step", config.model, shown=ranks.first, initial=step)
     speed = Throughput(ranks, config.batch, config.precision, flops_per_item, before=spent)
     speed.start(step)
 

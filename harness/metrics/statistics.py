@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from harness.core.distributed import Ranks, barrier
 from harness.core.locks import locked
+from harness.core.progress import progress_bar
 from harness.data.sources import Source
 from harness.metrics.distances.distance import REFERENCE_ROWS
 from harness.metrics.features.extractor import Extractor
@@ -109,8 +109,8 @@ def gather_each(
         if here.first and missing:  # another command may be making the same shards
             stack.enter_context(locked(folder.path, wait=True))
             folder.describe()
-        shown = None if here.first and missing else True  # on a terminal, where there is something to make
-        bar = stack.enter_context(tqdm(total=missing, desc=label or source.name, unit="item", disable=shown))
+        shown = here.first and missing > 0
+        bar = stack.enter_context(progress_bar(missing, "item", label or source.name, shown))
         if here.world > 1:
             barrier()
             kept = _make_share(folder, stops, here, bar.update)

@@ -22,9 +22,10 @@ from tqdm import tqdm
 from harness.core import paths
 from harness.core.files import write_atomically
 from harness.core.locks import LockedError, locked
+from harness.core.progress import counted, progress_bar
 from harness.suites.budget import training_macs
 from harness.suites.launch import NODE, Launch, first_node
-from harness.suites.plan import REPORT, SCORE, Command, Plan, Work
+from harness.suites.plan import REPORT, SCORE, Command, Plan, Task, Work
 from harness.suites.run import Run
 from harness.suites.score import Score
 
@@ -132,20 +133,61 @@ def trained(directory: Path) -> int:
         return 0
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """A command that draws samples, and its output, which begins at a byte of a log."""
+
+    task: Task
+    log: Path
+    begin: int
+
+    @classmethod
+    def of(cls, task: Task, log: Path) -> Scoring:
+        """A command that is about to begin."""
+        return cls(task, log, log.stat().st_size if log.exists() else 0)
+
+    @property
+    def macs(self) -> float:
+        """Of what its bars have counted: samples, and at first the reference, where its features are not kept yet."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(self.begin)
+                output = file.read().decode(errors="replace")
+        except OSError:
+            return 0.0
+        return self.task.macs * min(1.0, counted(output) / self.task.samples)
+
+
 @dataclass
 class Progress:
-    """How much of some work is done, in multiply-adds: commands that ended, and steps of those that train."""
+    """How much of some work is done, in multiply-adds: tasks that ended, and parts of those that run.
+
+    In `training` are all runs that are to be trained, begun or not: an earlier call may have left some steps.
+    """
 
     plan: Plan
     done: list[int] = field(default_factory=list)
     training: set[Run] = field(default_factory=set)
+    scoring: dict[Run, Scoring] = field(default_factory=dict)
+
+    def begin(self, run: Run, task: Task) -> None:
+        """A task of a run is about to begin."""
+        if task.samples:
+            self.scoring[run] = Scoring.of(task, log_of(self.plan.directory(run)))
+
+    def end(self, run: Run, task: Task, failed: bool) -> None:
+        """A task of a run has ended."""
+        self.training.discard(run)
+        self.scoring.pop(run, None)
+        if not failed:
+            self.done.append(task.macs)
 
     @property
     def macs(self) -> float:
-        begun = (
+        trained_macs = (
             training_macs(run) * trained(self.plan.directory(run)) / run.config.steps for run in list(self.training)
         )
-        return sum(self.done) + sum(begun)
+        return sum(self.done) + sum(trained_macs) + sum(one.macs for one in list(self.scoring.values()))
 
 
 def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
@@ -168,24 +210,23 @@ def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
         run = work.run
         with claimed(plan, run.name, workers) as lock:
             left = plan.left(run, work.scores, plan.recorded())  # anew: whoever held the claim may have done it
-            for command, macs in plan.commands(left) if left else ():
+            for task in plan.tasks(left) if left else ():
                 if workers.stopped.is_set():
                     return
-                bar.set_postfix_str(run.name, refresh=True)
-                failure = workers.run(command, log_of(plan.directory(run)), lock, plan.results)
-                progress.training.discard(run)
+                bar.set_postfix_str(f"{'scoring' if task.samples else 'training'} {run.name}", refresh=False)
+                progress.begin(run, task)
+                failure = workers.run(task.command, log_of(plan.directory(run)), lock, plan.results)
                 if workers.stopped.is_set():
                     return
+                progress.end(run, task, failed=bool(failure))
                 if failure:
                     fail(run, failure)
                     return
-                progress.done.append(macs)
 
-    total = sum(macs for work in todo for _, macs in plan.commands(work))
+    total = sum(task.macs for work in todo for task in plan.tasks(work))
     with (
-        tqdm(
-            total=total, initial=progress.macs, unit="MAC", unit_scale=True, desc=plan.suite.name, smoothing=0,
-            mininterval=0.1 if sys.stderr.isatty() else 60,
+        progress_bar(
+            total, "MAC", plan.suite.name, initial=progress.macs, unit_scale=True, smoothing=0
         ) as bar,
         ThreadPoolExecutor(jobs) as pool,
     ):  # fmt: skip
@@ -216,7 +257,7 @@ def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
                 todo = plan.work()
                 new = {work.run for work in todo if work.train} - failed - set(running.values())
                 progress.training |= {run for run in new if not any(run == known for known, _ in begun)}
-                further = sum(macs for work in todo for _, macs in plan.commands(work))
+                further = sum(task.macs for work in todo for task in plan.tasks(work))
                 bar.total = max(bar.total, sum(progress.done) + further)
     if SCORE in plan.stages and not failures and not workers.stopped.is_set():
         failures += [

@@ -40,6 +40,15 @@ class Work:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Task:
+    """One command of some work: its multiply-adds, and how many samples it draws (0 where it trains)."""
+
+    command: Command
+    macs: int
+    samples: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A suite, or some `parts` of it ("table2", "figure1"), with places: of checkpoints and caches, and of results.
 
@@ -141,11 +150,15 @@ class Plan:
         """The suite's records."""
         return store.load(self.records) if self.records.exists() else []
 
-    def commands(self, work: Work) -> list[tuple[Command, int]]:
-        """What some work takes in the plan's stages, one after the other, and the multiply-adds of each."""
-        train = [(self.train(work.run), training_macs(work.run))] * (work.train and TRAIN in self.stages)
-        score = [(self.score(alike), sum(map(scoring_macs, alike))) for alike in grouped(work.scores)]
-        return train + score * (SCORE in self.stages)
+    def tasks(self, work: Work) -> list[Task]:
+        """What some work takes in the plan's stages, one after the other."""
+        tasks = []
+        if work.train and TRAIN in self.stages:
+            tasks.append(Task(command=self.train(work.run), macs=training_macs(work.run)))
+        for alike in grouped(work.scores) if SCORE in self.stages else ():
+            macs, samples = sum(map(scoring_macs, alike)), sum(score.samples for score in alike)
+            tasks.append(Task(command=self.score(alike), macs=macs, samples=samples))
+        return tasks
 
     def opened(self, run: Run) -> dict[str, str]:
         """The data and the autoencoder of a run, where they are not where its preset says."""

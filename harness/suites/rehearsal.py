@@ -61,5 +61,5 @@ def at_smallest(plan: Plan, name: str, folder: Path) -> Plan:
 
 def commands(plan: Plan) -> list[Command]:
     """All that a plan runs, in order."""
-    of_runs = [command for work in plan.work() for command, _ in plan.commands(work)]
+    of_runs = [task.command for work in plan.work() for task in plan.tasks(work)]
     return [*of_runs, *map(plan.draw, plan.suite.shown), *plan.report()]

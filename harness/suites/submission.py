@@ -65,7 +65,7 @@ class Queue:
         stages = self.plan.stages
         work: dict[str, bool] = {}
         for left in self.plan.work():  # of a run there may be several, with scores of more and less need
-            if self.plan.commands(left):
+            if self.plan.tasks(left):
                 work[left.run.name] = left.train or work.get(left.run.name, False)
         train = [run for run, new in work.items() if new and TRAIN in stages and not self.active(run, TRAIN)]
         score = [run for run in work if SCORE in stages and not self.active(run, SCORE)]
