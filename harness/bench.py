@@ -20,9 +20,9 @@ from pathlib import Path
 
 from harness import report
 from harness.core import paths
-from harness.core.command import Parser, only_with, run, writable
+from harness.core.command import STOPPED, Parser, only_with, records_file, run, writable
 from harness.core.options import from_arguments
-from harness.core.workload import PRESETS
+from harness.core.workload import PRESETS, Workload
 from harness.cost import flags
 from harness.cost.sweep import measure_latency, predict_sweep
 from harness.cost.timing import Timing
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     flags.add_floor_flags(parser)
     preset = parser.parse_known_args(argv)[0].preset
     parts = [_with_defaults(parser, part, argv) for part in (PRESETS[preset] if preset else [{}])]
-    return run(parser, lambda: print(_text(parts, parser.given(argv))))
+    return run(parser, lambda: _work(parts, parser.given(argv)))
 
 
 def _with_defaults(parser: Parser, part: Mapping[str, object], argv: list[str] | None) -> argparse.Namespace:
@@ -51,27 +51,38 @@ def _with_defaults(parser: Parser, part: Mapping[str, object], argv: list[str] |
     return parser.parse_args(argv)
 
 
-def _text(parts: Sequence[argparse.Namespace], given: set[str]) -> str:
-    """What is to be printed. A flag that changes nothing is refused by name."""
+def _work(parts: Sequence[argparse.Namespace], given: set[str]) -> int:
+    """Find out and print what is requested. A flag that changes nothing is refused by name."""
     args = parts[0]
     if args.compare:
         only_with("--compare", given - {"--compare", "--format"}, not_with=True)
-        return report.render(compared_rows(*args.compare), args.format)
+        print(report.render(compared_rows(*args.compare), args.format))
+        return 0
     flags.check_mode_flags(args, given)
     if args.floor:
-        return floors_text(flags.workloads_of(args, given), args.card, args.format, args.records)
+        print(floors_text(flags.workloads_of(args, given), args.card, args.format, args.records))
+        return 0
     if args.fits:
-        return fits_text([w for part in parts for w in flags.workloads_of(part, given)], args.fits, args.format)
+        workloads = [w for part in parts for w in flags.workloads_of(part, given)]
+        print(fits_text(workloads, args.fits, args.format))
+        return 0
     if not any("sample" in part.action for part in parts):
         only_with("--action sample", given & {"--steps"})
     workloads = list(dict.fromkeys(w for part in parts for w in flags.workloads_of(part, given)))
     if args.predict:
-        peaks = predict_sweep(workloads, args.records or paths.measurements() / "memory.jsonl")
-        return predicted_text(peaks, args.device_memory, args.format)
-    timing = from_arguments(Timing, args)
-    records = measure_latency(workloads, timing, args.records or paths.measurements() / "bench.jsonl")
-    device = records[0].workload["device"] if records else "nothing is measured"
-    return f"{device}\n\n{report.render(measured_rows(records, args.steps), args.format)}"
+        peaks = predict_sweep(workloads, records_file(args.records, "memory.jsonl"))
+        print(predicted_text(peaks, args.device_memory, args.format))
+        return 0
+    return _measure(workloads, args)
+
+
+def _measure(workloads: Sequence[Workload], args: argparse.Namespace) -> int:
+    """Time the workloads; those that an interrupt has left out make the exit code STOPPED."""
+    records = measure_latency(workloads, from_arguments(Timing, args), records_file(args.records, "bench.jsonl"))
+    if records:
+        device = records[0].workload["device"]
+        print(f"{device}\n\n{report.render(measured_rows(records, args.steps), args.format)}")
+    return 0 if len(records) == len(workloads) else STOPPED
 
 
 if __name__ == "__main__":

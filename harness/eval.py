@@ -5,7 +5,8 @@
     python -m harness.eval --samples clips/ --ref ucf101/ --split train+test --metric fvd2048_16f
     python -m harness.eval reference --data imagenet/train --ref-resolution 256 --out imagenet256.npz
 
-Under torchrun the same command gives the same numbers. Exit codes: 0 done; 1 the run failed (disk full); 2 bad input.
+Under torchrun the same command gives the same numbers. Exit codes: 0 done; 1 the run failed (disk full); 2 bad input;
+75 stopped by SIGINT: the same command continues.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from harness.core.command import Parser, positive, run, writable
+from harness.core.command import Parser, only_with, require_folder, run, threads, writable
 from harness.core.options import add_options, from_arguments
 from harness.metrics import ClipProtocol, Extraction, Settings, space
 from harness.suites.scoring import ScoreRequest
@@ -28,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (add_reference_flags if building else add_score_flags)(parser)
     add_options(parser.add_argument_group("extraction"), Extraction)
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
-    parser.add_argument("--threads", type=positive, help="CPU threads a process (default: torch's)")
-    flags, work = parser.parse_args(given[building:]), build if building else score
-    return run(parser, lambda: work(flags))
+    parser.add_argument("--threads", type=threads, help="CPU threads a process (default: torch's)")
+    flags, flags_given = parser.parse_args(given[building:]), parser.given(given[building:])
+    return run(parser, lambda: build(flags) if building else score(flags, flags_given))
 
 
 def add_score_flags(parser: Parser) -> None:
@@ -43,6 +44,15 @@ def add_score_flags(parser: Parser) -> None:
     add_sampling_flags(parser.add_argument_group("sampling, as in harness.sample"))
 
 
+def sampling_flags() -> set[str]:
+    """The flags that say what is drawn from a checkpoint."""
+    from harness.diffusion.flags import add_sampling_flags
+
+    sampling = Parser(add_help=False)
+    add_sampling_flags(sampling)
+    return sampling.flags()
+
+
 def add_reference_flags(parser: Parser) -> None:
     """What a reference is built of."""
     parser.add_argument("--data", required=True, metavar="WHERE", help="a folder, an .npz of images, or a data set")
@@ -50,8 +60,11 @@ def add_reference_flags(parser: Parser) -> None:
     parser.add_argument("--out", type=writable, required=True, metavar="FILE.npz")
 
 
-def score(flags: argparse.Namespace) -> None:
+def score(flags: argparse.Namespace, given: set[str]) -> None:
     """Score each set of samples against one reference; the first process records and prints."""
+    if flags.samples is not None:
+        only_with("--samples", given & sampling_flags(), not_with=True)
+    require_folder(from_arguments(Extraction, flags).directory)
     request, settings = from_arguments(ScoreRequest, flags), from_arguments(Settings, flags)
     clips, extraction = from_arguments(ClipProtocol, flags), from_arguments(Extraction, flags)
     from harness.core.distributed import processes

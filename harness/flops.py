@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 
 from harness.core import paths, store
-from harness.core.command import Parser, add_model_flags, run, sweep, writable
+from harness.core.command import Parser, add_model_flags, require_folder, run, sweep, writable
 from harness.core.options import add_options, from_arguments
 from harness.core.paper import COST_TABLES
 from harness.cost import analytic, closed_form, crossovers, measure, workloads_of_tables
@@ -58,14 +58,17 @@ def _sections(args: argparse.Namespace, given: set[str]) -> Iterator[str]:
         yield from observatory.sections(args.published, args.format)
         return
     if any(":" in name for name in args.model):
+        require_folder(args.records.parent)
         yield counting.own_model(args.model, args.input, args.convention, args.by_op, args.records, args.format)
         return
+    counting.refuse_idle_for_catalogue(given)
     conventions, workloads = conventions_of(args.convention), sweep(args)
     if args.mfu:
         yield counting.utilisation(workloads, from_arguments(MeasuredStep, args), args.format)
     elif "--per" in given:
         yield counting.multiples(workloads, from_arguments(Multiple, args), args.format)
     elif args.table:
+        require_folder(args.records.parent)
         records = measure(workloads_of_tables([args.table]), conventions_of(), full=args.full)
         store.append(args.records, records, repeat=False)
         yield cost_text.cells(args.table, records, args.format)
@@ -73,6 +76,7 @@ def _sections(args: argparse.Namespace, given: set[str]) -> Iterator[str]:
         named = {f"{w.spec.name} at {w.resolution} px": analytic(w.spec, w.resolution, w.batch) for w in workloads}
         yield cost_text.operations(named, args.format)
     else:
+        require_folder(args.records.parent)
         crossed, details = crossovers(w.spec for w in workloads), args.details or bool(args.convention)
         if args.format == "table":
             known = [record for w in workloads for record in closed_form(w, conventions)]

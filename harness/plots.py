@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness import report, suites
 from harness.core import paths, store
-from harness.core.command import Parser, folder, require_writable, run
+from harness.core.command import Parser, folder, require_folder, run
 from harness.core.options import add_options, from_arguments
 
 
@@ -41,7 +41,8 @@ def _draw(args: argparse.Namespace) -> None:
     names = args.figure or list(report.FIGURES)
     if args.suite and not any(report.FIGURES[name].of_suite for name in names):
         raise ValueError(f"--suite is of figures of quality, and none is among {', '.join(names)}")
-    require_writable(paths.measurements())
+    require_folder(paths.measurements())
+    require_folder(args.output)
     records = from_arguments(report.Recorded, args).load()
     counts = report.count_figures(names)
     store.append(paths.measurements() / "flops.jsonl", counts, repeat=False)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from harness import suites
 from harness.core import paths
-from harness.core.command import FAILED, STOPPED, Parser, folder, only_with, run
+from harness.core.command import FAILED, STOPPED, Parser, folder, only_with, require_folder, run
 from harness.core.options import add_options, from_arguments
 from harness.suites.plan import REPORT
 
@@ -55,6 +55,9 @@ def _reproduce(args: argparse.Namespace, given: set[str]) -> int:
         only_with("--submit slurm", given & {"--time", "--partition", "--sbatch", "--dry-run"})
     if not request.printed:
         only_with("--plan", given & {"--device-flops", "--card", "--mfu", "--network-gb-per-s", "--storage-gb-per-s"})
+    if not request.printed and not request.rehearse:
+        require_folder(args.runs)
+        require_folder(args.results)
     plan = request.plan(
         runs=args.runs, results=args.results, data=dict(args.data), references=dict(args.ref), vae=args.vae
     )

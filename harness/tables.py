@@ -16,7 +16,7 @@ import sys
 
 from harness import report, suites
 from harness.core import paths, store
-from harness.core.command import Parser, folder, require_writable, run
+from harness.core.command import Parser, folder, require_folder, run
 from harness.core.options import add_options, from_arguments
 from harness.report.contents import cost_numbers, quality_numbers, tables_of
 
@@ -49,7 +49,8 @@ def _write(args: argparse.Namespace) -> None:
             raise ValueError(f"{flag} is of tables of quality, and none is among {', '.join(names)}")
     numbers = cost_numbers(names)
     if numbers:
-        require_writable(paths.measurements())
+        require_folder(paths.measurements())
+    require_folder(args.output)
     own = recorded.included(args.include)
     counts = report.count_tables(numbers)
     store.append(paths.measurements() / "flops.jsonl", counts, repeat=False)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def work(given: argparse.Namespace) -> int:
     if not done.finished:
         print(f"stopped at step {done.step} of {done.steps}, checkpoint written; the same command continues")
         return STOPPED
-    print(f"{done.step} steps in {done.out}; next: python -m harness.sample --ckpt {done.out}")
+    print(f"{done.step} steps in {done.out}; next: python -m harness.sample --ckpt {shlex.quote(str(done.out))}")
     return 0
 
 

@@ -223,8 +223,10 @@ def spec(name: str, **overrides: object) -> ModelSpec:
     """
     known = _by_name(tuple(FAMILIES))
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or list(known)[:3]
-        raise ValueError(f"unknown model {name!r}; nearest: {', '.join(near)} ({_grammar()})")
+        folded = {one.casefold(): one for one in known}
+        alike = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5) or list(folded)[:3]
+        nearest = ", ".join(folded[one] for one in alike)
+        raise ValueError(f"unknown model {name!r}; nearest: {nearest} ({_grammar(name)})")
     entry = known[name]
     family = named(entry.family)
     size = family.sizes[entry.size]
@@ -247,15 +249,17 @@ def spec(name: str, **overrides: object) -> ModelSpec:
     return dataclasses.replace(base, **overrides)  # type: ignore[arg-type]
 
 
-def _grammar() -> str:
-    """How public names are made, in a line."""
-    variants = [f"{family.name} also -{variant}" for family in FAMILIES for variant in family.depths if variant]
-    video = "|".join(family.name for family in FAMILIES if family.video_block)
-    return (
-        f"{'|'.join(family.name for family in FAMILIES)} - {'|'.join(SIZES)} / {'|'.join(map(str, _patches(FAMILIES)))}"
-        f"{''.join(f', {variant}' for variant in variants)}"
-        f"; of {video} then -video, -video-{', -video-'.join(ARRANGEMENTS[1:])}"
-    )
+def _grammar(name: str) -> str:
+    """How public names are made, in a line: those of the family that a name begins with, if there is one."""
+    of_it = [family for family in FAMILIES if name.casefold().startswith(f"{family.name.casefold()}-")]
+    if not of_it:
+        return f"FAMILY-SIZE/PATCH, of the families {', '.join(family.name for family in FAMILIES)}"
+    family = of_it[0]
+    sizes = "|".join(size for size in SIZES if any(size in depths for depths in family.depths.values()))
+    variants = [f"-{variant}" for variant in family.depths if variant]
+    video = ["-video", *(f"-video-{arrangement}" for arrangement in ARRANGEMENTS[1:])] if family.video_block else []
+    then = "".join(f", also with {' or '.join(ends)}" for ends in (variants, video) if ends)
+    return f"{family.name}-{sizes}/{'|'.join(map(str, family.patches))}{then}"
 
 
 def counterpart(model: ModelSpec) -> ModelSpec | None:
@@ -278,5 +282,6 @@ def counterpart(model: ModelSpec) -> ModelSpec | None:
     of_size = {"width": (own.width, other.width), "heads": (own.heads, other.heads)}
     of_family = of_size | {name: (value, usual[name]) for name, value in ours.fields.items()}
     changes: dict[str, Any] = {n: after for n, (before, after) in of_family.items() if getattr(model, n) == before}
+    changes |= {name: usual[name] for name in ours.fields if name not in theirs.fields}
     patch = min(theirs.patches, key=lambda p: abs(p - model.patch))
     return dataclasses.replace(model, family=theirs.name, size=size, patch=patch, variant="", depth=depth, **changes)

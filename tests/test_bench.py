@@ -12,7 +12,7 @@ import pytest
 
 from harness import bench
 from harness.core import store
-from harness.core.command import Parser
+from harness.core.command import STOPPED, Parser
 from harness.core.provenance import Provenance
 from harness.core.records import LatencyRecord
 from harness.core.workload import Workload
@@ -71,6 +71,17 @@ def test_clips_are_measured_by_the_clip(capsys, tmp_path):
     assert [record.row()["frames"] for record in store.load(records)] == [2]
 
 
+def test_a_sweep_stopped_before_its_first_result_says_so_and_no_more(tmp_path, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(clock, "time_together", stop)
+    assert bench.main([*TINY, "--model", "DiT-N/4", "--res", "64", "--records", str(tmp_path / "b.jsonl")]) == STOPPED
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "the same command continues" in captured.err
+
+
 @pytest.mark.slow
 def test_a_sweep_stopped_in_the_middle_continues(tmp_path):
     path = tmp_path / "bench.jsonl"
@@ -82,9 +93,10 @@ def test_a_sweep_stopped_in_the_middle_continues(tmp_path):
     while process.poll() is None and (not path.exists() or not path.read_text().endswith("\n")):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate()
-    assert process.returncode == 0
-    assert "the same command continues" in out
+    out, errors = process.communicate()
+    assert process.returncode == STOPPED
+    assert "the same command continues" in errors
+    assert "DiT-N/4" in out, "what was measured"
     kept = path.read_text()
     assert len(kept.splitlines()) == 2, "sdpa and naive at 64 pixels, which share their rounds"
     subprocess.run(command, check=True, capture_output=True)

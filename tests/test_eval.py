@@ -334,6 +334,9 @@ def samples(tmp_path):
 
 def test_bad_samples_end_with_one_line_and_code_2(refused, samples, tmp_path):
     digits = ["--metric", "fd50@digits"]
+    assert "--cfg-scale changes nothing with --samples" in refused("--samples", samples, *digits, "--cfg-scale", 7)
+    assert "must be at most 1024, not '100000'" in refused("--samples", samples, *digits, "--threads", 100_000)
+    assert "--batch: must be at most 4096" in refused("--samples", samples, *digits, "--batch", 10**9)
     assert "fd60@digits needs 60 samples; " in refused("--samples", samples, "--metric", "fd60@digits")
     assert "needs 20 samples x 3 repeats" in refused("--samples", samples, "--metric", "fd20@digits", "--repeats", 3)
     copies = save(tmp_path / "copies.npz", noisy_digits(10).repeat(5, axis=0))

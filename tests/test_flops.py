@@ -256,6 +256,12 @@ def test_a_model_of_ones_own_is_counted(capsys, records):
         (["--model", "torch.nn:Flatten", "--input", "3", "--convention", "paper"], "ask for thop"),
         (["--output", "/dev/null/file"], "cannot write"),
         (["--output", "/"], "cannot write"),
+        (["--res", "1000000000"], "has tensors of more than 2^63 bytes; choose a smaller resolution or batch"),
+        (["--batch", "999999999999999999", "--res", "256"], "has tensors of more than 2^63 bytes"),
+        (["--model", "DiT-B/4", "--merge", "sum"], "--merge is of none of the models DiT-B/4"),
+        (["--model", "DiT-B/4", "--input", "1x3"], "--input changes nothing without --model package.module:factory"),
+        (["--table", "5", "--res", "256"], "--res changes nothing with --table"),
+        (["--by-op", "--convention", "thop"], "--convention changes nothing with --by-op"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(capsys, records, arguments, complaint):

@@ -38,18 +38,23 @@ def verdict_of(paper, model, resolution):
     return one
 
 
+def digs_figures():
+    """Two that its own paper prints, and three that DiCo does."""
+    return [one for one in observe(["DiG", "DiCo"]) if one.printed.model.startswith("DiG-")]
+
+
 def test_digs_figures_are_decoded_to_two_parts_in_a_thousand_and_no_further():
-    found = observe(["DiG"])
+    found = digs_figures()
     assert [one.verdict.split()[0] for one in found] == ["within"] * 5
     assert max(abs(one.best.deviation(one.printed)) for one in found) < 0.002
     assert all(set(one.missing) == {"linear in blocks.*.mlp", "recurrence in blocks.*.attn"} for one in found)
 
 
 def test_a_supposition_that_gives_every_digit_decides_no_verdict():
-    for one in observe(["DiG"]):
+    for one in digs_figures():
         suppositions = [tried for tried in one.tried if tried.reading.basis == "supposed"]
         assert sum(one.printed.agrees(tried.value) for tried in suppositions) >= 2
-        assert one.best.reading.basis == "code"
+        assert one.best.reading.basis == "counted"
 
 
 def test_diffussms_per_image_figures_are_quotients_of_two_rounded_ones_and_its_totals_are_unsolved():
@@ -80,15 +85,16 @@ def test_every_figure_of_dim_is_decoded_and_what_is_left_out_is_named():
     assert all(set(one.missing) == mixer for one in found if one.printed.model.startswith("DiM"))
 
 
-def test_a_training_of_unknown_length_has_an_exact_cost_an_image_and_no_reading():
-    one = verdict_of("Diffusion-RWKV", "DRWKV-H/2", 256)
+@pytest.mark.parametrize(("model", "gmacs"), [("DRWKV-H/2", 139.137), ("DiT-XL/2", 118.62)])
+def test_a_training_of_unknown_length_has_an_exact_cost_an_image_and_no_reading(model, gmacs):
+    one = verdict_of("Diffusion-RWKV", model, 256)
     assert (one.verdict, one.tried) == ("unsolved", ())
-    assert one.exact_gmacs == pytest.approx(139.137, rel=1e-5)
+    assert one.exact_gmacs == pytest.approx(gmacs, rel=1e-4)
 
 
 def test_a_saving_is_of_what_dits_paper_prints():
     found = {(one.printed.resolution, one.printed.printed): one for one in observe(["LaMamba-Diff"])}
-    assert found[512, "61.6"].verdict == found[512, "62"].verdict == "decoded"
+    assert found[512, "61.6"].verdict == "decoded"
     assert found[256, "57.6"].verdict == "within 0.24 %"
     assert found[512, "61.6"].tried[1].value == pytest.approx(100 * (1 - 191.91003136 / 524.6))
 
@@ -162,7 +168,7 @@ def run(capsys, *arguments):
 def test_a_section_names_rule_omissions_suppositions_and_sources(capsys):
     out = run(capsys, "--published", "DiG")
     assert "DiG-XL/2 256 89.40 89.366 within 0.038 % 115.46" in " ".join(out.split())
-    assert "leaves out linear in blocks.*.mlp (21.6% to 22.2% of the exact cost)" in out
+    assert "leaves out linear in blocks.*.mlp (21.9% to 22.2% of the exact cost)" in out
     assert "tried [supposed]: the same, were there one more normalisation a block: 4.287, 4.297" in out
     assert "https://arxiv.org/abs/2405.18428" in out
     assert "Of 5 figures: 5 within." in out
@@ -182,10 +188,11 @@ def test_the_committed_table_is_the_one_that_the_code_makes():
         assert (paths.PROJECT / "tables" / f"published{suffix}").read_text() == text
 
 
-def test_the_largest_of_a_family_is_of_the_first_paper_and_no_variant():
+def test_the_largest_of_a_family_is_as_the_first_paper_prints_it_and_no_variant():
     chosen = {one.printed.model: one.printed.paper for one in largest(observe(), 256)}
     assert chosen["DiT-XL/2"] == "DiT"  # not its cross-attention, nor what others print of it
     assert chosen["DiCo-H"] == "DiCo"
+    assert chosen["DiG-XL/2"] == "DiCo"  # DiG's paper was read of the smallest alone
     assert chosen["Teng's DiM-H"] == "DiCo"
     assert len({name.rpartition("-")[0] for name in chosen}) == len(chosen) == 10
 
@@ -218,7 +225,7 @@ def test_multiples_of_a_forward_pass(multiple, passes):
 
 
 def test_dits_sampling_cost_is_the_one_that_its_paper_prints(capsys):
-    """Section 5.3: 80.7 Tflops an image of DiT-L/2 in 1000 steps, 15.2 of DiT-XL/2 in 128, without guidance."""
+    """Section 5.2: 80.7 Tflops an image of DiT-L/2 in 1000 steps, 15.2 of DiT-XL/2 in 128, without guidance."""
     for model, steps, tflops in (("DiT-L/2", 1000, 80.7), ("DiT-XL/2", 128, 15.2)):
         out = run(capsys, "--model", model, "--res", "256", "--per", "sample", "--sampling-steps", str(steps),
                   "--no-guidance", "--format", "json")  # fmt: skip

@@ -12,12 +12,15 @@ from scipy import stats
 from harness import report
 from harness.core import paths, store
 from harness.core.grid import Bold
+from harness.core.paper import TABLES
 from harness.core.provenance import Provenance
 from harness.core.records import ScoreRecord
 from harness.report.cells import Cell, two_digits, with_error
 from harness.report.claims import Claim, Tally, holm, tally, welch
 from harness.report.layout import Block, Table, escape
+from harness.report.own_scores import included_lines
 from harness.suites import Row, Run, Score, Suite
+from harness.suites.budget import exact_cost
 
 SEEDS = (0, 1, 2)
 METRICS = ("fd1k@digits", "is1k@digits", "pr1k@digits")
@@ -418,9 +421,20 @@ def test_own_records_are_named_by_file_model_or_source(tmp_path):
     mine = [record("DiT-N/2", 3, 1.0, source="at home")]
     assert [one.get("source") for one in report.included(["DiT-N/2"], records, mine)] == ["at home"]
     assert [one.get("source") for one in report.included(["mine"], records, mine)] == ["mine"]
-    for name in ("DiM-XL/2", str(tmp_path / "none.jsonl")):
-        with pytest.raises(ValueError, match=r"no (evaluation|records)"):
+    (tmp_path / "empty.jsonl").touch()
+    for name in ("DiM-XL/2", str(tmp_path / "none.jsonl"), str(tmp_path / "empty.jsonl")):
+        with pytest.raises(ValueError, match=r"no (evaluation|records|valid score)"):
             report.included([name], records)
+
+
+def test_a_users_row_has_the_exact_cost_of_the_model_that_was_scored():
+    known = {"dataset": "digits", "autoencoder": "identity", "num_classes": 10, "depth": 0, "frames": 0}
+    mine = [record("DiT-S/2", 7, 3.0, training=known), record("DiT-S/2", 8, 3.0, training=known | {"depth": 3})]
+    unknown = record("gMLP-S/2", 7, 3.0, training=known, source="elsewhere")
+    lines = included_lines(TABLES[7], [*mine, unknown], ["fid"], [])
+    suites_own = exact_cost(Run(preset="digits", model="DiT-S/2", milestones=(1,)))
+    assert [line.gmacs for line in lines] == [suites_own.gmacs, pytest.approx(suites_own.gmacs / 4, rel=0.1), None]
+    assert lines[0].params_m == suites_own.params / 1e6
 
 
 def test_a_name_with_a_bar_or_a_line_end_keeps_its_markdown_row_whole():

@@ -244,8 +244,8 @@ def test_grid_shows_the_samples_in_order_of_class(dit_run, tmp_path):
         (["--classes", "cat"], "unknown classes 'cat'"),
         (["--classes", "3", "10"], "no class 10: the model has 0..9"),
         (["--cfg-scale", "-1"], "must be at least 0"),
-        (["--model", "DiT-N/4", "--resolution", "32"], "not of this model"),
-        (["--vae", "/nowhere/vae"], "no autoencoder at '/nowhere/vae'"),
+        (["--model", "DiT-N/4", "--resolution", "32"], "leave out --model"),
+        (["--vae", "/nowhere/vae"], "draws pixels and needs no autoencoder: leave out --vae /nowhere/vae"),
         (["--ckpt", "/nowhere/model.pt"], "no such checkpoint"),
     ],
 )
@@ -272,6 +272,14 @@ def test_a_bare_state_dict_samples_once_it_is_named(tmp_path, monkeypatch):
     assert draw(tmp_path / "weights.pt", tmp_path / "out", *flags) == 0
     assert images(tmp_path / "out", 1, 16).shape == (1, 16, 16, 3)
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["autoencoder"] == "vae"
+
+
+def test_a_bare_state_dict_of_pixels_samples_once_its_autoencoder_is_none(tmp_path):
+    model = create_model("DiT-N/4", 8, num_classes=5, channels=1, downsample=1)
+    torch.save({"ema": model.state_dict()}, tmp_path / "weights.pt")
+    flags = ["--model", "DiT-N/4", "--resolution", 8, "--num-classes", 5, "--num-samples", 1, "--vae", "identity"]
+    assert draw(tmp_path / "weights.pt", tmp_path / "out", *flags) == 0
+    assert images(tmp_path / "out", 1, 8).shape == (1, 8, 8, 3)
 
 
 # What is not finite
@@ -308,6 +316,7 @@ def test_weights_that_are_not_finite_draw_nothing(dit_run, tmp_path, capsys):
 def test_guidance_that_overflows_is_named_with_step_and_sample(dit_run, tmp_path, capsys):
     message = refused(capsys, dit_run, tmp_path / "out", "--num-samples", 3, "--cfg-scale", "1e30")
     assert re.search(r"sample 0 is not finite after step \d of 8; guidance is 1e\+30", message)
+    assert draw(dit_run, tmp_path / "out", "--num-samples", 3) == 0, "a folder without samples is of nobody"
 
 
 def test_only_the_bad_sample_is_to_blame(dit_run, monkeypatch):
@@ -342,6 +351,8 @@ def test_only_the_bad_sample_is_to_blame(dit_run, monkeypatch):
         (["--num-classes", 5], "--num-classes is of a bare state dict"),
         (["--model", "DiT-N/4", "--weights", "raw"], "--weights raw is of a checkpoint of harness.train"),
         (["--model", "DiT-Q/4"], "unknown model 'DiT-Q/4'"),
+        (["--model", "DiT-N/2"], "is a checkpoint of this trainer, which states its model: leave out --model"),
+        (["--vae", "some/hub-name"], "draws pixels and needs no autoencoder: leave out --vae some/hub-name"),
         (["--out", "a\0b"], "must be a path"),
     ],
 )

@@ -110,7 +110,7 @@ def test_it_stands_in_the_catalogue_behind_the_others_and_has_a_counterpart():
     assert of_patch[-1] == "gMLP-N/2"
     assert counterpart(spec("gMLP-N/4")) == spec("DiT-N/4")
     assert counterpart(spec("DiT-N/4")) is None
-    with pytest.raises(ValueError, match=r"nearest: gMLP-.*DiT\|DiM\|.*\|gMLP - "):
+    with pytest.raises(ValueError, match=r"nearest: gMLP-.*\(gMLP-.*/"):
         spec("gMLP-XL/4")
 
 
@@ -250,7 +250,7 @@ def test_a_family_may_have_a_whole_block_of_its_own(listed):
 def test_without_a_video_block_there_are_no_names_of_video(listed):
     register(POOL)
     assert not any(name.startswith("Pool") for name in catalogue(video=True))
-    with pytest.raises(ValueError, match=r"unknown model 'Pool-N/4-video'; nearest: .*; of DiT\|DiM\|gMLP then -video"):
+    with pytest.raises(ValueError, match=r"unknown model 'Pool-N/4-video'; nearest: .* \(Pool-[^,]*\)$"):
         spec("Pool-N/4-video")
     with pytest.raises(ValueError, match=r"Pool-N/4 is a model of images and has no frames$"):
         spec("Pool-N/4", frames=3)

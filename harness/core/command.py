@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import difflib
 import itertools
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from harness.core import paths
 from harness.core.workload import Workload
 from models import catalogue, spec
+from models.families import named
 from models.spec import MERGES
 
 PAPER_SIZES = ("S", "B", "L", "XL")
@@ -24,8 +29,11 @@ FAILED, BAD_INPUT, STOPPED = 1, 2, 75
 """Exit codes: the work failed (disk full); the input was bad; stopped after a checkpoint, to be continued
 (EX_TEMPFAIL of sysexits.h)."""
 
-FAILURES = (ValueError, OSError, FloatingPointError)
+FAILURES = (ValueError, OSError, FloatingPointError, MemoryError)
 """What a command reports in a line; any other exception is a defect of the program, and keeps its traceback."""
+
+MOST_THREADS = 1024
+"""Of a process: far more than that, and OpenMP cannot make them."""
 
 GRACE_S = 10.0
 """How long a process waits for the first one to report what both have met; torchrun meanwhile ends them all."""
@@ -44,6 +52,10 @@ class Parser(argparse.ArgumentParser):
             if action.nargs is None and action.option_strings and getattr(found, action.dest, None) == []:
                 self.error(f"argument {'/'.join(action.option_strings)}: expected one argument")
         return found, rest
+
+    def flags(self) -> set[str]:
+        """All flags, by their first names."""
+        return {action.option_strings[0] for action in self._actions if action.option_strings}
 
     def given(self, arguments: Sequence[str] | None = None) -> set[str]:
         """The flags that stand on a command line, by their first name, whatever their defaults."""
@@ -89,23 +101,44 @@ def run(parser: Parser, work: Callable[[], int | None]) -> int:
     """Do the work of a command; returns its exit code.
 
     ValueError is bad input: one line, exit code 2. OSError is a failure: one line that names the file, exit code 1; so
-    is FloatingPointError, a result that is not finite.
+    are FloatingPointError, a result that is not finite, and MemoryError. An interrupt is one line, exit code 75.
     A reader of the output that goes away (`| head`) does not stop the work.
     """
     sys.stdout = _Patient(sys.stdout)
     try:
-        return work() or 0
+        with plain_warnings():
+            return work() or 0
+    except KeyboardInterrupt:
+        if first_process():
+            print(f"\n{parser.prog}: stopped; run the same command again", file=sys.stderr, flush=True)
+        return STOPPED
     except ValueError as error:
         parser.error(one_line(error))
     except OSError as error:
         where = f"{error.filename}: {error.strerror}" if error.filename else one_line(error)
         parser.complain(where)
         return FAILED
-    except FloatingPointError as error:
+    except (FloatingPointError, MemoryError) as error:
         parser.complain(one_line(error))
         return FAILED
     finally:
         sys.stdout = sys.stdout.stream
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings to the user as one line each, without the place in the program that they come from."""
+
+    def plain(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        return f"warning: {message}\n" if category is UserWarning else usual(message, category, filename, lineno, line)
+
+    usual, warnings.formatwarning = warnings.formatwarning, plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def first_process() -> bool:
@@ -157,6 +190,14 @@ def positive(text: str) -> int:
     return value
 
 
+def threads(text: str) -> int:
+    """argparse type: a number of threads."""
+    value = positive(text)
+    if value > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST_THREADS}, not {text!r}")
+    return value
+
+
 def size(text: str) -> int:
     """argparse type: bytes, as `80GiB`, `512MiB`, `24GB` or a number of them; from 1 MiB to 1 PiB."""
     match = re.fullmatch(r"([0-9]{1,16}(?:\.[0-9]{1,6})?)\s*(GiB|MiB|GB|MB|)", text)
@@ -172,8 +213,9 @@ def writable(text: str) -> Path:
     """argparse type: a file that can be written; the folders above it are made when it is."""
     path = Path(text) if text and "\0" not in text else Path()
     try:
-        if path == Path() or path.is_dir():
-            raise argparse.ArgumentTypeError(f"cannot write {text!r}: it is {'a folder' if text else 'no path'}")
+        if path == Path() or (path.exists() and not path.is_file()):
+            what = "no path" if not text else "a folder" if path.is_dir() else "not a file that keeps what is written"
+            raise argparse.ArgumentTypeError(f"cannot write {text!r}: it is {what}")
         require_writable(path)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot write {text!r}: {error.strerror}") from None
@@ -212,6 +254,14 @@ def require_folder(path: Path) -> Path:
     return path
 
 
+def records_file(given: Path | None, name: str) -> Path:
+    """The file that records are added to: the given one, or that of this name among the user's measurements.
+
+    Raises ValueError, naming it, for a folder that cannot be written.
+    """
+    return given or require_folder(paths.measurements()) / name
+
+
 def add_model_flags(parser: argparse.ArgumentParser, models: list[str], resolutions: list[int]) -> None:
     """The flags that choose models, their resolutions, and departures from the paper's architecture."""
     everything = f"`all`: sizes {', '.join(PAPER_SIZES)} of all families"
@@ -237,10 +287,13 @@ def sweep(args: argparse.Namespace) -> list[Workload]:
         overrides["frames"] = args.frames
     if args.depth is not None:
         overrides["depth"] = args.depth
-    if args.merge is not None:
-        overrides["merge"] = args.merge
     if args.no_mlp:
         overrides["mlp"] = False
     names = [name for given in args.model for name in (catalogue(PAPER_SIZES) if given == "all" else [given])]
     specs = [spec(name, **overrides) for name in dict.fromkeys(names)]
+    if args.merge is not None:
+        merging = {s.family: "merge" in named(s.family).fields for s in specs}
+        if not any(merging.values()):
+            raise ValueError(f"--merge is of none of the models {', '.join(args.model)}")
+        specs = [dataclasses.replace(s, merge=args.merge) if merging[s.family] else s for s in specs]
     return [Workload(spec=s, resolution=r, batch=args.batch) for s, r in itertools.product(specs, args.res)]

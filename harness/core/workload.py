@@ -52,8 +52,20 @@ class Workload:
             raise ValueError(f"{self.action} of {self.spec.name} recomputes no operands, which could be kept")
         if self.batch < 1:
             raise ValueError(f"batch must be a positive integer, not {self.batch!r}")
+        if self.largest_bytes >= 2**63:
+            raise ValueError(
+                f"{self.spec.name} at {self.resolution} px, batch {self.batch}, has tensors of more than 2^63 bytes; "
+                "choose a smaller resolution or batch"
+            )
         if self.joint_images and (self.action != "train" or not self.spec.frames):
             raise ValueError(f"joint images are trained beside clips, not in {self.action} of {self.spec.name}")
+
+    @property
+    def largest_bytes(self) -> int:
+        """At least the size of the largest tensor in a pass: scores of attention, or what is inside an MLP or mixer."""
+        tokens = self.batch * max(1, self.spec.frames) * self.spec.tokens(self.resolution)
+        widest = max(self.spec.heads * self.spec.tokens(self.resolution), 8 * self.spec.inner * self.spec.state)
+        return 8 * tokens * widest
 
     @property
     def unit(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +76,7 @@ def measure_latency(
                     store.append(path, made)
                 bar.update(len(made))
     except KeyboardInterrupt:
-        tqdm.write("stopped: what is measured is recorded, and the same command continues")
+        tqdm.write("stopped: what is measured is recorded, and the same command continues", file=sys.stderr)
     bar.close()
     latest = [(answers(known, w, settings) or answers(known, w, settings, "error"))[-1:] for w in workloads]
     return [record for several in latest for record in several]

@@ -30,6 +30,8 @@ class EncodeConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.vae == "identity":
+            raise ValueError("vae must name an autoencoder: with identity there are no latents, train on the images")
 
 
 @dataclass(frozen=True)

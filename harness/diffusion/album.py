@@ -50,12 +50,13 @@ class Album:
         return [self.folder / f"{index:06d}" / f"{frame:04d}.png" for frame in range(self.frames)]
 
     def begin(self, settings: dict[str, Any]) -> None:
-        """Write down what the folder's samples follow from. Raises ValueError when it already holds others.
+        """Write down what the folder's samples follow from. Raises ValueError when it already holds samples of others.
 
         `provenance` may differ between the runs that fill one folder.
         """
         path = self.folder / SETTINGS
-        if path.is_file():
+        empty = not any(self.folder.glob("*.png")) and not any(self.folder.glob("[0-9]*/*.png"))
+        if path.is_file() and not empty:
             held = read_json(path)
             requested = json.loads(json.dumps(settings))  # tuples become lists, as in the file
             changed = [key for key in requested if key != "provenance" and held.get(key) != requested[key]]
@@ -63,7 +64,7 @@ class Album:
                 what = "; ".join(f"{key} is {held.get(key)!r}, requested {requested[key]!r}" for key in changed)
                 raise ValueError(f"{self.folder} holds other samples: {what}; choose another --out")
             return
-        if any(self.folder.glob("*.png")) or any(self.folder.glob("[0-9]*/*.png")):
+        if not empty:
             raise ValueError(f"{self.folder} holds pictures of unknown origin; choose another --out")
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)

@@ -106,7 +106,8 @@ def load(path: Path) -> dict[str, Any]:
             except SafetensorError as error:
                 raise ValueError(f"it is not a safetensors file ({error})") from error
         # DiT's training script keeps its command line in the checkpoint: a plain Namespace, harmless to load.
-        with torch.serialization.safe_globals([Namespace]):
+        with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on foreign files, which are refused in a line
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign file can raise anything from inside its reader
         raise ValueError(f"cannot read the checkpoint {path}: {_reason(error)}") from error
@@ -144,6 +145,10 @@ def _require_config(path: Path, config: Any) -> None:
         for name in ("resolution", "vae", "classes", "dataset"):
             config[name]
     except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ValueError) and "unknown family" in str(error):
+            raise ValueError(
+                f"{path}: {_reason(error)}; for a family of yours, start the command from the program that registers it"
+            ) from error
         what = f"no {error}" if isinstance(error, KeyError) else _reason(error)
         raise ValueError(f"{path} is not a whole checkpoint: its config is not of this trainer ({what})") from error
 
@@ -151,6 +156,8 @@ def _require_config(path: Path, config: Any) -> None:
 def _reason(error: BaseException) -> str:
     """One line without torch's advice to switch its protection off."""
     lines = str(error).splitlines() or [type(error).__name__]
+    if isinstance(error, EOFError | KeyError | IndexError):  # of the unpickler, whose text is a byte
+        return "it is not a file that torch.save writes"
     if "weights_only" not in str(error) and "Weights only" not in str(error):
         return lines[0]
     refused = re.search(r"Unsupported (?:global|class|operand)[^\n]*|GLOBAL [\w.]+", str(error))

@@ -76,6 +76,8 @@ def require_same_run(path: Path, saved_config: dict[str, Any], record: dict[str,
     saved = DEFAULTS | saved_config
     saved["spec"] = asdict(checkpoint.spec_of(saved))
     changed = [key for key in record if key not in MAY_CHANGE and saved.get(key) != record[key]]
+    if "model" in changed:  # which says it in a word
+        changed = [key for key in changed if key != "spec"]
     if changed:
         what = "; ".join(f"{key} was {saved.get(key)!r}, now {record[key]!r}" for key in changed)
         raise ValueError(f"{path} is of another run: {what}; choose another --out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from harness.diffusion import checkpoint
 from harness.diffusion.config import TrainConfig
 from harness.diffusion.integrity import verified
 from harness.diffusion.sample_config import IMAGENET_CLASSES, IMAGENET_RESOLUTION, SampleConfig, WeightsConfig
-from models import create_model, load_weights
+from models import create_model, load_weights, spec
 from models.denoiser import Denoiser
 
 GUIDED_CHANNELS = 3
@@ -49,12 +50,21 @@ class Trained:
         return replace(config, steps=config.steps or self.sampling_steps, cfg_channels=channels)
 
 
+def _latents(state: Mapping[str, Any], vae: str) -> dict[str, int]:
+    """Channels of what a state dict's model denoises, and pixels a position: one where there is no autoencoder."""
+    weights = next((state[key] for key in ("ema", "model") if isinstance(state.get(key), Mapping)), state)
+    kernel = weights.get("x_embedder.proj.weight")
+    channels = {"channels": kernel.shape[1]} if isinstance(kernel, torch.Tensor) and kernel.ndim == 4 else {}
+    return {**channels, "downsample": 1 if vae == "identity" else 8}
+
+
 def load_trained(where: Path, device: torch.device, weights: WeightsConfig | None = None) -> Trained:
     """A checkpoint of this trainer, the newest of a run directory, or a bare state dict such as DiT's official files.
 
     Model and configuration come from the checkpoint. A state dict states neither: `weights` does, and it decodes with
-    Stable Diffusion's autoencoder. Raises ValueError for a missing, damaged or foreign file, naming the keys and shapes
-    that differ; of a run directory whose newest checkpoint is damaged, no older one is taken instead.
+    Stable Diffusion's autoencoder unless `weights` names another. Raises ValueError for a missing, damaged or foreign
+    file, naming the keys and shapes that differ; of a run directory whose newest checkpoint is damaged, no older one is
+    taken instead.
     """
     weights = weights or WeightsConfig()
     if where.is_dir():
@@ -71,9 +81,12 @@ def load_trained(where: Path, device: torch.device, weights: WeightsConfig | Non
         resolution = weights.resolution or IMAGENET_RESOLUTION
         num_classes = weights.num_classes or IMAGENET_CLASSES
         state = checkpoint.load(where)
-        model = create_model(weights.model, resolution, num_classes=num_classes)
-        load_weights(model, state)
+        if "format" in state:
+            raise ValueError(f"{where} is a checkpoint of this trainer, which states its model: leave out --model")
         chosen = weights.vae or AUTOENCODER
+        task = {"num_classes": num_classes, **_latents(state, chosen)}
+        model = create_model(spec(weights.model, **task), resolution)
+        load_weights(model, state)
         classes = [str(number) for number in range(num_classes)]
         origin |= {"model": model.spec.name, "resolution": resolution}
     else:
@@ -87,6 +100,11 @@ def load_trained(where: Path, device: torch.device, weights: WeightsConfig | Non
         origin |= {"step": state["step"], "weights": weights.weights}
         training = {key: value for key, value in config.items() if key not in NOT_OF_THE_WEIGHTS}
         sampling_steps = config.get("sampling_steps", sampling_steps)
+    of_pixels = model.spec.downsample == 1
+    if of_pixels and chosen != "identity":
+        raise ValueError(f"{where} draws pixels and needs no autoencoder: leave out --vae {chosen}")
+    if chosen == "identity" and not of_pixels:
+        raise ValueError(f"{where} draws latents, which --vae identity does not decode")
     autoencoder: Autoencoder = Identity() if chosen == "identity" else StableDiffusion(chosen, device)
     if autoencoder.downsample != model.spec.downsample:
         raise ValueError(f"{where} needs {model.spec.downsample} pixels a latent position, --vae {chosen} has another")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,13 +77,16 @@ def _interval(value: float, error: float, df: int) -> tuple[float, float]:
     return value - reach, value + reach
 
 
-def of_resamples(statistic: Callable[[NDArray[np.int64]], float], count: int, settings: Settings) -> ErrorBar | None:
-    """Of `statistic(rows)` by resampling `count` rows with replacement; None where no resamples are wanted."""
+def of_resamples(
+    statistic: Callable[[NDArray[np.int64]], float], count: int, settings: Settings, most: float = math.inf
+) -> ErrorBar | None:
+    """Of `statistic(rows)`, in [0, most], by resampling `count` rows with replacement; None where none are wanted."""
     if settings.bootstrap < 2:
         return None
     generator = np.random.default_rng(settings.metric_seed)
     values = [statistic(generator.integers(count, size=count)) for _ in range(settings.bootstrap)]
-    return of_bootstrap(statistic(np.arange(count)), values)
+    bar = of_bootstrap(statistic(np.arange(count)), values)
+    return replace(bar, low=max(0.0, bar.low), high=min(most, bar.high))
 
 
 def bootstrap_moments(

@@ -88,7 +88,7 @@ class Extraction:
     work_dir: Path | None = option(
         None, "folder of features, shared by all processes (default: eval, among the runs)", metavar="DIR"
     )
-    batch: int | None = option(None, "items through the network at once (default: the protocol's)", least=1)
+    batch: int | None = option(None, "items through the network at once (default: the protocol's)", least=1, most=4096)
 
     def __post_init__(self) -> None:
         check(self)

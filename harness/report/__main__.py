@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness import report
 from harness.core import paths
-from harness.core.command import Parser, run, writable
+from harness.core.command import Parser, only_with, require_folder, run, writable
 from harness.core.files import write_text
 from harness.core.options import add_options, from_arguments
 
@@ -33,14 +33,17 @@ def main(argv: list[str] | None = None) -> int:
     add_options(parser, report.Recorded)
     parser.add_argument("--samples", type=Path, default=report.SAMPLES, metavar="DIR",
                         help="samples that the page shows (default: the project's)")  # fmt: skip
-    args = parser.parse_args(argv)
-    return run(parser, lambda: _fill(args) if args.documents else _write(args))
+    args, given = parser.parse_args(argv), parser.given(argv)
+    return run(parser, lambda: _fill(args, given) if args.documents else _write(args))
 
 
 def _write(args: argparse.Namespace) -> None:
     """Make the page before anything is written."""
+    if not args.samples.is_dir():
+        raise ValueError(f"no folder of samples at {args.samples}")
     from harness.report.page import page
 
+    require_folder(args.html.parent)
     recorded = from_arguments(report.Recorded, args)
     text = page(recorded.files(), args.samples, recorded.included(args.include))
     args.html.parent.mkdir(parents=True, exist_ok=True)
@@ -48,8 +51,9 @@ def _write(args: argparse.Namespace) -> None:
     print(f"{args.html}: {len(text.encode()) / 1e6:.1f} MB, open it in any browser")
 
 
-def _fill(args: argparse.Namespace) -> None:
+def _fill(args: argparse.Namespace, given: set[str]) -> None:
     """Write those documents of the checkout whose tables have changed."""
+    only_with("--documents", given & {"--html", "--include", "--samples"}, not_with=True)
     from harness.report.documents import documents, filled
 
     records = from_arguments(report.Recorded, args).load()

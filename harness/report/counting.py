@@ -25,10 +25,22 @@ OF_PER = ("--guidance", "--sampling-steps", "--training-steps", "--training-batc
 
 
 def refuse_idle(given: Collection[str]) -> None:
-    """Raise ValueError for a flag that changes nothing without another that is not given."""
+    """Raise ValueError for a flag that changes nothing without another that is not given, or beside one that is."""
+    given = set(given)
     for mode, flags in (("--mfu", OF_MFU), ("--per", OF_PER)):
         if mode not in given:
-            only_with(mode, set(given) & set(flags))
+            only_with(mode, given & set(flags))
+    if "--published" in given:
+        only_with("--published", given - {"--published", "--format", "--output", "--records"}, not_with=True)
+    if "--table" in given:
+        only_with("--table", given - {"--table", "--full", "--format", "--output", "--records"}, not_with=True)
+
+
+def refuse_idle_for_catalogue(given: Collection[str]) -> None:
+    """Raise ValueError for a flag that changes nothing where models are of the catalogue."""
+    only_with("--model package.module:factory", set(given) & {"--input"})
+    if "--by-op" in given:
+        only_with("--by-op", set(given) & {"--convention", "--details", "--full"}, not_with=True)
 
 
 def multiples(workloads: Sequence[Workload], multiple: Multiple, style: str) -> str:

@@ -137,7 +137,7 @@ def beside(one: Observation, value: float) -> str:
 
 
 def largest(found: Iterable[Observation], pixels: int) -> list[Observation]:
-    """Of each family, as the first paper prints it, the costliest model with a printed forward pass at a resolution.
+    """Of each family the costliest model with a printed forward pass at a resolution, as the first paper prints it.
 
     Variants of a model, which have a word behind its size, are left out.
     """
@@ -145,9 +145,7 @@ def largest(found: Iterable[Observation], pixels: int) -> list[Observation]:
     for one in found:
         named = WITH_SIZE.fullmatch(one.printed.model)
         if named and one.printed.resolution == pixels and ratio(one):
-            family = families.setdefault(named["family"], [])
-            if not family or family[0].printed.paper == one.printed.paper:
-                family.append(one)
+            families.setdefault(named["family"], []).append(one)
     return [max(family, key=lambda one: one.exact_gmacs or 0) for family in families.values()]
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness.core import store
 from harness.core.paper import TableSpec
 from harness.core.records import Record, ScoreRecord, of_kind
+from harness.cost import Cost, analytic
 from harness.report import protocol
 from harness.report.cells import COLUMNS, MISSING, Cell, cell_of
 from harness.report.lines import Line
+from harness.suites.run import task_spec
 
 HOW = {"step": " at {:,} steps", "sampling.cfg_scale": ", guidance {:g}"}
 """What a field in which the rows of a table differ adds to the name of a user's row."""
@@ -27,7 +29,10 @@ def included(names: Iterable[str], records: Iterable[Record], mine: Iterable[Rec
         if name.endswith(".jsonl"):
             if not Path(name).is_file():
                 raise ValueError(f"no records at {name}")
-            found += of_kind(store.load(Path(name)), ScoreRecord)
+            scores = of_kind(store.load(Path(name)), ScoreRecord)
+            if not scores:
+                raise ValueError(f"no valid score in {name}: harness.eval --records writes such a file")
+            found += scores
             continue
         named = ([r for r in pool if name in (r.get("model"), r.get("source"))] for pool in pools)
         chosen = next(filter(None, named), [])
@@ -72,14 +77,32 @@ def included_lines(
             if record.quantity in COLUMNS[column][0]:
                 label = name_of(record) + _how(table, record)
                 lines.setdefault(label, {})[column] = record
-    return [
-        Line(
-            f"{label}, yours",
-            cells=absent | {column: cell_of([record], record.quantity) for column, record in cells.items()},
-            records=tuple(cells.values()),
-        )
-        for label, cells in lines.items()
-    ]
+    return [_line(f"{label}, yours", cells, absent) for label, cells in lines.items()]
+
+
+def _line(label: str, records: Mapping[str, ScoreRecord], absent: Mapping[str, Cell]) -> Line:
+    """One row, with the exact cost of the model where the records state which one was scored."""
+    cost = _cost(next(iter(records.values())))
+    return Line(
+        label,
+        cells={**absent, **{column: cell_of([record], record.quantity) for column, record in records.items()}},
+        records=tuple(records.values()),
+        params_m=cost.params / 1e6 if cost else None,
+        gmacs=cost.gmacs if cost else None,
+    )
+
+
+def _cost(record: ScoreRecord) -> Cost | None:
+    """The exact cost of what was scored; None for samples of unknown origin, and for a model that no family has."""
+    training = record.get("training") or record.get("source_identity") or {}
+    try:
+        model = task_spec(
+            str(record.get("model")), str(training.get("dataset")), str(training["autoencoder"]).partition("#")[0],
+            {name: training[name] for name in ("num_classes", "depth", "frames") if training.get(name)},
+        )  # fmt: skip
+        return analytic(model, training["resolution"])
+    except (KeyError, ValueError):
+        return None
 
 
 def name_of(record: ScoreRecord) -> str:

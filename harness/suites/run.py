@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,22 @@ if TYPE_CHECKING:
     from harness.diffusion.config import TrainConfig
 
 Setting = str | int | float
+
+
+def _is_small(data: str) -> bool:
+    from harness.data import NAMED
+
+    return data in NAMED
+
+
+def task_spec(model: str, data: str, vae: str, chosen: Mapping[str, Any]) -> ModelSpec:
+    """A model as it learns some data through an autoencoder, with `chosen` fields; no data is opened.
+
+    Data by name have one channel, pictures three, latents four. Raises ValueError for an unknown model.
+    """
+    latent = vae != "identity"
+    channels = 4 if latent else 1 if _is_small(data) else 3
+    return spec(model, channels=channels, downsample=8 if latent else 1, **chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,23 +56,14 @@ class Run:
     @property
     def small(self) -> bool:
         """Whether its data goes by a name: small images or clips of one channel."""
-        from harness.data import NAMED
-
-        return self.config.data in NAMED
+        return _is_small(self.config.data)
 
     @property
     def spec(self) -> ModelSpec:
-        """What is trained, without a look at the data: data by name have one channel, pictures three, latents four."""
+        """What is trained, without a look at the data."""
         config = self.config
-        latent = config.vae != "identity"
-        chosen = {name: getattr(config, name) for name in ("depth", "frames") if getattr(config, name)}
-        return spec(
-            config.model,
-            channels=4 if latent else 1 if self.small else 3,
-            downsample=8 if latent else 1,
-            num_classes=config.num_classes,
-            **chosen,
-        )
+        chosen = {name: getattr(config, name) for name in ("num_classes", "depth", "frames") if getattr(config, name)}
+        return task_spec(config.model, config.data, config.vae, chosen)
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ def measure(compared: Comparison) -> list[Result]:
     logits = compared.rows.reshape(count, -1, classes)  # (N, frames, classes)
     right = logits.argmax(axis=-1) == labels[:, None]
     shares = right.mean(axis=1)
-    error = errorbars.of_resamples(lambda rows: float(shares[rows].mean()), count, compared.settings)
+    error = errorbars.of_resamples(lambda rows: float(shares[rows].mean()), count, compared.settings, most=1.0)
     details = {"frames": float(right.shape[1]), "all_frames": float(right.all(axis=1).mean())}
     return [compared.result("accuracy", float(right.mean()), "higher", error, details=details)]
 

@@ -5,6 +5,7 @@ Letters: N clips, T frames.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -59,7 +60,8 @@ def measure(compared: Comparison) -> list[Result]:
         return lambda steps: wasserstein(length(steps), length(real))
 
     def result(name: str, unit: str, better: Any, statistic: Callable[[NDArray[Any]], float]) -> Result:
-        error = errorbars.of_resamples(lambda rows: statistic(ours[rows]), len(ours), compared.settings)
+        most = 1.0 if unit == "1" else math.inf
+        error = errorbars.of_resamples(lambda rows: statistic(ours[rows]), len(ours), compared.settings, most)
         return compared.result(name, statistic(ours), better, error, reference=len(real), details=means, unit=unit)
 
     return [

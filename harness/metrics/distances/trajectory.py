@@ -77,7 +77,7 @@ def measure(compared: Comparison) -> list[Result]:
     ours, real = (rows.reshape(len(rows), -1, 2) for rows in (compared.rows, compared.reference_rows))
     goes_on = continuing(ours, real)  # (N, T-2)
     shares = goes_on.mean(axis=1)
-    error = errorbars.of_resamples(lambda rows: float(shares[rows].mean()), len(ours), compared.settings)
+    error = errorbars.of_resamples(lambda rows: float(shares[rows].mean()), len(ours), compared.settings, most=1.0)
     details = {"all_steps": float(goes_on.all(axis=1).mean()), "of_reference": float(continuing(real, real).mean())}
     going = compared.result("continuing", float(shares.mean()), "higher", error, reference=len(real), details=details)
     fast, usual = speeds(ours), speeds(real)

@@ -111,7 +111,8 @@ def contact_figure(suite: Suite, folder: Path = SAMPLES) -> Figure:
     names = SUITES if suite.name in SUITES else (suite.name,)
     shown = [sheet for name in names for sheet in sheets(folder / name)] or sheets(folder)
     if not shown:
-        raise ValueError(f"figure 3 has no samples: python -m harness.reproduce --suite {suite.name} draws them")
+        command = f"python -m harness.reproduce --suite {suite.name}"
+        raise ValueError(f"figure 3 has no samples in {folder}: {command} draws them")
     lines = [
         alike[start : start + PANELS]
         for _, group in groupby(shown, key=lambda sheet: sheet.data)

@@ -94,4 +94,5 @@ DIM = Family(
     implementations=SCAN,
     recomputes=True,
     counterpart="DiT",
+    fields={"merge": "mean"},
 )
