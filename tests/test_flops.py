@@ -253,7 +253,7 @@ def test_a_model_of_ones_own_is_counted(capsys, records):
         (["--model", "torch.nn:Identity"], "--input SHAPE"),
         (["--model", "torch.nn:Identity", "--input", "0x3"], "is not SHAPE[:DTYPE]"),
         (["--model", "torch.nn:Identity", "--input", "3:float99"], "is not SHAPE[:DTYPE]"),
-        (["--model", "torch.nn:Flatten", "--input", "3", "--convention", "paper"], "ask for thop"),
+        (["--model", "torch.nn:Flatten", "--input", "3", "--convention", "paper"], "choose thop"),
         (["--output", "/dev/null/file"], "cannot write"),
         (["--output", "/"], "cannot write"),
         (["--res", "1000000000"], "has tensors of more than 2^63 bytes; choose a smaller resolution or batch"),

@@ -133,7 +133,7 @@ def test_records_alone_continue_a_suite(whole, tmp_path):
     assert plan.floor() is not None
     path.unlink()
     lost = next(score for score in done if score.ref != TUNING.ref)
-    store.append(path, [record for record in records if not lost.asks_for(record)])
+    store.append(path, [record for record in records if not lost.matches(record)])
     (work,) = plan.renewed().work()
     assert (work.run, work.train, work.scores) == (lost.run, True, [lost])
 
@@ -143,7 +143,7 @@ def test_a_candidate_without_a_score_leaves_the_choice_open(whole):
     choice = next(one for one in suite("fashion", records).choices if one.setting == "ema_decay")
     lost = choice.candidates[0][1][0]
     assert choice.made(records) is not None
-    assert choice.made([record for record in records if not lost.asks_for(record)]) is None
+    assert choice.made([record for record in records if not lost.matches(record)]) is None
 
 
 def test_where_the_best_rate_is_the_largest_twice_that_is_tried_until_it_is_not():

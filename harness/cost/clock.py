@@ -286,7 +286,7 @@ def describe(device: str) -> str:
 
 
 def memory_bytes(device: str) -> int | None:
-    """The memory that a device has, in bytes; None where nobody tells."""
+    """The memory that a device has, in bytes; None where it is unknown."""
     if device == "cuda":
         mebibytes = _nvidia_smi("memory.total").split(" ")[0]
         return int(mebibytes) * 2**20 if mebibytes.isdigit() else None

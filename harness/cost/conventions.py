@@ -140,7 +140,7 @@ def conventions_of_module(names: Sequence[str] | None = None) -> list[Convention
     for convention in chosen:
         if convention.batch:
             raise ValueError(
-                f"the {convention.name} convention fixes a batch, which your inputs already have: ask for thop"
+                f"the {convention.name} convention fixes a batch, which your inputs already have: choose thop"
             )
     return chosen
 

@@ -1,6 +1,6 @@
 """The process that runs one workload: `python -m harness.cost.worker`, one line of JSON in and one out.
 
-The first line in is the question; then `warm`, `sample` and `joules` ask for one step each, until the input ends. An
+The first line in is the question; then `warm`, `sample` and `joules` request one step each, until the input ends. An
 answer has the seconds of the step and what was found with it, or the verdict `oom` or `error`, after which the process
 ends. The first warm-up is watched: it gives the peak of memory, and where memory ends, the operator that it broke.
 """
@@ -214,7 +214,7 @@ def _flush(device: str) -> Callable[[], None]:
 
 
 def _last_level_cache_bytes() -> int:
-    """The largest cache of the first core, as Linux tells; 0 where it does not."""
+    """The largest cache of the first core, as Linux states it; 0 where it does not."""
     sizes = [
         int(re.sub(r"\D", "", text)) * 2**10
         for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
@@ -224,7 +224,7 @@ def _last_level_cache_bytes() -> int:
 
 
 def _energy_meter() -> Callable[[], float] | None:
-    """The joules that the first GPU has spent, where NVML tells."""
+    """The joules that the first GPU has spent, where NVML states it."""
     try:
         import pynvml
 

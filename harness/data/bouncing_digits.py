@@ -2,7 +2,7 @@
 
 One frame says where a digit is, and not where it goes: the next one may be any of sixteen or more. From two frames all
 others follow. A mirror's reflection would not do: a step that is folded at a wall is shorter than the speed, and what
-comes next could not be told from it. Hence an axis turns round before a step that would leave the square, and a step is
+comes next could not be seen from it. Hence an axis turns round before a step that would leave the square, and a step is
 as long as every other.
 """
 

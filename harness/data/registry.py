@@ -24,7 +24,7 @@ IMAGES: Mapping[str, ImagesByName] = {data.name: data for data in (Digits, Fashi
 CLIPS: Mapping[str, ClipsByName] = {data.name: data for data in (MovingDigits, BouncingDigits)}
 
 INDEX = "index.json"
-"""What tells the directory of a latent cache from an image tree."""
+"""The file by which the directory of a latent cache differs from an image tree."""
 
 
 def open_dataset(name: str, resolution: int, skip_corrupt: bool = False, verify: bool = True) -> Dataset:

@@ -137,7 +137,7 @@ def cell_of_row(row: Row, column: str, known: Evaluations) -> tuple[Cell, list[S
         return Cell(mark="unsupported"), []
     used, marks = [], []
     for score in row.scores:
-        answers = [record for record in known.get((quantity, score.step), []) if score.asks_for(record)]
+        answers = [record for record in known.get((quantity, score.step), []) if score.matches(record)]
         numbers = [record for record in answers if record.value is not None]
         used += numbers[-1:]
         marks += [record.verdict for record in (numbers or answers)[-1:]]

@@ -12,7 +12,7 @@ from harness.suites.score import Score, is_part
 from harness.suites.tuning import Choice
 
 SEQUENCE = "sequence-length"
-"""The part that asks what the paper does not: what longer sequences do to the difference of two families."""
+"""The part that is not in the paper: how the difference of two families changes with the length of sequences."""
 PARTS = (*paper.PARTS, SEQUENCE)
 """What a suite may have rows of."""
 NEED = {"": 0, paper.JOINT: 0, "matched": 1, "equal-macs": 2}

@@ -84,7 +84,7 @@ class Score:
         counts = [re.match(r"[a-z]+(\d+)(k?)", metric) for metric in self.metrics]
         return max(int(count[1]) * (1000 if count[2] else 1) for count in counts if count)
 
-    def asks_for(self, record: ScoreRecord) -> bool:
+    def matches(self, record: ScoreRecord) -> bool:
         """Whether a record, a failure too, is of one of these metrics on these samples of these weights."""
         training, sampling = record.get("training"), record.get("sampling")
         if not training or not sampling:
@@ -110,7 +110,7 @@ class Score:
 
     def is_answered_by(self, record: ScoreRecord) -> bool:
         """Whether a record gives a value of one of these metrics on these samples."""
-        return record.verdict == "ok" and self.asks_for(record)
+        return record.verdict == "ok" and self.matches(record)
 
     def missing(self, records: Iterable[Record]) -> list[str]:
         """The metrics that no record gives a value of."""

@@ -30,7 +30,7 @@ class WeightFile:
     """A known file of weights: `sha256` is of its content.
 
     It is published at `url`; or else lies in an installed `package`, which need not be imported, or in this folder.
-    One that is never downloaded has `had_at`, which tells where a user gets it; of its `sha256` only the beginning, or
+    One that is never downloaded has `had_at`, which says where a user gets it; of its `sha256` only the beginning, or
     nothing, may be known. It lies in the weights' directory under `file`, which has no suffix there.
     """
 
@@ -81,7 +81,7 @@ class WeightFile:
 class Weights:
     """Verified content: the bytes that were hashed are the bytes that are loaded.
 
-    `known` tells whether they are those of the WeightFile; a file that a user gives instead may be any.
+    `known` says whether they are those of the WeightFile; a file that a user gives instead may be any.
     """
 
     content: bytes
@@ -107,7 +107,7 @@ def load_weights(
 ) -> Weights:
     """The bytes of a known file, verified; a published one is downloaded on first use unless `offline`.
 
-    A file given by `path` may be any: its hash is recorded, and `known` tells whether it is the expected one; but a
+    A file given by `path` may be any: its hash is recorded, and `known` says whether it is the expected one; but a
     hash that a metric's name states must be the file's, wherever it lies.
     Raises ValueError naming the file and where to put it when it is missing, or when its hash is not the expected one.
     """
