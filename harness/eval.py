@@ -15,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from harness.core.command import Parser, only_with, require_folder, run, threads, writable
+from harness.core.command import Parser, only_with, run, threads, writable
 from harness.core.options import add_options, from_arguments
 from harness.metrics import ClipProtocol, Extraction, Settings, space
 from harness.suites.scoring import ScoreRequest
@@ -64,9 +64,10 @@ def score(flags: argparse.Namespace, given: set[str]) -> None:
     """Score each set of samples against one reference; the first process records and prints."""
     if flags.samples is not None:
         only_with("--samples", given & sampling_flags(), not_with=True)
-    require_folder(from_arguments(Extraction, flags).directory)
     request, settings = from_arguments(ScoreRequest, flags), from_arguments(Settings, flags)
     clips, extraction = from_arguments(ClipProtocol, flags), from_arguments(Extraction, flags)
+    if extraction.directory.exists() and not extraction.directory.is_dir():
+        raise ValueError(f"--work-dir is a folder, and {extraction.directory} is a file")
     from harness.core.distributed import processes
     from harness.metrics.evaluation import Evaluation
     from harness.report.scores import report
