@@ -258,7 +258,7 @@ def _grammar(name: str) -> str:
     sizes = "|".join(size for size in SIZES if any(size in depths for depths in family.depths.values()))
     variants = [f"-{variant}" for variant in family.depths if variant]
     video = ["-video", *(f"-video-{arrangement}" for arrangement in ARRANGEMENTS[1:])] if family.video_block else []
-    then = "".join(f", also with {' or '.join(ends)}" for ends in (variants, video) if ends)
+    then = "".join(f", then {', '.join(ends)}" for ends in (variants, video) if ends)
     return f"{family.name}-{sizes}/{'|'.join(map(str, family.patches))}{then}"
 
 

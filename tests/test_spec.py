@@ -58,7 +58,7 @@ def test_name_spells_out_a_departure_from_the_catalogue():
     ("name", "overrides", "complaint"),
     [
         ("DiM-XL/3", {}, "nearest: DiM-XL"),
-        ("dit-b/4", {}, r"nearest: DiT-B/4, .* \(DiT-P\|.*\|XL/2\|4\|8, also with -video"),
+        ("dit-b/4", {}, r"nearest: DiT-B/4, .* \(DiT-P\|.*\|XL/2\|4\|8, then -video"),
         ("DiT-B/1", {}, r"nearest: DiT-B/.* \(DiT-[^/]*/2\|4\|8,"),
         ("Mixer-B/2", {}, r"\(FAMILY-SIZE/PATCH, of the families DiT, DiM, "),
         ("dit-xl/2", {}, "unknown model 'dit-xl/2'"),
