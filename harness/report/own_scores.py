@@ -93,8 +93,11 @@ def _line(label: str, records: Mapping[str, ScoreRecord], absent: Mapping[str, C
 
 
 def _cost(record: ScoreRecord) -> Cost | None:
-    """The exact cost of what was scored; None for samples of unknown origin, and for a model that no family has."""
-    training = record.get("training") or record.get("source_identity") or {}
+    """The exact cost of what was scored; None where its training is not stated, or no family has the model.
+
+    A bare state dict's record states neither classes nor channels, on which parameters depend.
+    """
+    training = record.get("training") or {}
     try:
         model = task_spec(
             str(record.get("model")), str(training.get("dataset")), str(training["autoencoder"]).partition("#")[0],
