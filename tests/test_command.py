@@ -1,6 +1,7 @@
 """What all commands promise: an interrupt, a warning and a place that cannot be written are one line each."""
 
 import importlib
+import signal
 import warnings
 
 import pytest
@@ -25,6 +26,15 @@ def test_an_interrupt_is_one_line_and_an_exit_code_of_its_own(ended):
         raise KeyboardInterrupt
 
     assert ended(work) == (STOPPED, ["harness.some: stopped; run the same command again"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_scheduler_that_ends_a_command_is_an_interrupt(ended, number):
+    def work():
+        signal.raise_signal(number)
+
+    assert ended(work) == (STOPPED, ["harness.some: stopped; run the same command again"])
+    assert signal.getsignal(number) == signal.SIG_DFL
 
 
 def test_memory_that_is_not_there_is_one_line(ended):

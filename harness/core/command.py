@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from harness.core import paths
+from harness.core.signals import interrupted_by_signals
 from harness.core.workload import Workload
 from models import catalogue, spec
 from models.families import named
@@ -101,12 +102,12 @@ def run(parser: Parser, work: Callable[[], int | None]) -> int:
     """Do the work of a command; returns its exit code.
 
     ValueError is bad input: one line, exit code 2. OSError is a failure: one line that names the file, exit code 1; so
-    are FloatingPointError, a result that is not finite, and MemoryError. An interrupt is one line, exit code 75.
-    A reader of the output that goes away (`| head`) does not stop the work.
+    are FloatingPointError, a result that is not finite, and MemoryError. An interrupt, SIGTERM or SIGUSR1 is one line,
+    exit code 75. A reader of the output that goes away (`| head`) does not stop the work.
     """
     sys.stdout = _Patient(sys.stdout)
     try:
-        with plain_warnings():
+        with plain_warnings(), interrupted_by_signals():
             return work() or 0
     except KeyboardInterrupt:
         if first_process():

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 STOP = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGUSR1 raise KeyboardInterrupt, as Ctrl-C does, where nothing else handles them.
+
+    Only the main thread of a process can handle signals: in any other, nothing changes.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    default = [number for number in STOP[:2] if main and signal.getsignal(number) == signal.SIG_DFL]
+    for number in default:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in default:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
