@@ -4,6 +4,7 @@
     python -m harness.tables --table 4 5 6                       # the efficiency columns, counted again
     python -m harness.tables --table 2 7 --include mine.jsonl    # your scores as rows, where they follow the protocol
     python -m harness.tables --table memory latency --own        # with your own records of harness.bench
+    python -m harness.tables --table families --suite fashion    # DiG, DiS and DiffuSSM beside DiT and DiM
 
 Prints them, and writes CSV (every digit), Markdown (with notes and protocol) and LaTeX. What has no record is
 `missing`; what is counted is recorded in output/measurements.
@@ -18,7 +19,7 @@ from harness import report, suites
 from harness.core import paths, store
 from harness.core.command import Parser, folder, require_folder, run
 from harness.core.options import add_options, from_arguments
-from harness.report.contents import cost_numbers, quality_numbers, tables_of
+from harness.report.contents import cost_numbers, quality_tables, tables_of
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def _write(args: argparse.Namespace) -> None:
     suite = suites.suite(args.suite, records) if args.suite else None
     names = args.table or tables_of(suite)
     for flag, given in (("--suite", args.suite), ("--include", args.include)):
-        if given and not (quality_numbers(names, suite) or report.TUNING in names):
+        if given and not (quality_tables(names, suite) or report.TUNING in names):
             raise ValueError(f"{flag} is of tables of quality, and none is among {', '.join(names)}")
     numbers = cost_numbers(names)
     if numbers:

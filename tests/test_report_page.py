@@ -137,6 +137,9 @@ def test_the_tables_are_those_that_are_committed_with_their_files(made):
         assert f'id="table-{name}"' in made
         for suffix in ("csv", "md", "tex"):
             assert f'download="{name}.{suffix}"' in made
+    for name in ("fashion-table5", "fashion-tuning", "clips-table3"):
+        assert f'id="table-{name}"' in made, "of each family at its own settings"
+    assert made.index('id="table-fashion-table5"') < made.index('id="table-table5"')
     assert made.count("<caption>") == made.count('<table class="sortable">')
     assert 'scope="row"' in made
 

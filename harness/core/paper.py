@@ -23,7 +23,7 @@ NEWER = ("fd_dinov2", "cmmd", "mind", "fdr6")
 
 @dataclass(frozen=True, kw_only=True)
 class TableSpec:
-    """One table of the paper.
+    """One table of the paper, or one of this project that is made alike and has a name of its `own`.
 
     `csv` is its file in results/published, and `keys` are the columns of it that name a row. `quality` and `costs` are
     the columns of figures, each half with the title of the table that is rebuilt from it; `beside` are quantities that
@@ -35,9 +35,10 @@ class TableSpec:
     that a suite has no counterpart of stand above those that it has.
     """
 
-    number: int
-    csv: str
-    keys: tuple[str, ...]
+    number: int = 0
+    own: str = ""
+    csv: str = ""
+    keys: tuple[str, ...] = ()
     quality_title: str = ""
     quality: tuple[str, ...] = ()
     costs_title: str = ""
@@ -52,7 +53,12 @@ class TableSpec:
     @property
     def part(self) -> str:
         """Its name among the parts of a suite."""
-        return f"table{self.number}"
+        return self.own or f"table{self.number}"
+
+    @property
+    def rows(self) -> tuple[dict[str, str], ...]:
+        """Its rows as printed; none of a table that the paper does not have."""
+        return printed(self.number) if self.csv else ()
 
 
 TABLES: dict[int, TableSpec] = {
@@ -92,7 +98,14 @@ TABLES: dict[int, TableSpec] = {
 }  # fmt: skip
 """By number. Table 1 is models.spec.SIZES."""
 
+FAMILIES = TableSpec(
+    own="families", quality_title="All families at equal parameters", quality=IMAGES, beside=NEWER, suite="fashion"
+)
+"""The table that the paper does not have: every family beside the DiT of its size and patch."""
+
 QUALITY_TABLES = tuple(number for number, spec in TABLES.items() if spec.quality)
+QUALITY = {**{str(number): TABLES[number] for number in QUALITY_TABLES}, FAMILIES.part: FAMILIES}
+"""The tables of quality by name."""
 COST_TABLES = tuple(number for number, spec in TABLES.items() if spec.costs)
 
 SUITES = tuple(dict.fromkeys(spec.suite for spec in TABLES.values()))

@@ -162,10 +162,11 @@ def decided(lines: Sequence[Line], column: str, over_steps: bool) -> list[tuple[
 def sentences(lines: Sequence[Line], columns: Sequence[str], over_steps: bool) -> list[str]:
     """What a table compares, metric by metric, with the verdicts, and the rule."""
     found = []
+    families = {line.family for line in lines if rival(line, lines)}
     for column in columns:
         words: dict[str, list[str]] = {}
         for pair, p in decided(lines, column, over_steps):
-            where = " at equal training time" if pair.at else f", {words_of(pair.kind)}"
+            where = " at equal training time" if pair.at else f", {words_of(pair.kind, families)}"
             words.setdefault(where, []).append(pair.words(p))
         name = measured_name(column, lines)
         found += [f"{name}{where}: {'; '.join(several)}." for where, several in words.items()]

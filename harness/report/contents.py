@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from harness.core import paper, store
+from harness.core.paper import TableSpec
 from harness.core.records import Record, ScoreRecord
 from harness.report.cost import cost_table
 from harness.report.floors import floors_table
@@ -12,7 +13,7 @@ from harness.report.latency import latency_table
 from harness.report.layout import Table
 from harness.report.memory import memory_table
 from harness.report.observatory import published_table
-from harness.report.quality import quality_table
+from harness.report.quality import table_of
 from harness.report.tuning import tuning_table
 from harness.suites import Suite
 from harness.suites import suite as suite_by_name
@@ -24,10 +25,10 @@ HARDWARE: dict[str, Callable[[Sequence[Record]], Table]] = {
 }
 FIELD: dict[str, Callable[[Sequence[Record]], Table]] = {"published": published_table}
 TUNING = "tuning"
-TABLES = (*map(str, paper.TABLES), *HARDWARE, *FIELD, TUNING)
-"""The paper's by number, each of which has quality, cost, or both; those of hardware; that of the field's costs; and
-what a suite has chosen."""
-USUAL = tuple(name for name in TABLES if name != TUNING)
+TABLES = (*map(str, paper.TABLES), paper.FAMILIES.part, *HARDWARE, *FIELD, TUNING)
+"""The paper's by number, each of which has quality, cost, or both; that of all families; those of hardware; that of the
+field's costs; and what a suite has chosen."""
+USUAL = tuple(name for name in TABLES if name not in (paper.FAMILIES.part, TUNING))
 """Those of the suites that stand in the tables where none is named."""
 
 
@@ -49,22 +50,22 @@ def tables(
             raise ValueError(f"unknown table {name!r}; choose from {', '.join(TABLES)}")
     made = [cost_table(number, records) for number in cost_numbers(chosen)]
     made += [
-        quality_table(number, suite or suite_by_name(paper.TABLES[number].suite), records, own)
-        for number in quality_numbers(chosen, suite)
+        table_of(table, suite or suite_by_name(table.suite, records), records, own)
+        for table in quality_tables(chosen, suite)
     ]
     if TUNING in chosen:
-        made.append(tuning_table(suite or suite_by_name("fashion", records), records))
+        made.append(tuning_table(suite or suite_by_name(paper.FAMILIES.suite, records), records))
     made += [make(records) for name, make in HARDWARE.items() if name in chosen]
     return made + [make(records) for name, make in FIELD.items() if name in chosen]
 
 
-def quality_numbers(names: Iterable[str], suite: Suite | None = None) -> list[int]:
-    """The quality tables among some names. Raises ValueError for one that the suite has no rows of."""
-    numbers = [number for number in paper.QUALITY_TABLES if str(number) in names]
-    for number in numbers:
-        if suite and paper.TABLES[number].part not in suite.parts:
-            raise ValueError(f"suite {suite.name} has no rows of table {number}")
-    return numbers
+def quality_tables(names: Iterable[str], suite: Suite | None = None) -> list[TableSpec]:
+    """The tables of quality among some names. Raises ValueError for one that the suite has no rows of."""
+    chosen = {name: table for name, table in paper.QUALITY.items() if name in names}
+    for name, table in chosen.items():
+        if suite and table.part not in suite.parts:
+            raise ValueError(f"suite {suite.name} has no rows of table {name}")
+    return list(chosen.values())
 
 
 def cost_numbers(names: Iterable[str]) -> list[int]:
@@ -74,6 +75,6 @@ def cost_numbers(names: Iterable[str]) -> list[int]:
 
 def tables_of(suite: Suite | None) -> list[str]:
     """The names of the tables that can be made where a suite is given: all, but those that it has no rows of."""
-    lacking = [n for n in paper.QUALITY_TABLES if suite and paper.TABLES[n].part not in suite.parts]
+    lacking = [name for name in paper.QUALITY if suite and name not in suite.tables]
     names = TABLES if suite and suite.choices else USUAL
-    return [name for name in names if name not in map(str, lacking)]
+    return [name for name in names if name not in lacking]

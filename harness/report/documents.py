@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.core.paper import BASELINE, CHALLENGER, printed
+from harness.core.paper import BASELINE, CHALLENGER, TableSpec, printed
+from harness.core.paper import FAMILIES as FAMILIES_TABLE
+from harness.core.paper import TABLES as PAPER
 from harness.core.records import Record
 from harness.cost import crossover
 from harness.cost.analytic import at_tokens
@@ -161,19 +163,17 @@ def clip_verdicts(records: Sequence[Record]) -> str:
     from harness.report.claims import RULE
     from harness.suites.catalogue import CLIPS, suite
 
-    compared = _compared(3, suite(CLIPS, records), records, "fvd")
+    compared = _compared(PAPER[3], suite(CLIPS, records), records, "fvd")
     rows = [_verdict_cells(pair, p) for pair, p in compared]
     header = ["model", "baseline", "difference of FVD (95 % interval)", "relative", "verdict"]
     return f"{_grid(header, rows)}\n\n{RULE}"
 
 
-def _compared(number: int, suite: Suite, records: Sequence[Record], column: str) -> list[tuple[Pair, float]]:
+def _compared(table: TableSpec, suite: Suite, records: Sequence[Record], column: str) -> list[tuple[Pair, float]]:
     """What a table of quality compares in a column, each with its adjusted p."""
-    from harness.core.paper import TABLES
     from harness.report.comparison import decided
     from harness.report.lines import lines_of
 
-    table = TABLES[number]
     return decided(lines_of(table, suite, records), column, "step" in table.varies)
 
 
@@ -186,8 +186,7 @@ def _measured_side(table: Table) -> tuple[list[str], list[list[str]]]:
     from harness.report.cells import MISSING, NOT_MADE
 
     block = table.blocks[0]
-    assert block.groups
-    first = block.groups[0][1]  # the printed columns stand before
+    first = block.groups[0][1] if block.groups else 0  # the printed columns stand before
     texts = [[str(cell) for cell in row[first:]] for row in block.rows]
     return block.header[first:], [row for row in texts if row[0] != NOT_MADE and row[-1] != MISSING]
 
@@ -212,12 +211,28 @@ def photograph_verdicts(records: Sequence[Record]) -> str:
 
     found, rows = suite(FASHION, records), []
     for number, varied in PHOTOGRAPHS.items():
-        compared = _compared(number, found, records, "fid")
+        compared = _compared(PAPER[number], found, records, "fid")
         if len({pair.rival for pair, _ in compared}) > 1:  # else nothing is varied yet
             rows += [[varied, *_verdict_cells(pair, p)] for pair, p in compared]
     header = ["rows differ in", "model", "baseline", "difference of FD (95 % interval)", "relative", "verdict"]
     within = "In this table, p is adjusted among the rows that differ in the same thing."
     return f"{_grid(header, rows)}\n\n{RULE} {within}" if rows else ""
+
+
+def family_scores(records: Sequence[Record]) -> str:
+    """Every family on photographs, at equal parameters, as far as it is measured."""
+    from harness.report.quality import table_of
+    from harness.suites.catalogue import FASHION, suite
+
+    return _grid(*_measured_side(table_of(FAMILIES_TABLE, suite(FASHION, records), records)))
+
+
+def family_verdicts(records: Sequence[Record]) -> str:
+    """Which family has the lower Fréchet distance on photographs than its DiT, and how sure that is."""
+    from harness.suites.catalogue import FASHION, suite
+
+    rows = [_verdict_cells(pair, p) for pair, p in _compared(FAMILIES_TABLE, suite(FASHION, records), records, "fid")]
+    return _grid(["model", "baseline", "difference of FD (95 % interval)", "relative", "verdict"], rows)
 
 
 def sequence_ratios(records: Sequence[Record]) -> str:
@@ -296,6 +311,8 @@ PARTS: dict[str, Callable[[Sequence[Record]], str]] = {
     "joint-image-scores": joint_image_scores,
     "photograph-scores": photograph_scores,
     "photograph-verdicts": photograph_verdicts,
+    "family-scores": family_scores,
+    "family-verdicts": family_verdicts,
     "sequence-ratios": sequence_ratios,
     "sizes": sizes,
     "paper-hours": paper_hours,

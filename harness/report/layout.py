@@ -52,6 +52,7 @@ class Table:
     left_out: list[str] = field(default_factory=list)
     protocol: str = ""
     claim: list[str] = field(default_factory=list)
+    claim_heading: str = "The paper's claim"
 
     def csv(self) -> str:
         return render(self.data, "csv") + "\n"
@@ -66,7 +67,8 @@ class Table:
         if notes:
             parts.append("\n".join(f"- {note}" for note in notes))
         parts += [f"**Protocol.** {self.protocol}"] if self.protocol else []
-        parts += ["\n".join(["**The paper's claim.**", "", *(f"- {one}" for one in self.claim)])] if self.claim else []
+        heading = f"**{self.claim_heading}.**"
+        parts += ["\n".join([heading, "", *(f"- {one}" for one in self.claim)])] if self.claim else []
         return "\n\n".join(parts) + "\n"
 
     def latex(self) -> str:
@@ -89,7 +91,7 @@ class Table:
         below = [breakable(note) for note in self.notes] + [escape(name, STRANGE) for name in self.left_out]
         below += [rf"\emph{{Protocol.}} {escape(self.protocol)}"] if self.protocol else []
         claim = " ".join(_whole(one) for one in self.claim)
-        below += [rf"\emph{{The paper's claim.}} {escape(claim)}"] if claim else []
+        below += [rf"\emph{{{self.claim_heading}.}} {escape(claim)}"] if claim else []
         if below:
             what = rf"On Table~\ref{{tab:{self.name}}}." if self.blocks else f"{escape(self.title)}."
             about = rf"\noindent\textbf{{{what}}}"

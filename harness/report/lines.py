@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.core.paper import JOINT, TableSpec, printed
+from harness.core.paper import JOINT, TableSpec
 from harness.core.records import Record, ScoreRecord
 from harness.report.cells import NAMES, NOT_MADE, Cell, cell_of_row, evaluations, measured_columns
 from harness.suites.budget import exact_cost
@@ -43,7 +43,7 @@ def measured_name(column: str, lines: Iterable[Line]) -> str:
 
 def lines_of(table: TableSpec, suite: Suite, records: Iterable[Record]) -> list[Line]:
     """The rows of a table: those of the suite, and the printed ones that the suite has no counterpart of."""
-    paper = printed(table.number)
+    paper = table.rows
     columns, known = measured_columns(table, suite), evaluations(records)
     lines, matched = [], set()
     for row in suite.rows:
@@ -54,7 +54,7 @@ def lines_of(table: TableSpec, suite: Suite, records: Iterable[Record]) -> list[
         if row.published is not None:
             where = [i for i, line in enumerate(paper) if row.published.items() <= line.items()]
             if len(where) != 1:
-                raise ValueError(f"table {table.number}: {row.published} names {len(where)} printed rows, not one")
+                raise ValueError(f"{table.part}: {row.published} names {len(where)} printed rows, not one")
             matched.add(where[0])
             cells_printed, label = _printed(table, paper[where[0]])
         found = {column: cell_of_row(row, column, known) for column in columns}

@@ -60,7 +60,7 @@ def common(
                 continue
             if name not in table.varies:
                 raise ValueError(
-                    f"table {table.number}: {where} and {label} differ in {name}: {known[0]!r} and {value!r}; "
+                    f"{table.part}: {where} and {label} differ in {name}: {known[0]!r} and {value!r}; "
                     "cells of one table follow one protocol"
                 )
             known.append(value)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core import paper
 from harness.core.grid import Bold
-from harness.core.paper import QUALITY_TABLES
+from harness.core.paper import QUALITY_TABLES, TableSpec
 from harness.core.records import Record, ScoreRecord
 from harness.report import protocol
 from harness.report.cells import COLUMNS, MISSING, NAMES, NOT_MADE, Cell, measured_columns
@@ -51,13 +51,20 @@ def better(lines: Sequence[Line], columns: Iterable[str]) -> set[tuple[int, str]
 def quality_table(number: int, suite: Suite, records: Iterable[Record], own: Iterable[ScoreRecord] = ()) -> Table:
     """A quality table of the paper, printed beside measured, with its protocol and what becomes of its claim.
 
-    `records` are those of harness.core.store; `own` are a user's, shown as extra rows where they follow the protocol of
-    the others, and else named in `left_out` of the table. Raises ValueError for an unknown table, and, naming the
-    difference, for records of the suite that follow more than one protocol.
+    Raises ValueError for an unknown table, and as `table_of`.
     """
     if number not in QUALITY_TABLES:
         raise ValueError(f"table {number} has no quality; choose from {', '.join(map(str, QUALITY_TABLES))}")
-    table = paper.TABLES[number]
+    return table_of(paper.TABLES[number], suite, records, own)
+
+
+def table_of(table: TableSpec, suite: Suite, records: Iterable[Record], own: Iterable[ScoreRecord] = ()) -> Table:
+    """A table of quality: what was measured, beside what the paper prints if it has that table.
+
+    `records` are those of harness.core.store; `own` are a user's, shown as extra rows where they follow the protocol of
+    the others, and else named in `left_out` of the table. Raises ValueError, naming the difference, for records of the
+    suite that follow more than one protocol.
+    """
     own, records = list(own), list(records)
     columns = measured_columns(table, suite, own)
     measured = lines_of(table, suite, records)
@@ -71,32 +78,34 @@ def quality_table(number: int, suite: Suite, records: Iterable[Record], own: Ite
         stated = protocol.words(shared, (seed for line in lines for seed in line.seeds))
     else:
         stated = f"Nothing is measured yet; `python -m harness.reproduce --suite {suite.name}` does it."
-    claim = verdict(table, suite.name, lines)
+    claim = verdict(table, suite.name, lines) if table.rows else []
     notes = _notes(lines)
     if suite.choices:
         notes += filter(None, (spread(lines, table.quality[0]), floor(suite, records), *chosen(suite, records)))
         claim += sentences(lines, table.quality, "step" in table.varies)
     return Table(
         name=table.part,
-        title=f"{table.quality_title}, printed and measured",
+        title=f"{table.quality_title}, printed and measured" if table.rows else table.quality_title,
         data=_frame(lines, columns),
-        blocks=[_block(lines, list(table.quality), columns)],
+        blocks=[_block(lines, list(table.quality) if table.rows else [], columns)],
         notes=notes,
         left_out=left_out,
         protocol=f"Suite `{suite.name}`: {suite.title}. {stated}",
         claim=claim,
+        claim_heading="The paper's claim" if table.rows else "Comparisons",
     )
 
 
 def _block(lines: Sequence[Line], printed: list[str], columns: list[str]) -> Block:
+    """The rows; without `printed` columns only their measured side."""
     columns = [c for c in columns if not _unsupported(c, lines)]
     bold, counted = better(lines, columns), len(_seeds(lines)) > 1
     arrows = {column: "↓" if COLUMNS[column][1] < 0 else "↑" for column in (*printed, *columns)}
-    header = ["model", *(f"{NAMES.get(c, c)} {arrows[c]}" for c in printed)]
+    beside = ["model", *(f"{NAMES.get(c, c)} {arrows[c]}" for c in printed)] if printed else []
     largest = max((line.gmacs or 0 for line in lines), default=0)
     sizes, scale = largest > 0, 1 if largest >= 1 else 1000
     units = ["params, M", "GMAC"] if scale == 1 else ["params, K", "MMAC"]
-    header += ["model", *(units if sizes else [])]
+    header = [*beside, "model", *(units if sizes else [])]
     header += [f"{measured_name(c, lines)} {arrows[c]}" for c in columns]
     rows = []
     for i, line in enumerate(lines):
@@ -105,9 +114,10 @@ def _block(lines: Sequence[Line], printed: list[str], columns: list[str]) -> Blo
         if any((line.label, line.contest) == (other.label, other.contest) != (NOT_MADE, "") for other in lines[:i]):
             continue  # a DiM of equal parameters may be that of equal multiply-adds, too
         size = [_three_digits(scale * n) if n else "" for n in (line.params_m, line.gmacs)] if sizes else []
-        rows.append([line.printed_label, *(line.printed.get(c, "") for c in printed), line.label, *size, *marked])
-    sides = [("printed", 1 + len(printed)), (_measured(lines), 1 + len(columns) + 2 * sizes)]
-    return Block(header, rows, groups=sides)
+        paper = [line.printed_label, *(line.printed.get(c, "") for c in printed)] if printed else []
+        rows.append([*paper, line.label, *size, *marked])
+    sides = [("printed", len(beside)), (_measured(lines), len(header) - len(beside))]
+    return Block(header, rows, groups=sides if printed else [])
 
 
 def _unsupported(column: str, lines: Iterable[Line]) -> bool:
@@ -188,16 +198,17 @@ def _notes(lines: Sequence[Line]) -> list[str]:
     if any(line.params_m for line in lines):
         notes.append("params and MACs: exact, of the measured model: parameters, and multiply-adds of a forward pass.")
     if any(line.variant.startswith("matched") for line in lines):
-        notes.append("matched: the DiM whose depth brings its parameters nearest to its DiT's.")
+        notes.append("matched: the model whose depth brings its parameters nearest to its DiT's.")
     if any(" of depth " in line.label for line in lines):
         notes.append("of depth N: the DiM whose depth brings its multiply-adds nearest to its DiT's; if that is the "
                      "matched one, one row serves both comparisons.")  # fmt: skip
     if any(len(cell.values) > 1 for cell in cells):
         seeds = _seeds(lines)
         count = "training seeds (how many)" if len(seeds) > 1 else f"{seeds[0]} training seeds"
-        notes.append(f"mean ± standard deviation over {count}. Bold: the better of a DiT and a DiM of one setting, if "
-                     "Welch's t-test of this pair alone gives p < 0.05. That p is not adjusted for the number of "
-                     "comparisons, so a bold value can belong to an inconclusive one: the verdicts count.")  # fmt: skip
+        notes.append(f"mean ± standard deviation over {count}. Bold: the better of a DiT and another model of one "
+                     "setting, if Welch's t-test of this pair alone gives p < 0.05. That p is not adjusted for the "
+                     "number of comparisons, so a bold value can belong to an inconclusive one: the verdicts "
+                     "count.")  # fmt: skip
     if any(len(cell.values) == 1 for cell in cells):
         notes.append("†: one seed; ± is the standard error of its samples (bootstrap, or binomial for precision and "
                      "recall), without the spread between trainings; none where all samples agree.")  # fmt: skip

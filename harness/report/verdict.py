@@ -24,10 +24,11 @@ KINDS = {
 }
 
 
-def words_of(kind: str) -> str:
-    """What is compared, of a variant: at which size, and with joint images or not."""
+def words_of(kind: str, families: Iterable[str] = (CHALLENGER,)) -> str:
+    """What is compared, of a variant: which families, at which size, and with joint images or not."""
     alone = kind.removesuffix(JOINT)
-    return KINDS.get(alone, alone) + ", joint images" * kind.endswith(JOINT)
+    words = KINDS.get(alone, alone) + ", joint images" * kind.endswith(JOINT)
+    return words if set(families) <= {CHALLENGER} else words.replace(PAIR, f"each family and {BASELINE}")
 
 
 HOLDS = (

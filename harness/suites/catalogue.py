@@ -12,7 +12,7 @@ from harness.core.records import Record
 from harness.suites.chosen import Chosen, chosen
 from harness.suites.clip_rows import clip_rows
 from harness.suites.image_rows import image_rows
-from harness.suites.rows import SEQUENCE, Floor, Row, Suite
+from harness.suites.rows import FAMILIES, SEQUENCE, Floor, Row, Suite
 from harness.suites.scales import GUIDANCE, ClipScale, ImageScale
 from harness.suites.smallest import smallest
 from harness.suites.tuning import Tuning
@@ -86,9 +86,10 @@ SCALES: dict[str, tuple[str, ImageScale]] = {
                 base="N/4",
                 # one choice a class of sizes: U and M are 72 and 80 wide, of 6 to 9 blocks; patches share their size's
                 models={"P/4": "P/4", "N/4": "N/4", "N/8": "N/4", "N/2": "N/4", "U/4": "U/4", "M/4": "U/4"},
-                seeds={"P/4": 1, "N/4": 2, "U/4": 1},
+                seeds={"P/4": 1, "N/4": 2, "N/2": 1, "U/4": 1},
                 ref=FASHION_SEEN,
                 metrics=FASHION_METRICS[:1],
+                others={"DiG": "N/4", "DiS": "N/4", "DiffuSSM": "N/2"},  # the last has no patch of 4
             ),
             order=("N/4", "P/4", "N/8", "N/2", "U/4", "M/4"),
             costly=("N/2", "U/4", "M/4"),
@@ -209,7 +210,7 @@ REHEARSED = {"rehearsal": "paper"}
 SUITES = (*SCALES, *CLIP_SCALES, *REHEARSED)
 
 
-IMAGE_PARTS = (*(table.part for table in TABLES.values() if table.quality == IMAGES), FIGURE_1, SEQUENCE)
+IMAGE_PARTS = (*(table.part for table in TABLES.values() if table.quality == IMAGES), FIGURE_1, SEQUENCE, FAMILIES)
 """Of the comparison of images, where settings are chosen for each family."""
 
 

@@ -32,7 +32,7 @@ class Chosen(Generic[AScale]):
         tuning = self.scale.tuning
         if tuning is None:
             return self.scale.changes
-        where = [(RATE, tuning.models[model]), *[(DECAY, tuning.base)] * bool(tuning.decays)]
+        where = [(RATE, tuning.rate_at(family, model)), *[(DECAY, tuning.decay_at(family))] * bool(tuning.decays)]
         found = [(name, self.values.get((name, family, tuned))) for name, tuned in where]
         chosen = tuple((name, value) for name, value in found if value is not None)
         return self.scale.changes + chosen if len(chosen) == len(found) else None
@@ -61,9 +61,9 @@ def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
     def choice_of(
         setting: str, family: str, model: str, candidates: Iterable[tuple[Setting, Changes, float]], seeds: int = 1
     ) -> Choice:
-        name = scale.model(family, model, matched=family == CHALLENGER)
+        name = scale.model(family, model, matched=family != BASELINE)
         return Choice(
-            setting=setting, family=family, model=model, need=scale.place(model),
+            setting=setting, family=family, model=model, need=scale.place(model, family),
             candidates=tuple(
                 (value, tuple(_tuned(scale, tuning, name, seed, changes, cfg) for seed in range(seeds)))
                 for value, changes, cfg in candidates
@@ -100,18 +100,21 @@ def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
     for model in dict.fromkeys(tuning.models.values()):
         for family in FAMILIES:
             settle(rate_of(family, model))
-    for family in FAMILIES:
-        rate = values.get((RATE, family, tuning.base))
+    for family, model in tuning.others.items():
+        settle(rate_of(family, model))
+    for family in (*FAMILIES, *tuning.others):
+        model = tuning.decay_at(family)
+        rate = values.get((RATE, family, model))
         if rate is None:
             continue
         best: Changes = ((RATE, rate),)
         if tuning.decays:
             decays = ((decay, (*best, (DECAY, decay)), scale.guidance) for decay in tuning.decays)
-            decay = settle(choice_of(DECAY, family, tuning.base, decays))
+            decay = settle(choice_of(DECAY, family, model, decays))
             if decay is None:
                 continue
             best = (*best, (DECAY, decay))
-        if tuning.guidances:
+        if tuning.guidances and family in FAMILIES:
             settle(guidance_of(family, best))
     return Chosen(scale, tuple(choices), values)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from harness.core.paper import BASELINE, CHALLENGER, FIGURE_1, TABLES, printed
 from harness.suites.chosen import Chosen
-from harness.suites.rows import SEQUENCE, Row
+from harness.suites.rows import FAMILIES, SEQUENCE, Row
 from harness.suites.scales import GUIDANCE, MATCHED, PATCH, UNGUIDED, Changes, ImageScale
 from models import spec
 
@@ -37,10 +37,17 @@ class Contest:
     resolution: int | None = None
 
     def rows(self, settled: Chosen[ImageScale]) -> Iterator[Row]:
-        """A row for each contestant whose settings are chosen."""
+        """A row for each contestant whose settings are chosen; of all families none before a third one's are."""
         scale = settled.scale
-        equal = [(CHALLENGER, "equal-macs")] if f"{scale.sizes[self.size]}/{self.patch}" in scale.equal_macs else []
-        for family, variant in (*(BOTH_OF_ONE_COST if self.part == SEQUENCE else CONTESTANTS), *equal):
+        ours = f"{scale.sizes[self.size]}/{self.patch}"
+        contestants = BOTH_OF_ONE_COST if self.part in (SEQUENCE, FAMILIES) else CONTESTANTS
+        if self.part == FAMILIES and scale.tuning:
+            further = [(family, MATCHED) for family, model in scale.tuning.others.items() if model == ours]
+            if not any(settled.changes(family, ours) for family, _ in further):
+                return
+        else:
+            further = [(CHALLENGER, "equal-macs")] if ours in scale.equal_macs else []
+        for family, variant in (*contestants, *further):
             row = self.row(settled, family, variant)
             if row:
                 yield row
@@ -96,7 +103,8 @@ def image_rows(settled: Chosen[ImageScale]) -> tuple[Row, ...]:
     """Tables 2, 5, 6 and 7 at a scale, and Figure 1's curves: each size of both families at each milestone.
 
     The paper prints no DiT in Tables 5 and 6; they are trained here all the same, or nothing could be compared. Where
-    the scale has resolutions, the base is trained at these, too: its sequences are shorter there.
+    the scale has resolutions, the base is trained at these, too: its sequences are shorter there. Where it has other
+    families, each is compared with the same baseline at equal parameters.
     """
     scale = settled.scale
     rows = [row for contest in _contests(scale) for row in contest.rows(settled)]
@@ -132,3 +140,8 @@ def _contests(scale: ImageScale) -> Iterator[Contest]:
     if scale.resolutions:
         for patch in (patch for patch in scale.patches if patch <= scale.patch):
             yield replace(base, part=SEQUENCE, name=f"patch {patch}", patch=patch, paper_patch=patch)
+    others = scale.tuning.others if scale.tuning else {}
+    for model in dict.fromkeys(others.values()):
+        size = next(size for size, ours in scale.sizes.items() if ours == model.partition("/")[0])
+        patch = int(model.partition("/")[2])
+        yield replace(base, part=FAMILIES, name=model, size=size, patch=patch, paper_patch=patch)

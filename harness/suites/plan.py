@@ -227,8 +227,7 @@ class Plan:
     @property
     def reported(self) -> bool:
         """Whether the tables are there, and none is older than the records."""
-        numbers = [n for n in paper.QUALITY_TABLES if paper.TABLES[n].part in self.suite.parts]
-        written = [self.tables / f"table{n}.md" for n in numbers]
+        written = [self.tables / f"{paper.QUALITY[name].part}.md" for name in self.suite.tables]
         since = self.records.stat().st_mtime_ns if self.records.exists() else 0
         current = all(path.exists() and path.stat().st_mtime_ns >= since for path in written)
         return current and self.floor() is None
@@ -237,8 +236,7 @@ class Plan:
         """Tables and figures from all records of `results`."""
         where = ["--suite", self.suite.name, "--records", str(self.results / "measurements")]
         below = "" if self.suite.name in paper.SUITES else self.suite.name
-        tables = [str(n) for n in paper.QUALITY_TABLES if paper.TABLES[n].part in self.suite.parts]
-        tables += ["tuning"] if self.suite.choices else []
+        tables = [*self.suite.tables, *(["tuning"] if self.suite.choices else [])]
         samples = ["--samples", str(self.results / "samples")]
         return [
             ["-m", "harness.tables", "--table", *tables, *where, "--output", str(self.tables)],

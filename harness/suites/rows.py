@@ -12,8 +12,10 @@ from harness.suites.score import Score, is_part
 from harness.suites.tuning import Choice
 
 SEQUENCE = "sequence-length"
-"""The part that is not in the paper: how the difference of two families changes with the length of sequences."""
-PARTS = (*paper.PARTS, SEQUENCE)
+"""A part that is not in the paper: how the difference of two families changes with the length of sequences."""
+FAMILIES = paper.FAMILIES.part
+"""Another: all families at equal parameters."""
+PARTS = (*paper.PARTS, SEQUENCE, FAMILIES)
 """What a suite may have rows of."""
 NEED = {"": 0, paper.JOINT: 0, "matched": 1, "equal-macs": 2}
 """What is trained first: what the paper compares, then equal parameters, then equal cost."""
@@ -104,6 +106,16 @@ class Suite:
     def parts(self) -> tuple[str, ...]:
         """The parts that it has rows of, in order, or will have once its settings are chosen."""
         return self.planned or tuple(dict.fromkeys(row.part for row in self.rows))
+
+    @property
+    def tables(self) -> list[str]:
+        """The names of the tables of quality that it has rows of, or will have; that of all families only with rows."""
+        having = {row.part for row in self.rows}
+        return [
+            name
+            for name, table in paper.QUALITY.items()
+            if table.part in having or (table.rows and table.part in self.parts)
+        ]
 
     def scores(self, parts: Iterable[str] | None = None) -> Iterator[Score]:
         """Each score once, in order of need; of one need one seed of every row comes before the next.

@@ -51,8 +51,13 @@ class Scale:
         """The training steps that are scored, in order."""
         raise NotImplementedError
 
-    def place(self, model: str) -> int:
-        """How early a model is wanted: an even number, so that something may stand between two."""
+    def place(self, model: str, family: str = "") -> int:
+        """How early a model is wanted: an even number, so that something may stand between two, or behind all.
+
+        A family that stands beside the two that are compared comes there.
+        """
+        if self.tuning and family in self.tuning.others:
+            return 2 * len(self.order) - 1
         return 2 * self.order.index(model)
 
     @property
@@ -134,7 +139,7 @@ class ImageScale(Scale):
         """How early the scores of a row are wanted; None where its variant says it."""
         if not self.tuning:
             return None
-        place, count = self.place(model), self.place(self.order[-1]) + 2
+        place, count = self.place(model, family), self.place(self.order[-1]) + 2
         base = model == self.tuning.base
         if family == CHALLENGER and variant != MATCHED:
             place = self.place(self.order[2]) + 1 if base and not variant else count * (2 if variant else 1) + place

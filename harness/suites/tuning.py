@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.core.records import Record, ScoreRecord, of_kind
 from harness.suites.run import Setting
@@ -30,7 +30,8 @@ class Tuning:
     within `limits`. `decays` of the moving average and `guidances` are tried at `base` alone, after the rate; where
     there are none, all have one. Where the best guidance is the largest, twice of it is tried too, up to `strongest`.
     `seeds` is how many training seeds each rate has; a decay or a guidance has one. `ref` is the part of the data that
-    decides.
+    decides. `others` are families beside the two that the suite compares, each with the model at which its rate and its
+    decay are tried; it has no guidance of its own.
     """
 
     rates: tuple[float, ...]
@@ -43,6 +44,15 @@ class Tuning:
     ref: str
     metrics: tuple[str, ...]
     strongest: float = 16.0
+    others: Mapping[str, str] = field(default_factory=dict)
+
+    def decay_at(self, family: str) -> str:
+        """The model at which a family's decay is tried."""
+        return self.others.get(family, self.base)
+
+    def rate_at(self, family: str, model: str) -> str:
+        """The model at which the rate of a family's model is tried."""
+        return self.others.get(family) or self.models[model]
 
 
 @dataclass(frozen=True, kw_only=True)

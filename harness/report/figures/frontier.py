@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.core.paper import BASELINE, CHALLENGER
 from harness.core.records import Record
 from harness.report.cells import NAMES, cell_of_row, evaluations
 from harness.report.figures import style
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 FEWEST = 4
-"""Models of each family that lines are drawn from on."""
+"""Models of each of the two families of the paper that lines are drawn from on."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def frontier_figure(suite: Suite, records: Iterable[Record]) -> Figure:
     left.legend()
     drawing.supxlabel(
         "mean over training seeds; small: before the end of training\n"
-        f"line and 95 % band (from {FEWEST} models of each family on): power law of a family at the end of training",
+        f"line and 95 % band (from {FEWEST} models of {BASELINE} and of {CHALLENGER} on): power law of a family at the "
+        "end of training",
         fontsize=6.5, color=style.GREY,
     )  # fmt: skip
     return drawing
@@ -125,8 +127,9 @@ def _panel(axes: Axes, several: Sequence[tuple[Trained, float]], label: str) -> 
                 alike = [(cost, one.distance) for one, cost in own if (one.variant, one.ended) == (variant, ended)]
                 if alike:
                     axes.plot(*zip(*alike, strict=True), **look | further)
-    if all(len({cost for cost, _ in points}) >= FEWEST for points in ends.values()):
-        for family, points in ends.items():
+    fitted = {family: ends[family] for family in (BASELINE, CHALLENGER) if family in ends}
+    if all(len({cost for cost, _ in points}) >= FEWEST for points in fitted.values()):
+        for family, points in fitted.items():
             _line(axes, points, style.look(family)["color"])
     axes.set(xlabel=label)
     for axis in "xy":

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.core.command import PAPER_SIZES
-from harness.core.paper import BASELINE, CHALLENGER, COST_TABLES
+from harness.core.paper import BASELINE, CHALLENGER, COST_TABLES, TABLES
 from harness.core.records import Record, ScoreRecord, of_kind
 from harness.cost import CONVENTIONS, analytic, crossover
 from harness.cost.conventions import thop_params
 from harness.cost.published import agrees, published_costs
+from harness.report.comparison import decided
+from harness.report.lines import lines_of
+from harness.suites.catalogue import FASHION, suite
+from harness.suites.scales import MATCHED
 from models import spec
 from models.spec import PATCHES
 
@@ -20,7 +24,8 @@ ENDS = (256, 2048)
 
 def answers(records: Iterable[Record]) -> list[dict[str, Any]]:
     """Each a number or two, what they say, and the section that says more."""
-    return [_cost(), _printed(), *_scores(of_kind(records, ScoreRecord))]
+    records = list(records)
+    return [_cost(), _printed(), *_verdicts(records), *_scores(of_kind(records, ScoreRecord))]
 
 
 def _cost() -> dict[str, Any]:
@@ -52,6 +57,20 @@ def _printed() -> dict[str, Any]:
         f"{convention.batch} images, without attention and without the scan.",
         "section": "tables",
     }
+
+
+def _verdicts(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """How many of the comparisons at equal parameters on photographs are decided, by size and by patch."""
+    found = suite(FASHION, records)
+    lines = [line for number in (5, 6) for line in lines_of(TABLES[number], found, records)]
+    matched = [(pair, p) for pair, p in decided(lines, "fid", over_steps=False) if pair.kind == MATCHED]
+    verdicts = [pair.verdict(p) for pair, p in matched]
+    if not verdicts:
+        return []
+    sure = sum(verdict != "inconclusive" for verdict in verdicts)
+    return [{"number": f"{sure} of {len(verdicts)}", "section": "tables",
+             "text": f"comparisons of {CHALLENGER} and {BASELINE} at equal parameters, on photographs, are decided by "
+             "the Fréchet distance at the end of training. The others are inconclusive."}]  # fmt: skip
 
 
 def _scores(scores: list[ScoreRecord]) -> list[dict[str, Any]]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
-from harness.core import paper
 from harness.core.grid import Bold
+from harness.core.paper import FAMILIES, TABLES, TableSpec
 from harness.core.records import Record, ScoreRecord
 from harness.report.contents import FIELD, HARDWARE
 from harness.report.cost import cost_table
 from harness.report.layout import Block, Table
-from harness.report.quality import quality_table
-from harness.suites import suite
+from harness.report.quality import table_of
+from harness.report.tuning import tuning_table
+from harness.suites import SUITES, Suite, suite
 
 NUMBER = re.compile(r"(?:≈ )?(-?[\d,]+(?:\.\d+)?(?:e-?\d+)?)(?![\w/])")
 """What a cell begins with that is sorted by its value."""
@@ -24,19 +26,39 @@ LEFT = ' class="left"'
 
 
 def articles(records: Sequence[Record], own: Sequence[ScoreRecord] = ()) -> str:
-    """Every table that the records fill; of one whose counts are not among them, the command that makes them."""
+    """Every table that the records fill; of one whose counts are not among them, the command that makes them.
+
+    Of a table of quality, suites that choose the settings of each family stand before the table's own.
+    """
     made = []
-    for number, table in paper.TABLES.items():
+    tuned = [found for name in SUITES if (found := suite(name, records)).choices and found.rows]
+    for number, table in TABLES.items():
         if table.costs:
             try:
                 made.append(article(cost_table(number, records)))
             except ValueError as error:
                 made.append(f"<p>{escape(str(error))}: <code>python -m harness.tables --table {number}</code></p>")
         if table.quality:
-            made.append(article(quality_table(number, suite(table.suite), records, own)))
+            made += _quality(table, tuned, records, own)
+            made.append(article(table_of(table, suite(table.suite), records, own)))
+    made += _quality(FAMILIES, tuned, records, own)
+    made += [article(_of(one, tuning_table(one, records))) for one in tuned]
     hardware = [make for name, make in HARDWARE.items() if name != "floors"]  # which the section on speed has
     further = [make(records) for make in (*hardware, *FIELD.values())]
     return "\n".join([*made, *(article(one) for one in further if one.blocks)])
+
+
+def _quality(
+    table: TableSpec, suites: Sequence[Suite], records: Sequence[Record], own: Sequence[ScoreRecord]
+) -> list[str]:
+    """A table of quality of each suite that has rows of it."""
+    having = [one for one in suites if any(row.part == table.part for row in one.rows)]
+    return [article(_of(one, table_of(table, one, records, own))) for one in having]
+
+
+def _of(one: Suite, table: Table) -> Table:
+    """A table under a name and a title that say its suite."""
+    return replace(table, name=f"{one.name}-{table.name}", title=f"{table.title} (suite {one.name})")
 
 
 def article(table: Table) -> str:
