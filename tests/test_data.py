@@ -12,7 +12,7 @@ from PIL import Image
 
 from harness.core.distributed import ranks
 from harness.core.locks import locked
-from harness.data import NAMED, autoencoder, latents
+from harness.data import NAMED, autoencoder, digits, latents
 from harness.data import __main__ as data
 from harness.data.datasets import order
 from harness.data.digits import Digits
@@ -58,6 +58,19 @@ def test_digits_are_the_real_ones_at_their_native_resolution():
     assert labels.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]  # UCI's class counts
     assert (images.min().item(), images.max().item()) == (-1, 1)
     assert digits.pixels[0, 0, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]  # 0 0 5 13 9 1 0 0 of 16
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_digits_are_scikit_learn_s_wherever_it_keeps_them(found, monkeypatch):
+    from sklearn.datasets import load_digits
+
+    theirs = load_digits()
+    if not found:
+        monkeypatch.setattr(digits, "find_spec", lambda name: None)
+    ours = Digits(8)
+    assert np.array_equal(ours.pixels[:, 0].numpy(), np.round(theirs.images.astype(np.float32) * (255 / 16)))
+    assert np.array_equal(ours.labels.numpy(), theirs.target)
+    assert ours.classes == [str(name) for name in theirs.target_names]
 
 
 def test_digits_at_another_resolution_are_pillow_s_bicubic():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,19 +31,18 @@ class Digits:
 
     def __init__(self, resolution: int = SIDE) -> None:
         import torch
-        from sklearn.datasets import load_digits
         from torch.nn.functional import interpolate
 
-        raw = load_digits()
-        size = f"{len(raw.images)} digits of {resolution} x {resolution} pixels in float32"
-        require_memory(4 * len(raw.images) * resolution**2, size, "take a lower --resolution")
-        pixels = torch.from_numpy(raw.images).float()[:, None] * (255 / 16)
+        scans, labels = _scans()
+        size = f"{len(scans)} digits of {resolution} x {resolution} pixels in float32"
+        require_memory(4 * len(scans) * resolution**2, size, "take a lower --resolution")
+        pixels = torch.from_numpy(scans).float()[:, None] * (255 / 16)
         if resolution != pixels.shape[-1]:
             pixels = interpolate(pixels, size=(resolution, resolution), mode="bicubic", antialias=True)
         self.resolution = resolution
         self.pixels = pixels.round().clamp(0, 255).to(torch.uint8)
-        self.labels = torch.from_numpy(raw.target).long()
-        self.classes = [str(name) for name in raw.target_names]
+        self.labels = torch.from_numpy(labels)
+        self.classes = [str(digit) for digit in range(10)]
 
     @classmethod
     def reference(cls, resolution: int | None = None) -> NDArray[np.uint8]:
@@ -63,3 +64,20 @@ class Digits:
 
         x = self.pixels[list(indices)].float() / 127.5 - 1
         return torch.where(torch.tensor(flips).view(-1, 1, 1, 1), x.flip(-1), x), self.labels[list(indices)]
+
+
+def _scans() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Scans (N, 8, 8) of values 0 to 16, and their labels (N,), from scikit-learn's file.
+
+    The file is read without importing scikit-learn, which takes longer than all of the rest; where it lies elsewhere,
+    scikit-learn reads it.
+    """
+    package = find_spec("sklearn")
+    file = Path((package and package.origin) or "").parent / "datasets" / "data" / "digits.csv.gz"
+    if not file.exists():
+        from sklearn.datasets import load_digits
+
+        found = load_digits()
+        return found.images, found.target
+    table = np.loadtxt(file, delimiter=",")
+    return table[:, :-1].reshape(-1, SIDE, SIDE), table[:, -1].astype(np.int64)
