@@ -15,7 +15,8 @@ from harness.suites.tuning import FIRST_SEED, Choice, Tuning
 
 RATE, DECAY, SCALE = "learning_rate", "ema_decay", "cfg_scale"
 """The settings that are chosen."""
-FAMILIES = (BASELINE, CHALLENGER)
+RIVALS = (BASELINE, CHALLENGER)
+"""The families that the paper compares."""
 AScale = TypeVar("AScale", bound=Scale)
 
 
@@ -98,11 +99,11 @@ def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
             guidances = (*guidances, further)
 
     for model in dict.fromkeys(tuning.models.values()):
-        for family in FAMILIES:
+        for family in RIVALS:
             settle(rate_of(family, model))
     for family, model in tuning.others.items():
         settle(rate_of(family, model))
-    for family in (*FAMILIES, *tuning.others):
+    for family in (*RIVALS, *tuning.others):
         model = tuning.decay_at(family)
         rate = values.get((RATE, family, model))
         if rate is None:
@@ -114,7 +115,7 @@ def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
             if decay is None:
                 continue
             best = (*best, (DECAY, decay))
-        if tuning.guidances and family in FAMILIES:
+        if tuning.guidances and family in RIVALS:
             settle(guidance_of(family, best))
     return Chosen(scale, tuple(choices), values)
 
