@@ -222,7 +222,7 @@ def test_a_point_tells_its_run_and_leads_to_its_record(visit):
     mark = shown.locator("#quality .chart svg .mark-symbol path").first
     mark.scroll_into_view_if_needed()
     mark.click(force=True)
-    assert "fd2k@efficientnet-lite0" in detail.inner_text()
+    assert "fd500@digits" in detail.inner_text()
 
 
 def test_clips_play_pause_and_stand_where_less_motion_is_wished(visit):

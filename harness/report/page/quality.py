@@ -27,16 +27,14 @@ ONE_RATE = (
 
 
 def quality(records: Iterable[Record], places: Mapping[int, int]) -> dict[str, Any]:
-    """The suites that have scores, those with a caution last, with every score once.
+    """The suites that have scores, with every score once; `places` are those of the records among all.
 
-    `places` are those of the records among all. `seconds` are those that a processor took for the training up to the
-    score; a record may not state them.
+    `seconds` are those that a processor took for the training up to the score; a record may not state them.
     """
     records = list(records)
     known = evaluations(records)
     found = [_suite(suites.suite(name, records), known, places) for name in suites.SUITES]
-    shown = sorted(filter(lambda one: one["points"], found), key=lambda one: bool(one["caution"]))
-    return {"suites": [{**one, "points": packed(one["points"], POINT)} for one in shown]}
+    return {"suites": [{**one, "points": packed(one["points"], POINT)} for one in found if one["points"]]}
 
 
 def _suite(suite: Suite, known: Evaluations, places: Mapping[int, int]) -> dict[str, Any]:
