@@ -3,8 +3,10 @@
 Debian's Chromium, driven by Playwright; skipped where either is absent.
 """
 
+import csv
 import dataclasses
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -208,6 +210,35 @@ def test_a_phone_shows_it_without_sideways_scrolling_in_light_and_dark(visit, sc
     assert line.get_attribute("stroke") == {"light": "#0072B2", "dark": "#73B1D5"}[scheme]
 
 
+def test_every_suite_opens_on_scores_and_none_of_its_choices_leads_to_nothing(visit):
+    shown = visit("#quality")
+    suites = shown.locator("#quality fieldset", has_text="Suite").locator("label").all_inner_texts()
+    assert len(suites) > 2
+    first = shown.locator("#quality .answer").inner_text()
+    for suite in suites:
+        choose(shown, "quality", "Suite", suite)
+        for group in ("Size", "Patch", "Guidance"):
+            labels = shown.locator("#quality fieldset", has_text=group).locator("label:visible")
+            for choice in labels.all():
+                choice.click()
+                assert shown.locator("#quality .answer").inner_text().startswith("Best mean"), (suite, group)
+                assert labels.locator("input:checked").count() == 1, (suite, group)
+    shown.get_by_role("button", name="Reset every choice").click()
+    assert shown.locator("#quality .answer").inner_text() == first
+
+
+def test_the_best_mean_is_that_of_the_table_of_the_same_suite(visit):
+    """Of a mean over seeds, draws of one seed being one value."""
+    answer = visit("#quality").locator("#quality .answer").inner_text()
+    value, model, seeds = re.search(r": ([\d.,]+), (\S+), over (\d+) seeds", answer).groups()
+    with open(paths.PROJECT / "tables/fashion/table2.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["contest"] == "3,000 steps"]
+    best = min(rows, key=lambda row: float(row["fid"]))
+    assert float(value.replace(",", "")) == pytest.approx(float(best["fid"]), rel=1e-3)
+    assert best["measured_row"].startswith(model)
+    assert seeds == best["fid_seeds"]
+
+
 def test_a_point_tells_its_run_and_leads_to_its_record(visit):
     shown = visit("#quality")
     shown.locator("#quality details summary").first.click()
@@ -222,7 +253,7 @@ def test_a_point_tells_its_run_and_leads_to_its_record(visit):
     mark = shown.locator("#quality .chart svg .mark-symbol path").first
     mark.scroll_into_view_if_needed()
     mark.click(force=True)
-    assert "fd500@digits" in detail.inner_text()
+    assert "fd2k@efficientnet-lite0" in detail.inner_text()
 
 
 def test_clips_play_pause_and_stand_where_less_motion_is_wished(visit):

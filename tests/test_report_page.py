@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,20 @@ def test_every_score_of_the_suites_is_a_point_with_its_seed_and_its_record(data)
     names = ("digits", "moving-digits")
     committed = [one for name in names for one in store.load(paths.PROJECT / "measurements" / f"{name}.jsonl")]
     assert len(points) >= 0.9 * len(committed)
+
+
+def test_scores_that_one_line_of_the_chart_joins_are_of_one_protocol_and_one_recipe(data):
+    """What the chart has no choice of: the reference, the sampler, joint images."""
+    records = [one for file in Recorded().files() for one in file.lines.values()]
+    joined = defaultdict(set)
+    for suite in data["quality"]["suites"]:
+        for point in unpacked(suite["points"]):
+            line = [point[name] for name in ("metric", "kind", "model", "px", "guidance", "step")]
+            workload = records[point["record"]].workload
+            recipe = {k: v for k, v in workload["training"].items() if k not in ("seed", "resumed", "steps")}
+            joined[suite["name"], *line].add((point["protocol"], json.dumps(recipe, sort_keys=True)))
+    assert len(joined) > 100
+    assert {line: told for line, told in joined.items() if len(told) > 1} == {}
 
 
 def test_where_each_number_comes_from_names_file_line_commit_command_and_hash(data):

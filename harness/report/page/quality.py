@@ -1,4 +1,4 @@
-"""How good: every score of the suites, one a seed, with what it cost and the command that makes it."""
+"""How good: every score of the suites, one a draw of samples, with what it cost and the command that makes it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from harness.suites import Row, Suite
 from harness.suites.budget import exact_cost
 
 POINT = (
-    "metric", "value", "model", "kind", "size", "patch", "step", "guidance", "seed", "params", "macs", "seconds", "run",
-    "protocol", "record",
+    "metric", "value", "model", "kind", "size", "patch", "px", "step", "guidance", "seed", "params", "macs", "seconds",
+    "run", "protocol", "record",
 )  # fmt: skip
 """What is shown of a score; its command is with its record."""
 ONE_RATE = (
@@ -27,14 +27,16 @@ ONE_RATE = (
 
 
 def quality(records: Iterable[Record], places: Mapping[int, int]) -> dict[str, Any]:
-    """The suites that have scores, with every score once; `places` are those of the records among all.
+    """The suites that have scores, those with a caution last, with every score once.
 
-    `seconds` are those that a processor took for the training up to the score; a record may not state them.
+    `places` are those of the records among all. `seconds` are those that a processor took for the training up to the
+    score; a record may not state them.
     """
     records = list(records)
     known = evaluations(records)
     found = [_suite(suites.suite(name, records), known, places) for name in suites.SUITES]
-    return {"suites": [{**one, "points": packed(one["points"], POINT)} for one in found if one["points"]]}
+    shown = sorted(filter(lambda one: one["points"], found), key=lambda one: bool(one["caution"]))
+    return {"suites": [{**one, "points": packed(one["points"], POINT)} for one in shown]}
 
 
 def _suite(suite: Suite, known: Evaluations, places: Mapping[int, int]) -> dict[str, Any]:
@@ -71,6 +73,7 @@ def _point(row: Row, column: str, record: ScoreRecord, places: Mapping[int, int]
         "kind": kinds.name(row.family, row.variant),
         "size": run.spec.size,
         "patch": run.spec.patch,
+        "px": run.config.resolution,
         "step": record.get("step"),
         "guidance": sampling["cfg_scale"],
         "seed": training["seed"],

@@ -19,8 +19,8 @@ function say(node, ...sentences) {
 
 const controls = []; // each {sync}: shows what the state says
 
-// A group of radio buttons, or with `many` of checkboxes. Options are [value, words, picture]. Returns what shows those
-// of them that are to be had.
+// A group of radio buttons, or with `many` of checkboxes. Options are [value, words, picture]. Returns a function that
+// shows those of them that there are, and tells which one counts: the reader's choice, else the usual, else the first.
 function choice(form, name, words, options, usual, many = false) {
   state.declare(name, usual);
   const known = options.map(([value]) => String(value));
@@ -43,12 +43,15 @@ function choice(form, name, words, options, usual, many = false) {
       show(form.closest("section").id);
     });
   }
-  return (values) => {
+  return (values, usual = state.usual[name]) => {
+    state.declare(name, usual);
     const there = values.map(String);
     inputs.forEach((input, i) => { labels[i].hidden = !there.includes(input.value); });
     group.hidden = there.length < (many ? 1 : 2);
-    const chosen = inputs.find((input) => input.checked && there.includes(input.value));
-    return chosen ? chosen.value : there[0]; // what counts, where the choice is not to be had
+    if (many) return state.list(name);
+    const counts = [state.get(name), state.usual[name], there[0]].find((one) => there.includes(one));
+    for (const input of inputs) input.checked = input.value === counts;
+    return counts;
   };
 }
 

@@ -1,4 +1,4 @@
-// How good: scores against training steps, size and cost, a point a seed.
+// How good: scores against training steps, size and cost, a point a score.
 
 function qualitySection() {
   const suites = DATA.quality.suites.map((suite) => ({ ...suite, points: unpacked(suite.points) }));
@@ -27,7 +27,8 @@ function qualitySection() {
   const offerKinds = choice(form, "quality.kinds", "Models", kinds.map((kind) => [kind.id, kind.words, look(kind)]), kinds.map((kind) => kind.id).join(), true);
   const offerSizes = choice(form, "quality.size", "Size", [...sizes().map((size) => [size, size]), ["all", "all"]], sizes().at(-1));
   const offerPatches = choice(form, "quality.patch", "Patch", values(every, "patch").map((patch) => [patch, patch]), values(every, "patch")[0]);
-  const offerScales = choice(form, "quality.guidance", "Guidance", values(every, "guidance").map((scale) => [scale, scale]), mostCommon(every, "guidance"));
+  const offerPixels = choice(form, "quality.px", "Image", values(every, "px").map((px) => [px, `${px} px`]), values(every, "px")[0]);
+  const offerScales = choice(form, "quality.guidance", "Guidance", values(every, "guidance").map((scale) => [scale, scale]), values(every, "guidance")[0]);
 
   // Sizes by what they cost.
   function sizes() {
@@ -35,10 +36,19 @@ function qualitySection() {
     return values(every, "size").sort((a, b) => largest(a) - largest(b));
   }
 
-  function mostCommon(points, field) {
-    const counts = new Map();
-    for (const point of points) counts.set(point[field], (counts.get(point[field]) ?? 0) + 1);
-    return [...counts].sort((a, b) => b[1] - a[1])[0][0];
+  function grouping(points, id) {
+    const groups = new Map();
+    for (const point of points) groups.set(id(point), [...(groups.get(id(point)) ?? []), point]);
+    return [...groups.values()];
+  }
+
+  const average = (numbers) => numbers.reduce((sum, one) => sum + one, 0) / numbers.length;
+
+  // A point of the size, patch, image and guidance that have the most points, the larger size of two.
+  function commonest(points) {
+    const groups = grouping(points, (point) => [point.size, point.patch, point.px, point.guidance].join("|"));
+    const rank = ([point]) => sizes().indexOf(point.size);
+    return groups.sort((a, b) => b.length - a.length || rank(b) - rank(a))[0][0];
   }
 
   const figure = (value) => (value >= 1e9 ? `${digits(value / 1e9, 3)} G` : value >= 1e6 ? `${digits(value / 1e6, 3)} M` : value >= 1e3 ? `${digits(value / 1e3, 3)} K` : digits(value, 3));
@@ -69,34 +79,39 @@ function qualitySection() {
     const name = offerMetrics(suite.metrics.map((metric) => metric.name));
     const metric = suite.metrics.find((one) => one.name === name);
     offerKinds(values(suite.points, "kind"));
-    const narrow = { patch: Number(offerPatches(values(suite.points, "patch"))), guidance: Number(offerScales(values(suite.points, "guidance"))) };
-    let chosen = suite.points.filter((point) => point.metric === metric.name && state.list("quality.kinds").includes(point.kind)
-      && point.patch === narrow.patch && point.guidance === narrow.guidance);
+    // Each choice is among the scores that the choices before it leave, so that none leads to nothing.
+    let chosen = suite.points.filter((point) => point.metric === metric.name);
+    const usual = commonest(chosen);
     // Sizes lie beside each other on every other axis than that of steps.
-    const there = sizes().filter((one) => suite.points.some((point) => point.size === one));
-    const size = offerSizes(axis.field === "step" && there.length > 1 ? [...there, "all"] : []) ?? "all";
+    const there = sizes().filter((one) => chosen.some((point) => point.size === one));
+    const size = offerSizes(axis.field === "step" && there.length > 1 ? [...there, "all"] : [], usual.size) ?? "all";
     if (size !== "all") chosen = chosen.filter((point) => point.size === size);
+    const patch = Number(offerPatches(values(chosen, "patch"), usual.patch));
+    chosen = chosen.filter((point) => point.patch === patch);
+    const px = Number(offerPixels(values(chosen, "px"), usual.px));
+    chosen = chosen.filter((point) => point.px === px);
+    // Where every model has its own guidance and no other, they stand together.
+    const own = new Set(chosen.map((point) => `${point.kind}|${point.model}`)).size === new Set(chosen.map((point) => `${point.kind}|${point.model}|${point.guidance}`)).size;
+    const guidance = offerScales(own ? [] : values(chosen, "guidance"), usual.guidance);
+    chosen = chosen.filter((point) => (own || point.guidance === Number(guidance)) && state.list("quality.kinds").includes(point.kind));
     const steps = values(chosen, "step");
     if (axis.field !== "step") chosen = chosen.filter((point) => point.step === steps.at(-1) && point[axis.field] !== null);
 
-    const line = (point) => (axis.field === "step" ? point.model : `${point.kind}`);
-    const groups = new Map();
-    for (const point of chosen) {
-      const id = `${line(point)}|${point[axis.field]}|${point.model}`;
-      groups.set(id, [...(groups.get(id) ?? []), point]);
-    }
-    const means = [...groups.values()].map((several) => {
-      const mean = several.reduce((sum, point) => sum + point.value, 0) / several.length;
+    const line = (point) => (axis.field === "step" ? `${point.kind}|${point.model}` : point.kind);
+    const means = grouping(chosen, (point) => `${point.kind}|${point.model}|${point.step}`).map((several) => {
+      // Draws of samples of one training are one value, as in the tables.
+      const seeds = grouping(several, (point) => point.seed);
+      const value = average(seeds.map((draws) => average(draws.map((point) => point.value))));
       const { kind, model, size } = several[0];
-      return { part: "mean", kind, model, size, line: line(several[0]), x: several[0][axis.field], value: mean, seeds: several.length,
-        shown: `${metric.words} ${digits(mean)}, mean of ${several.length}` };
+      return { part: "mean", kind, model, size, line: line(several[0]), x: average(several.map((point) => point[axis.field])), value, seeds: seeds.length,
+        shown: `${metric.words} ${digits(value)}, mean of ${seeds.length}` };
     });
     const last = chosen.length ? steps.at(-1) : 0;
     const ends = means.filter((mean) => axis.field !== "step" || mean.x === last);
     const best = [...ends].sort((a, b) => metric.better * (b.value - a.value))[0];
     say(part("quality", ".answer"), best
       ? `Best mean ${metric.words} at step ${grouped(last)}: **${digits(best.value)}**, ${best.model}, over ${best.seeds} seed${best.seeds > 1 ? "s" : ""}. `
-        + `${chosen.length} scores are shown.`
+        + `${chosen.length} scores are shown. The tables below say which differences are decided.`
       : "No score is recorded of these.");
     part("quality", "[data-out=caution]").textContent = suite.caution;
     part("quality", "[data-out=title]").textContent = `${metric.words} against ${axis.words} (${metric.better < 0 ? "lower" : "higher"} is better)`;
