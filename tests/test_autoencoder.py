@@ -155,3 +155,67 @@ def test_a_name_with_a_digest_is_held_to_it(vae_directory, monkeypatch):
     assert StableDiffusion(f"{vae_directory.name}#{digest}").name.endswith(digest)
     with pytest.raises(ValueError, match=f"has weights of sha256 {digest}, not 00000000"):
         StableDiffusion(f"{vae_directory.name}#00000000")
+
+
+def test_weights_that_lack_tensors_or_do_not_fit_their_configuration_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    where = tiny_vae(tmp_path / "vae")
+    weights = where / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: value for name, value in tensors.items() if not name.startswith("decoder.")}, weights)
+    with pytest.raises(ValueError, match=r"vae' lacks \d+ tensors, decoder\.\S+ among them"):
+        StableDiffusion(str(where))
+    save_file(tensors, weights)
+    config = json.loads((where / "config.json").read_text())
+    (where / "config.json").write_text(json.dumps({**config, "latent_channels": 8}))
+    with pytest.raises(ValueError, match=r"do not fit its config\.json"):
+        StableDiffusion(str(where))
+
+
+def test_latents_are_decoded_by_the_autoencoder_that_made_them_or_by_one_that_is_named(vae_directory, tmp_path, capsys):
+    """A cache says which it was; a preset that names another would decode something else."""
+    from harness import sample, train
+    from harness.data import __main__ as data
+
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    (tmp_path / "tree" / "ant").mkdir(parents=True)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "tree" / "ant" / f"{number}.png")
+    other, cache, run = tiny_vae(tmp_path / "other", seed=1), str(tmp_path / "cache"), str(tmp_path / "run")
+    place = ["--resolution", "16", "--device", "cpu"]
+    encode = ["encode", "--data", str(tmp_path / "tree"), "--vae", str(vae_directory), "--out", cache]
+    assert data.main([*encode, *place]) == 0
+    short = ["--preset", "imagenet256", "--model", "DiT-N/2", "--num-classes", "1", "--steps", "1", "--batch", "2"]
+    assert train.main([*short, *place, "--data", cache, "--vae", str(other), "--out", run]) == 0
+    draw = ["--ckpt", run, "--num-samples", "1", "--steps", "1", "--device", "cpu", "--out", str(tmp_path / "samples")]
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        sample.main(draw)
+    complaint = capsys.readouterr().err
+    assert re.search(r"learnt latents of tiny-vae#\S+, and other#\S+ has other weights: give --vae", complaint)
+    assert sample.main([*draw, "--vae", str(vae_directory)]) == 0
+
+
+def test_a_run_continues_where_its_autoencoder_and_its_tree_have_moved(vae_directory, tmp_path, capsys):
+    from harness import train
+
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    (tmp_path / "tree" / "ant").mkdir(parents=True)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "tree" / "ant" / f"{number}.png")
+    moved = tiny_vae(tmp_path / "moved")
+
+    def learn(steps, data, vae):
+        flags = ["--model", "DiT-N/2", "--num-classes", "1", "--batch", "2", "--resolution", "16", "--device", "cpu"]
+        flags += ["--steps", str(steps), "--data", str(tmp_path / data), "--vae", str(vae)]
+        return train.main(["--preset", "imagenet256", *flags, "--out", str(tmp_path / "run")])
+
+    assert learn(1, "tree", vae_directory) == 0
+    (tmp_path / "tree").rename(tmp_path / "photographs")
+    assert learn(2, "photographs", moved) == 0
+    other = tiny_vae(tmp_path / "other", seed=1)
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        learn(3, "photographs", other)
+    assert "of another run: autoencoder was" in capsys.readouterr().err

@@ -202,6 +202,15 @@ def test_frame_folders_give_what_was_written(tmp_path):
         VideoFolder(tmp_path / "t", 16, frames=3, stride=3).load_clips([0], [False], [0])
 
 
+def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):
+    (tmp_path / "t" / "one" / "v").mkdir(parents=True)
+    for number in range(12):
+        frame = np.full((16, 16, 3), 20 * number, dtype=np.uint8)
+        Image.fromarray(frame).save(tmp_path / "t" / "one" / "v" / f"frame{number}.png")
+    clip, _ = VideoFolder(tmp_path / "t", 16, frames=12, stride=1).load_clips([0], [False], [0])
+    assert ((clip[0].mean(dim=(1, 2, 3)) + 1) * 127.5).round().tolist() == [20 * number for number in range(12)]
+
+
 def test_official_lists_choose_the_videos_and_number_the_classes(tree, tmp_path):
     train, test = tmp_path / "trainlist01.txt", tmp_path / "testlist01.txt"
     train.write_text("Surfing/v_Surfing_g01_c01.avi 1\r\nArchery/v_Archery_g02_c01.avi 2\n")

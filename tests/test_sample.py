@@ -134,11 +134,14 @@ def test_the_same_command_draws_only_what_is_missing_or_damaged(dit_run, tmp_pat
     (tmp_path / "000005.png").unlink()
     (tmp_path / "000018.png").write_bytes((tmp_path / "000018.png").read_bytes()[:70])
     Image.new("RGB", (8, 8)).save(tmp_path / "000019.png")  # no sample: it lacks its class
+    damaged = bytearray((tmp_path / "000007.png").read_bytes())
+    damaged[11] ^= 8  # the length of the first chunk
+    (tmp_path / "000007.png").write_bytes(damaged)
     drawn = []
     real = Album.write
     monkeypatch.setattr(Album, "write", lambda out, samples: (drawn.extend(samples.indices), real(out, samples)))
     draw(dit_run, tmp_path, "--num-samples", 22)
-    assert drawn == [5, 18, 19, 20, 21]
+    assert drawn == [5, 7, 18, 19, 20, 21]
     assert np.array_equal(images(tmp_path, 20), before)
     assert (tmp_path / "000003.png").stat().st_mtime_ns == kept
 

@@ -367,6 +367,17 @@ def test_an_fvd_on_i3d_of_a_checkpoint_is_that_of_its_clips(tmp_path, weights, t
     assert piped["workload"]["n_reference"] == 6
 
 
+def test_clips_that_were_learnt_at_a_stride_are_not_compared_with_those_of_every_frame(tmp_path, weights, tree, capsys):
+    run = save_run(tmp_path / "run")
+    _, state = checkpoint.latest(run / "checkpoints")
+    state["config"]["stride"] = 2
+    checkpoint.save(tmp_path / "other" / "checkpoints", state)
+    with pytest.raises(SystemExit, match="2"):
+        score(tmp_path, weights, "--ckpt", tmp_path / "other", "--metric", "fvd20@moving-digits")
+    complaint = "fvd20@moving-digits compares with clips of every frame, and DiT-N/8-video(frames=8) learnt every 2."
+    assert complaint in capsys.readouterr().err
+
+
 def test_clips_and_images_are_not_mistaken_for_each_other(untrained, tmp_path, weights, tree, capsys):
     for flags, complaint in (
         (

@@ -81,9 +81,16 @@ class StableDiffusion:
         except ImportError as error:
             raise ValueError("the autoencoder needs diffusers: pip install 'dim-vs-dit[vae]'") from error
         try:
-            model = AutoencoderKL.from_pretrained(where, use_safetensors=True, low_cpu_mem_usage=False)  # type: ignore[no-untyped-call]
+            model, found = AutoencoderKL.from_pretrained(  # type: ignore[no-untyped-call]
+                where, use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
+            )
         except (OSError, ValueError) as error:
             raise ValueError(f"cannot load the autoencoder {where!r}: {advice}") from error
+        except RuntimeError as error:  # weights of other shapes than the configuration states
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"weights of the autoencoder {where!r} do not fit its config.json: {reason}") from error
+        if absent := sorted(found["missing_keys"]):  # which diffusers fills with random values
+            raise ValueError(f"the autoencoder {where!r} lacks {len(absent)} tensors, {absent[0]} among them: {advice}")
         self.model: Any = model.eval().requires_grad_(False).to(device)
         digest = _digest(self.model)
         if not digest.startswith(claimed):
@@ -103,6 +110,11 @@ class StableDiffusion:
     def decode(self, latents: Tensor) -> Tensor:
         images: Tensor = self.model.decode(latents.flatten(0, -4) / SCALE).sample
         return images.reshape(*latents.shape[:-3], *images.shape[1:])
+
+
+def digest_in(name: str) -> str:
+    """The digest of the weights that a name states, "sd-vae-ft-ema#1a2b3c4d"; empty where there are none."""
+    return name.partition("#")[2]
 
 
 def _digest(model: Any) -> str:

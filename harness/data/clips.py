@@ -124,6 +124,9 @@ def open_clips(
     short video is an error. The videos are the first in order of path, or `drawn` at random by that seed. `resolution`
     crops and resizes, as StyleGAN-V does beforehand. Raises ValueError for what is missing, empty, or holds no clips.
     """
+    if resolution is not None and (isinstance(what, ArraySource) or what.endswith(".npz")):
+        name = what.name if isinstance(what, ArraySource) else what
+        raise ValueError(f"--ref-resolution crops and resizes folders and data sets; {name} is taken as it is")
     if isinstance(what, ArraySource):
         return _cut(what, frames, stride, offset_seed, drawn, limit)
     path = Path(what).expanduser()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,10 +26,15 @@ def find(root: Path) -> list[Path]:
 
 
 def files_of(video: Path) -> list[Path]:
-    """The frames of a folder in order, or the one video file."""
+    """The frames of a folder in order of the numbers in their names, or the one video file."""
     if video.is_dir():
-        return sorted(path for path in video.iterdir() if path.suffix.lower() in EXTENSIONS)
+        return sorted((path for path in video.iterdir() if path.suffix.lower() in EXTENSIONS), key=_numbered)
     return [video]
+
+
+def _numbered(path: Path) -> list[str | int]:
+    """A name as texts and numbers in turn, by which frame 2 comes before frame 10."""
+    return [int(piece) if at % 2 else piece for at, piece in enumerate(re.split(r"(\d+)", path.name))]
 
 
 def length_of(video: Path) -> int:

@@ -87,7 +87,7 @@ class Album:
             with Image.open(path) as file:
                 file.verify()
                 return file.size == (self.resolution, self.resolution) and "class" in file.info
-        except (OSError, SyntaxError):
+        except (OSError, SyntaxError, ValueError):  # damage can raise any of them inside of Pillow
             return False
 
     def read(self, index: int) -> tuple[NDArray[np.uint8], int]:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from harness.core.distributed import Ranks
-from harness.data.autoencoder import Autoencoder
+from harness.data import NAMED
+from harness.data.autoencoder import Autoencoder, digest_in
 from harness.diffusion import checkpoint
 from harness.diffusion.batches import Batch
 from harness.diffusion.config import Execution, TrainConfig
@@ -75,12 +76,21 @@ def require_same_run(path: Path, saved_config: dict[str, Any], record: dict[str,
     """Raise ValueError, naming the settings, for a checkpoint of another run than `record` describes."""
     saved = DEFAULTS | saved_config
     saved["spec"] = asdict(checkpoint.spec_of(saved))
-    changed = [key for key in record if key not in MAY_CHANGE and saved.get(key) != record[key]]
+    changed = [key for key in record if key not in MAY_CHANGE and not _same(key, saved.get(key), record[key])]
     if "model" in changed:  # which says it in a word
         changed = [key for key in changed if key != "spec"]
     if changed:
         what = "; ".join(f"{key} was {saved.get(key)!r}, now {record[key]!r}" for key in changed)
         raise ValueError(f"{path} is of another run: {what}; choose another --out")
+
+
+def _same(key: str, saved: Any, now: Any) -> bool:
+    """Whether a setting has the same meaning: weights and folders are the same in another place."""
+    if saved == now:
+        return True
+    if key == "autoencoder":
+        return bool(digest_in(str(now))) and digest_in(str(saved)) == digest_in(str(now))
+    return key == "dataset" and saved not in NAMED and now not in NAMED  # how many items and which classes is compared
 
 
 def make_step(

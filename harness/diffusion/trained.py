@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from harness.data import AUTOENCODER
-from harness.data.autoencoder import Autoencoder, Identity, StableDiffusion
+from harness.data.autoencoder import Autoencoder, Identity, StableDiffusion, digest_in
 from harness.diffusion import checkpoint
 from harness.diffusion.config import TrainConfig
 from harness.diffusion.integrity import verified
@@ -108,6 +108,10 @@ def load_trained(where: Path, device: torch.device, weights: WeightsConfig | Non
     autoencoder: Autoencoder = Identity() if chosen == "identity" else StableDiffusion(chosen, device)
     if autoencoder.downsample != model.spec.downsample:
         raise ValueError(f"{where} needs {model.spec.downsample} pixels a latent position, --vae {chosen} has another")
+    learnt = digest_in(str(training.get("autoencoder", "")))
+    if not weights.vae and learnt and digest_in(autoencoder.name) != learnt:
+        both = f"{where} learnt latents of {training['autoencoder']}, and {autoencoder.name} has other weights"
+        raise ValueError(f"{both}: give --vae WHERE")
     origin["autoencoder"] = autoencoder.name
     model = model.to(device).eval().requires_grad_(False)
     spent = {} if weights.model is not None else dict(state.get("spent") or {})

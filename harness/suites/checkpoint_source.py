@@ -115,6 +115,11 @@ def _check(recipe: Recipe, trained: Trained, stride: int | None) -> None:
         raise ValueError(f"{recipe.name} scores {scored}, and {spec.name} draws {drawn}")
     if recipe.frames and recipe.frames != spec.frames:
         raise ValueError(f"{recipe.name} scores {recipe.frames} frames, and {spec.name} draws {spec.frames}")
+    learnt = trained.training.get("stride", 1)
+    if recipe.space.data and spec.frames and learnt != 1:
+        raise ValueError(
+            f"{recipe.name} compares with clips of every frame, and {spec.name} learnt every {learnt}. frame of them"
+        )
     if recipe.frames and stride != 1:
         raise ValueError(
             f"{recipe.name} scores every {stride}. frame, and {spec.name} draws no others: --stride-fake 1"
