@@ -267,6 +267,11 @@ def test_a_video_distance_records_every_choice_and_depends_on_it(run, refused, t
     assert len(values) == 3
     assert repeated["samples"][0] == record["value"]  # repeats are further offset seeds
     assert repeated["samples"][1] in values
+    spread = record["parts"]["standard_error"]
+    assert repeated["parts"]["standard_error"] == pytest.approx(spread, rel=1e-6), "the samples are the same"
+    assert len(set(repeated["workload"]["reference_sha256"])) == 2
+    on_array = [*arguments, "--ref", save(tmp_path / "real.npz", real[:, :16])]
+    assert "real.npz is taken as it is" in refused(*on_array, "--ref-resolution", 8)
     assert "fake.npz: 8 videos of 16 frames have no clip of 16 with stride 2" in refused(*arguments, "--stride-fake", 2)
 
 
@@ -344,7 +349,10 @@ def test_bad_samples_end_with_one_line_and_code_2(refused, samples, tmp_path):
     floats = save(tmp_path / "floats.npz", np.zeros((50, 8, 8, 3)))
     assert "float64 values; images must be uint8" in refused("--samples", floats, *digits)
     assert "unknown metric 'fjd50k'" in refused("--samples", samples, "--metric", "fjd50k")
-    assert "KID draws subsets of 1000 images" in refused("--samples", samples, "--metric", "kid50@digits")
+    assert "kid50@digits: kid is of at least 1,000" in refused("--samples", samples, "--metric", "kid50@digits")
+    assert "pr3@digits: pr is of at least 4 samples" in refused("--samples", samples, "--metric", "pr3@digits")
+    extrapolated = refused("--samples", samples, "--metric", "fd15@digits", "--extrapolate")
+    assert "fd15@digits: fd with --extrapolate is of at least 20 samples" in extrapolated
 
 
 def test_a_reference_that_does_not_fit_ends_with_one_line_and_code_2(refused, samples, tmp_path):

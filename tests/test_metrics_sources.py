@@ -28,6 +28,7 @@ from harness.metrics.evaluation import results_of
 from harness.metrics.features.extractor import Extractor
 from harness.metrics.moments import Gaussian, of_block, stream
 from harness.metrics.recipes import parse
+from harness.metrics.results import Result, combine
 from harness.metrics.settings import Settings
 from harness.metrics.shards import ShardFolder, spans
 from harness.metrics.statistics import Needs, gather, gather_each
@@ -697,6 +698,18 @@ def test_intervals_are_students_by_hand():
     error = errorbars.of_repeats([1.0, 2.0, 3.0])
     assert error.standard_error == pytest.approx(3**-0.5)
     assert (error.low, error.high) == pytest.approx((2 - 4.303 * 3**-0.5, 2 + 4.303 * 3**-0.5), rel=1e-3)
+
+
+def test_repeats_of_one_set_of_samples_keep_the_error_of_the_samples():
+    """Other cuts of the reference say nothing of what other samples would give."""
+    own = errorbars.of_bootstrap(10.0, [9.0, 10.0, 11.0])
+    runs = [[Result("fvd8_16f", "fvd", value, "lower", own, 8, 8)] for value in (10.0, 10.2, 10.4)]
+    (same,), (disjoint,) = combine(runs, same_samples=True), combine(runs)
+    assert (same.value, disjoint.value) == (pytest.approx(10.2), pytest.approx(10.2))
+    assert same.error.standard_error == own.standard_error
+    assert (same.error.low, same.error.high) == pytest.approx((own.low + 0.2, own.high + 0.2))
+    assert same.details["sd"] == pytest.approx(0.2)
+    assert disjoint.error.standard_error == pytest.approx(0.2 / 3**0.5)
 
 
 def test_the_error_of_a_kernel_distance_is_the_spread_over_fresh_samples(generator):

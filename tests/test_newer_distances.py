@@ -221,6 +221,16 @@ def test_repeats_of_the_panel_are_averaged_repeat_by_repeat():
     assert about["extractor"]["published_weights"] is True
 
 
+def test_networks_that_are_pinned_by_hash_make_the_panel_too():
+    found = []
+    for space in VALIDATION_FD:
+        pinned = space if space == "inception" else f"{space}#1a2b3c4d"
+        result = Result(f"fdr10@{pinned}", "fdr", 2.0, "lower", None, 10, 10)
+        found.append(([result], {"extractor": {"weights_sha256": "0", "published_weights": True}}))
+    (((six,), _),) = panel.of(found)
+    assert (six.recipe, six.value) == ("panel10", 2.0)
+
+
 def test_a_panel_that_lacks_a_file_names_it_before_any_work(networks):
     (networks.weights_dir / "vit_large_patch16_224.mae.safetensors").unlink()
     with pytest.raises(ValueError, match=r"the timm:vit_large_patch16_224\.mae weights are missing"):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.metrics.distances.frechet import FEWEST
 from harness.metrics.recipes import Recipe
-from harness.metrics.settings import TIMM, ClipProtocol, Extraction
+from harness.metrics.settings import TIMM, ClipProtocol, Extraction, Settings
 
 if TYPE_CHECKING:
     from harness.data.sources import Source
@@ -31,6 +32,16 @@ def together(recipes: Sequence[Recipe], reference: object, clips: ClipProtocol) 
     if not any(recipe.space.cuts_clips for recipe in recipes) and clips.changed():
         flag = f"--{clips.changed()[0].replace('_', '-')}"
         raise ValueError(f"{flag} is of metrics that cut clips, like fvd2048_16f; {recipes[0].name} does not")
+
+
+def counts(recipes: Sequence[Recipe], settings: Settings) -> None:
+    """As many samples in a set as the metric is defined on."""
+    for recipe in recipes:
+        extrapolated = settings.extrapolate and recipe.distance.reads == "moments"
+        fewest = max(recipe.distance.fewest, FEWEST if extrapolated else 1)
+        if recipe.count < fewest:
+            why = " with --extrapolate" if fewest > recipe.distance.fewest else ""
+            raise ValueError(f"{recipe.name}: {recipe.distance.name}{why} is of at least {fewest:,} samples")
 
 
 def weights(recipes: Sequence[Recipe], extraction: Extraction) -> None:

@@ -56,6 +56,11 @@ def of_repeats(values: Sequence[float]) -> ErrorBar:
     return ErrorBar(error, *_interval(float(x.mean()), error, len(x) - 1), f"mean of {len(x)} repeats")
 
 
+def moved(bar: ErrorBar, by: float) -> ErrorBar:
+    """The same error of a value that lies `by` higher."""
+    return replace(bar, low=bar.low + by, high=bar.high + by)
+
+
 def of_subsets(values: Sequence[float], size: int, count: int) -> ErrorBar | None:
     """Of the mean of values on random subsets of `size` of `count` items; None where a subset is all there is.
 

@@ -55,6 +55,7 @@ class Evaluation:
         self.settings, self.clips = settings or Settings(), clips or ClipProtocol()
         self.extraction = extraction or Extraction()
         checks.together(self.recipes, where, self.clips)
+        checks.counts(self.recipes, self.settings)
         checks.weights(self.recipes, self.extraction)
         self.opened = Opened(where, here, self.extraction)
 
@@ -153,10 +154,10 @@ class Evaluation:
         ]
 
     def _clips(self, recipe: Recipe, source: Source) -> list[Scored]:
-        """A Fréchet distance of clips that are cut; repeats are further seeds of where real clips begin."""
+        """A Fréchet distance of clips that are cut; repeats are further seeds of where real clips begin, no more."""
         protocol, extractor = self.clips.resolved(recipe.stride), self.opened.extractor(recipe.space)
         sets = [found for _, found in self._samples(source, extractor, {(0, recipe.count): [recipe]})]
-        runs, about = [], dict[str, object]()
+        runs, about, digests = [], dict[str, object](), list[str]()
         for repeat in range(self.settings.repeats):
             reference = self.opened.reference_of_clips(recipe, protocol, repeat)
             for found in sets:
@@ -171,8 +172,10 @@ class Evaluation:
                 runs.append(results_of(compared))
             real = self.opened.real_clips(recipe, protocol, repeat)
             codecs = {"codec": source.identity.get("codec", "none"), "codec_real": real.identity.get("codec", "none")}
+            digests.append(reference.sha256)
             about = _about(source, sets, extractor, reference) | asdict(protocol) | codecs
-        return [(combine(runs), about)] if runs else []
+        about |= {"reference_sha256": digests if len(digests) > 1 else digests[0]}
+        return [(combine(runs, same_samples=True), about)] if runs else []
 
     def _samples(
         self, source: Source, extractor: Extractor, scored_by: Mapping[Span, Sequence[Recipe]]

@@ -69,8 +69,9 @@ class Opened:
         what = self.what if self.what is not None else space.data
         assert what is not None, "checked with the metrics"
         resolution = self.extraction.ref_resolution
-        if resolution is not None and str(what).endswith(".npz"):
-            raise ValueError(f"--ref-resolution crops and resizes folders and data sets; {what} is taken as it is")
+        if resolution is not None and (not isinstance(what, str) or what.endswith(".npz")):
+            name = what if isinstance(what, str) else what.name
+            raise ValueError(f"--ref-resolution crops and resizes folders and data sets; {name} is taken as it is")
         if resolution is None and isinstance(what, str) and is_named(what):
             resolution = samples.shape[-3]
         return what, space, resolution, samples.shape[0] if len(samples.shape) == 4 else None

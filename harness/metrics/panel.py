@@ -29,7 +29,7 @@ def of(scored: Iterable[tuple[list[Result], About]]) -> list[tuple[list[Result],
             (recipe,) = parse([result.recipe])
             if recipe.distance is FDR:
                 count = result.recipe.partition("@")[0].removeprefix(FDR.name)
-                by_count.setdefault(count, {})[recipe.space.name] = result, about
+                by_count.setdefault(count, {})[recipe.space.name.partition("#")[0]] = result, about
     return [_mean(count, list(six.values())) for count, six in by_count.items() if set(six) == set(VALIDATION_FD)]
 
 

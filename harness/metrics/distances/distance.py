@@ -92,8 +92,9 @@ class Distance:
     It is defined on `spaces`; where a metric names none, the first is meant, unless it is one that is always named
     (Space.data, Space.stated). With `backbones` it is defined on any network of timm, too. It reads one `stream` of the
     samples, and of the reference unless `compares` is false: their `moments` or their `rows`, of the reference no more
-    than 10,000, or where it is `paired` as many as there are samples. `labels` says whether it reads the classes that
-    samples were drawn for, and whether it can do without. `measure` turns what it reads into results.
+    than 10,000, or where it is `paired` as many as there are samples; of samples it needs the `fewest`. `labels` says
+    whether it reads the classes that samples were drawn for, and whether it can do without. `measure` turns what it
+    reads into results.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Distance:
     paired: bool = False
     backbones: bool = False
     labels: Literal["unread", "optional", "required"] = "unread"
+    fewest: int = 1
 
     def defined_on(self, space: Space) -> bool:
         """Whether it is, whatever file the space's weights are."""

@@ -24,6 +24,9 @@ from harness.metrics.features.moving_digits import MOVING_DIGITS
 from harness.metrics.moments import Gaussian, Moments, stream
 from harness.metrics.results import Result
 
+FEWEST = 20
+"""Samples that an extrapolation needs."""
+
 
 @dataclass(frozen=True)
 class Frechet:
@@ -71,8 +74,8 @@ def extrapolated(rows: NDArray[np.float32], reference: Gaussian, seed: int, norm
     Chong & Forsyth, arXiv 1911.07023, with dgm-eval's sizes: from min(5000, N // 10) to N. Raises ValueError below 20.
     """
     count = len(rows)
-    if count < 20:
-        raise ValueError(f"an extrapolation needs at least 20 samples, not {count}")
+    if count < FEWEST:
+        raise ValueError(f"an extrapolation needs at least {FEWEST} samples, not {count}")
     sizes = np.unique(np.linspace(min(5000, max(count // 10, 2)), count, 15).astype(int))
     generator = np.random.default_rng(seed)
     distances = []

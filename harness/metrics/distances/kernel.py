@@ -64,5 +64,6 @@ KID = Distance(
     measures="kernel distance",
     spaces=(INCEPTION, DIGITS, MOVING_DIGITS, BOUNCING_DIGITS, EFFICIENTNET_LITE0),
     backbones=True,
+    fewest=SUBSET_SIZE,
     measure=measure,
 )

@@ -17,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.metrics.distances.precision_recall import NEIGHBOURS
 from harness.metrics.settings import ARITHMETICS
-
-NEIGHBOURS = 3
 
 
 @dataclass(frozen=True)

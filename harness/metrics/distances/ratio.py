@@ -30,7 +30,7 @@ def measure(compared: Comparison) -> list[Result]:
     """The Fréchet distance on these features, divided; its details have the distance itself and what divides it."""
     (found,) = frechet.measure(compared)
     space = compared.recipe.space
-    unit = VALIDATION_FD[space.name]
+    unit = VALIDATION_FD[space.name.partition("#")[0]]
     details = {"fd": found.value, "validation_fd": unit} | {
         name: value / unit if name == "infinite_samples" else value for name, value in found.details.items()
     }
