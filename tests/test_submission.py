@@ -289,6 +289,8 @@ def test_nobody_but_a_job_that_runs_goes_back_to_the_queue(monkeypatch):
     state = "RUNNING\n"
     assert slurm.give_back(job)
     assert asked[-1] == ("scontrol", "requeue", "12")
+    assert slurm.give_back({**job, "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"})
+    assert asked[-2:] == [("squeue", "--noheader", "--jobs", "12_3", "--format", "%T"), ("scontrol", "requeue", "12_3")]
 
 
 def test_a_scheduler_may_signal_again_and_again(request):

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from harness import report
+from harness.core.files import sha256
 from harness.core.options import from_arguments
 from harness.core.provenance import Provenance
 from harness.core.records import ScoreRecord
@@ -148,3 +149,18 @@ def test_a_contact_sheet_has_a_place_of_its_own_for_each_guidance_and_training(t
         os.utime(checkpoint, ns=(since, since))
         places.add(plan.sheet(score))
     assert len(places) == 4
+
+
+def test_scores_of_another_reference_file_do_not_stand_for_those_that_are_wanted(tmp_path):
+    file = tmp_path / "reference.npz"
+    file.write_bytes(b"one")
+    plan = Plan(suite=suite("smoke"), runs=tmp_path, results=tmp_path, references={"digits": str(file)})
+    score = dataclasses.replace(SCORE, metrics=("fd1k@digits",))
+    one = record()
+    known = [dataclasses.replace(one, workload={**one.workload, "reference_sha256": sha256(file)})]
+    assert plan.left(RUN, [score], known) is None
+    file.write_bytes(b"another")
+    os.utime(file, ns=(1, 1))
+    assert plan.left(RUN, [score], known).scores == [score]
+    moved = dataclasses.replace(plan, references={})
+    assert moved.left(RUN, [score], known) is None, "where nothing is given, what is recorded counts"

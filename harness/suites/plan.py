@@ -7,9 +7,11 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from harness.core import paper, paths, store
+from harness.core.files import sha256
 from harness.core.records import Record
 from harness.suites.budget import fitted, scoring_macs, training_macs
 from harness.suites.catalogue import suite
@@ -142,9 +144,17 @@ class Plan:
 
     def left(self, run: Run, scores: list[Score], recorded: list[Record]) -> Work | None:
         """What is left of some scores of a run, if anything."""
-        missing = [score for score in scores if score.missing(recorded)]
+        missing = [score for score in scores if score.missing(self._comparable(score, recorded))]
         train = any(not self.checkpoint(run, score.step).exists() for score in missing)
         return Work(run, train, missing) if missing else None
+
+    def _comparable(self, score: Score, recorded: list[Record]) -> list[Record]:
+        """Records, without those that compare with another file than the reference that is given now."""
+        reference = Path(self.references.get(score.run.preset, score.ref) or "").expanduser()
+        if reference.suffix != ".npz" or not reference.is_file():
+            return recorded
+        digest = _digest(reference, reference.stat().st_mtime_ns)
+        return [record for record in recorded if record.workload.get("reference_sha256") in (None, digest)]
 
     def recorded(self) -> list[Record]:
         """The suite's records."""
@@ -256,3 +266,9 @@ def grouped(scores: list[Score]) -> list[list[Score]]:
     for score in scores:
         alike.setdefault((*score.flags(), score.ref or ""), []).append(score)
     return list(alike.values())
+
+
+@lru_cache
+def _digest(file: Path, modified_ns: int) -> str:
+    """The sha256 of a file as it was then."""
+    return sha256(file)

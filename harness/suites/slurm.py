@@ -96,7 +96,8 @@ def give_back(environment: Mapping[str, str] = os.environ) -> bool:
     """
     if not in_job(environment) or not first_node(environment):
         return False
-    number = environment[JOB]
+    array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    number = f"{array}_{task}" if array and task else environment[JOB]  # of one member JOB is the whole array's
     try:
         if _ask("squeue", "--noheader", "--jobs", number, "--format", "%T").strip() != "RUNNING":
             return False
