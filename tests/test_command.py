@@ -44,6 +44,18 @@ def test_memory_that_is_not_there_is_one_line(ended):
     assert ended(work) == (FAILED, ["harness.some: error: Unable to allocate 59.6 GiB"])
 
 
+def test_a_device_whose_memory_ends_is_one_line(ended):
+    class OutOfMemoryError(RuntimeError):  # as torch's is
+        pass
+
+    def work():
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    assert ended(work) == (
+        FAILED, ["harness.some: error: CUDA out of memory. Tried to allocate 2.00 GiB.; lower the batch"]
+    )  # fmt: skip
+
+
 def test_a_warning_is_one_line_without_its_place_in_the_program():
     before = warnings.formatwarning
     shown = []

@@ -82,3 +82,12 @@ def test_the_first_process_holds_a_directory_for_all(tmp_path, monkeypatch):
         exclusively(tmp_path, first),
     ):
         pass
+
+
+def test_more_processes_than_gpus_are_one_line(monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    complaint = "process 4 of this machine has no GPU: torch sees 2"
+    with pytest.raises(ValueError, match=complaint), ranks(torch.device("cuda")):
+        pass

@@ -328,6 +328,21 @@ def test_samples_that_repeat_themselves_are_counted_and_told():
     assert note == f"DiM-N/8 at 500 steps, seed {SEEDS[2]}: 10% of the samples are copies of an earlier one."
 
 
+def test_copies_are_a_share_of_all_sets_of_samples_and_of_the_worst_draw():
+    sets = ["ab" * 32, "cd" * 32]
+    records = [record("DiM-N/8", seed, 500.0 + seed, duplicates=150, samples_sha256=sets) for seed in SEEDS]
+    assert not any("copies" in note for note in report.quality_table(5, SUITE, records).notes)  # 7.5 % of 2 x 1000
+
+
+def test_the_later_score_counts_whatever_file_it_is_in():
+    early, late = record("DiM-N/8", SEEDS[0], 5.0), record("DiM-N/8", SEEDS[0], 7.0)
+    before = dataclasses.replace(early.provenance, time="2026-01-01T00:00:00+00:00")
+    early = dataclasses.replace(early, provenance=before)
+    both = [cells(report.quality_table(5, SUITE, order)) for order in ([early, late], [late, early])]
+    assert both[0] == both[1]
+    assert any("7" in cell for line in both[0].values() for cell in line)
+
+
 def test_the_claim_of_a_sweep_is_its_trend():
     values = {8: [30.0, 31.0, 32.0], 4: [20.0, 21.0, 22.0], 2: [25.0, 26.0, 27.0]}
     records = [one for patch, several in values.items() for one in seeds(f"DiM-N/{patch}", several)]

@@ -33,6 +33,9 @@ FAILED, BAD_INPUT, STOPPED = 1, 2, 75
 FAILURES = (ValueError, OSError, FloatingPointError, MemoryError)
 """What a command reports in a line; any other exception is a defect of the program, and keeps its traceback."""
 
+OUT_OF_MEMORY = "OutOfMemoryError"
+"""What torch raises where a device's memory ends; by name, since most commands begin without torch."""
+
 MOST_THREADS = 1024
 """Of a process: far more than that, and OpenMP cannot make them."""
 
@@ -121,6 +124,11 @@ def run(parser: Parser, work: Callable[[], int | None]) -> int:
         return FAILED
     except (FloatingPointError, MemoryError) as error:
         parser.complain(one_line(error))
+        return FAILED
+    except RuntimeError as error:
+        if type(error).__name__ != OUT_OF_MEMORY:
+            raise
+        parser.complain(f"{one_line(error)}; lower the batch")
         return FAILED
     finally:
         sys.stdout = sys.stdout.stream

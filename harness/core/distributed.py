@@ -88,7 +88,10 @@ def ranks(device: torch.device) -> Iterator[Ranks]:
         yield Ranks(0, 1, device)
         return
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        index, seen = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if index >= seen:
+            raise ValueError(f"process {index + 1} of this machine has no GPU: torch sees {seen} (--nproc-per-node)")
+        device = torch.device("cuda", index)
         torch.cuda.set_device(device)
     store, rank, world = next(iter(dist.rendezvous("env://")))  # type: ignore[attr-defined]
     dist.init_process_group(

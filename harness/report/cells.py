@@ -123,7 +123,7 @@ def offered(metrics: Iterable[str]) -> set[str]:
 def evaluations(records: Iterable[Record]) -> Evaluations:
     """The records of harness.eval in order of time, by quantity and training step."""
     found: dict[tuple[str, int], list[ScoreRecord]] = {}
-    for record in of_kind(records, ScoreRecord):
+    for record in sorted(of_kind(records, ScoreRecord), key=lambda one: one.provenance.time):
         if isinstance(record.get("metric"), str) and isinstance(record.get("step"), int):
             found.setdefault((record.quantity, record.workload["step"]), []).append(record)
     return found

@@ -169,11 +169,12 @@ def _repetitive(line: Line) -> list[tuple[int, float]]:
     """Training seeds whose samples repeat themselves beyond what harness.eval lets pass, and the share."""
     from harness.metrics.settings import MAX_DUPLICATES
 
-    shares = {
-        int(record.workload["training"]["seed"]): record.workload["duplicates"] / record.workload["n_samples"]
-        for record in line.records
-        if record.get("training") and record.get("duplicates")
-    }
+    shares: dict[int, float] = {}
+    for record in line.records:
+        if record.get("training") and record.get("duplicates"):
+            digests, seed = record.get("samples_sha256"), int(record.workload["training"]["seed"])
+            samples = record.workload["n_samples"] * (len(digests) if isinstance(digests, list | tuple) else 1)
+            shares[seed] = max(shares.get(seed, 0.0), record.workload["duplicates"] / samples)
     return [(seed, share) for seed, share in sorted(shares.items()) if share > MAX_DUPLICATES]
 
 

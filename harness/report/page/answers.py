@@ -62,12 +62,14 @@ def _printed() -> dict[str, Any]:
 def _verdicts(records: Sequence[Record]) -> list[dict[str, Any]]:
     """How many of the comparisons at equal parameters on photographs are decided, by size and by patch."""
     found = suite(FASHION, records)
-    lines = [line for number in (5, 6) for line in lines_of(TABLES[number], found, records)]
-    matched = [(pair, p) for pair, p in decided(lines, "fid", over_steps=False) if pair.kind == MATCHED]
-    verdicts = [pair.verdict(p) for pair, p in matched]
+    verdicts: dict[tuple[str, str], list[str]] = {}
+    for number in (5, 6):  # p is adjusted within a table
+        for pair, p in decided(lines_of(TABLES[number], found, records), "fid", over_steps=False):
+            if pair.kind == MATCHED:
+                verdicts.setdefault((pair.name, pair.rival), []).append(pair.verdict(p))
     if not verdicts:
         return []
-    sure = sum(verdict != "inconclusive" for verdict in verdicts)
+    sure = sum("inconclusive" not in several for several in verdicts.values())
     return [{"number": f"{sure} of {len(verdicts)}", "section": "tables",
              "text": f"comparisons of {CHALLENGER} and {BASELINE} at equal parameters, on photographs, are decided by "
              "the Fréchet distance at the end of training. The others are inconclusive."}]  # fmt: skip

@@ -46,7 +46,7 @@ def _set(sheet: contact_sheets.Sheet) -> dict[str, Any]:
         "channels": pixels.shape[-1],
         "classes": [str(label) for label in labels[:count]],
         "pixels": base64.b64encode(pixels[:count].tobytes()).decode(),
-        "command": sheet.settings["provenance"]["command"],
+        "command": sheet.settings.get("provenance", {}).get("command", ""),
         "weights": sheet.settings["sha256"][:12],
     }
 
