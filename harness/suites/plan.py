@@ -150,7 +150,7 @@ class Plan:
 
     def _comparable(self, score: Score, recorded: list[Record]) -> list[Record]:
         """Records, without those that compare with another file than the reference that is given now."""
-        reference = Path(self.references.get(score.run.preset, score.ref) or "").expanduser()
+        reference = Path(self.references.get(score.run.preset, score.ref or "")).expanduser()
         if reference.suffix != ".npz" or not reference.is_file():
             return recorded
         digest = _digest(reference, reference.stat().st_mtime_ns)
@@ -246,10 +246,11 @@ class Plan:
         """Tables and figures from all records of `results`."""
         where = ["--suite", self.suite.name, "--records", str(self.results / "measurements")]
         below = "" if self.suite.name in paper.SUITES else self.suite.name
-        tables = [*self.suite.tables, *(["tuning"] if self.suite.choices else [])]
+        candidates = ["--output", str(self.results / "tables" / self.suite.name)]
         samples = ["--samples", str(self.results / "samples")]
         return [
-            ["-m", "harness.tables", "--table", *tables, *where, "--output", str(self.tables)],
+            ["-m", "harness.tables", "--table", *self.suite.tables, *where, "--output", str(self.tables)],
+            *([["-m", "harness.tables", "--table", "tuning", *where, *candidates]] if self.suite.choices else []),
             ["-m", "harness.plots", *where, *samples, "--output", str(self.results / "figures" / below)],
         ]
 
