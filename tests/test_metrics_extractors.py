@@ -181,7 +181,7 @@ def test_the_digits_network_recognises_digits_that_it_has_not_seen_at_any_resolu
 def test_the_shipped_weights_are_those_of_the_committed_records():
     """The tables' scores can be joined only by scores on the same features."""
     measured = Path(__file__).parents[1] / "results" / "measurements"
-    for space, file in (("digits", "digits.jsonl"), ("moving-digits", "moving-digits.jsonl")):
+    for space, file in (("digits", "digits.jsonl"), ("moving-digits", "clips.jsonl")):
         (recorded,) = {json.loads(line)["workload"]["extractor"]["weights_sha256"] for line in (measured / file).open()}
         assert opened(space).identity["weights_sha256"] == recorded
         assert hashlib.sha256((PACKAGED / SPACES[space].weights.file).read_bytes()).hexdigest() == recorded

@@ -117,7 +117,7 @@ def test_every_score_of_the_suites_is_a_point_with_its_seed_and_its_record(data)
         assert point["value"] == pytest.approx(record.value, rel=1e-6)
         assert (point["seed"], point["step"]) == (record.workload["training"]["seed"], record.get("step"))
         assert record.get("metric") in point["protocol"]
-    names = ("digits", "moving-digits")
+    names = ("digits", "clips")
     committed = [one for name in names for one in store.load(paths.PROJECT / "measurements" / f"{name}.jsonl")]
     assert len(points) >= 0.9 * len(committed)
 

@@ -73,7 +73,7 @@ TABLES: dict[int, TableSpec] = {
             number=3, csv="table3_ucf101_fvd.csv", keys=("method",),
             quality_title="Table 3: video quality", quality=("fvd",),
             beside=("accuracy", "moving", "continuing", "speed_distance"),
-            varies=frozenset({"training.joint_images"}), suite="moving-digits", others_first=True,
+            varies=frozenset({"training.joint_images"}), suite="clips", others_first=True,
         ),
         TableSpec(
             number=4, csv="table4_gflops_by_resolution.csv", keys=("model", "resolution"),

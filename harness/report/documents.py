@@ -142,14 +142,6 @@ def _crossing_cells(one: Crossing, resolutions: Sequence[int]) -> list[str]:
     return [one.model, one.rival, *ratios, one.verdict, equal]
 
 
-def joint_image_scores(records: Sequence[Record]) -> str:
-    """The measured side of Table 3 on clips of digits with one seed: clips alone, and single frames beside them."""
-    from harness.report.quality import quality_table
-    from harness.suites.catalogue import MOVING_DIGITS, suite
-
-    return _grid(*_measured_side(quality_table(3, suite(MOVING_DIGITS), records)))
-
-
 def clip_scores(records: Sequence[Record]) -> str:
     """The measured side of Table 3 on clips of digits, each family at its own best, as far as it is measured."""
     from harness.report.quality import quality_table
@@ -308,7 +300,6 @@ PARTS: dict[str, Callable[[Sequence[Record]], str]] = {
     "measured-memory": measured_memory,
     "clip-scores": clip_scores,
     "clip-verdicts": clip_verdicts,
-    "joint-image-scores": joint_image_scores,
     "photograph-scores": photograph_scores,
     "photograph-verdicts": photograph_verdicts,
     "family-scores": family_scores,

@@ -166,20 +166,6 @@ def _matched_clips(data: str, steps: int, resolution: int) -> ClipScale:
 
 
 CLIP_SCALES: dict[str, tuple[str, ClipScale]] = {
-    MOVING_DIGITS: (
-        "scikit-learn's digits in motion, on a CPU",
-        ClipScale(
-            preset=MOVING_DIGITS,
-            size="U",
-            patch=4,
-            steps=6000,
-            joint_images=4,
-            metrics=("fvd500@moving-digits", "accuracy500@moving-digits", "motion500@moving-digits"),
-            guidance=4.0,
-            sampling_steps=50,
-            seeds=1,
-        ),
-    ),
     CLIPS: (
         "scikit-learn's digits that move back and forth in 12 pixels, each family at its own settings",
         _matched_clips(MOVING_DIGITS, steps=6000, resolution=12),
@@ -225,7 +211,7 @@ def suite(name: str, records: Iterable[Record] | None = None) -> Suite:
         rows = image_rows(settled)
         shown = [row for row in rows if row.part == TABLES[7].part and row.scores[0].cfg_scale == GUIDANCE]
         return _tuned(name, title, settled, rows, shown, IMAGE_PARTS)
-    if name in CLIP_SCALES and CLIP_SCALES[name][1].tuning:
+    if name in CLIP_SCALES:
         title, clips = CLIP_SCALES[name]
         found = chosen(clips, _known(name, records))
         rows = clip_rows(found)
@@ -258,10 +244,6 @@ def _fixed(name: str) -> Suite:
         raise ValueError(f"unknown suite {name!r}; choose from {', '.join(SUITES)}")
     if name in REHEARSED:
         return smallest(_fixed(REHEARSED[name]), name)
-    if name in CLIP_SCALES:
-        title, clips = CLIP_SCALES[name]
-        rows = clip_rows(chosen(clips))
-        return Suite(name, title, rows, clips.seeds, tuple(row.scores[0] for row in rows))
     title, scale = SCALES[name]
     images = image_rows(chosen(scale))
     largest = images[-2:]  # both families at the last milestone of the last size
