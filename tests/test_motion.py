@@ -174,7 +174,7 @@ def test_the_shipped_network_is_not_trained_again(monkeypatch):
 SAMPLES = Path(__file__).resolve().parents[1] / "results" / "samples" / "clips"
 METRICS = ["fvd300@moving-digits", "motion300@moving-digits", "accuracy300@moving-digits"]
 MODELS = ["DiT-U-4-video-IMG", "DiM-U-4-video-IMG", "DiM-U-4-matched-video-IMG"]
-"""Whose samples are committed, but for DiM-U-4-video, which diverged, as docs/embedded-results.md says."""
+"""Whose samples are committed."""
 
 
 @pytest.mark.slow
