@@ -2,8 +2,8 @@
 
 S_t = diag(a_t) S_{t-1} + k_t v_tᵀ,  o_t = S_tᵀ q_t,  a head at a time, with a_t = exp(log_decay_t) in (0, 1].
 
-Evaluated in chunks of C tokens (their section 4): within a chunk as attention, decayed by the exponentials of
-differences of B_t = Σ_{s≤t} log_decay_s, which never exceed one; from chunk to chunk by the recurrence.
+Evaluated in chunks of C tokens (their section 4): within a chunk as attention between pairs of tokens, decayed by
+exp(B_i - B_j) with B_t = Σ_{s≤t} log_decay_s; from chunk to chunk by the recurrence.
 The gradient of log_decay needs no states: with s_t = q_t ∘ dq_t - k_t ∘ dk_t it is Σ_{t'≥t} s_t'.
 
 Letters: B batch, L tokens, H heads, K width of a key, V of a value, C tokens of a chunk.
@@ -21,7 +21,10 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 CHUNK = 16
-"""Tokens of a chunk. The decays of all its pairs of tokens are computed, C for each token and key channel."""
+"""Tokens of a chunk. Where its decays are strong, those of all its pairs are computed: C for each token and channel."""
+
+FACTORED_UP_TO = 60.0
+"""Of |B_t - B_middle|: up to here exp(B_i - B_j) is a product of two factors, which float32 holds with all digits."""
 
 FORWARD_MACS = 3
 """Multiplications for each token, head and value of its state: k v, a S, S q."""
@@ -96,14 +99,49 @@ def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*([c.transpose(1, 2) for c in t.split(CHUNK, dim=1)] for t in tensors), strict=True)
 
 
-def _decays(log_decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of a chunk's log_decay (B, H, C, K): from its start to each token, from each token to its end (B, H, C, K), and
-    from token j to token i (B, H, C, C, K), 0 where j > i."""
-    total = log_decay.cumsum(dim=-2)
-    C = total.shape[-2]
-    pairs = total.unsqueeze(-2) - total.unsqueeze(-3)
-    later = torch.ones(C, C, dtype=torch.bool, device=total.device).triu(1).unsqueeze(-1)
-    return total.exp(), (total[..., -1:, :] - total).exp(), pairs.masked_fill_(later, -torch.inf).exp_()
+class _Decays:
+    """Of a chunk's log_decay (B, H, C, K): `since` its start to each token, `until` its end, and between its tokens.
+
+    The decays between two tokens, a_ij = exp(B_i - B_j) for j ≤ i, else 0, are only ever summed with other operands.
+    A product of a factor of i and one of j makes those sums matrix products, many times faster than the pairs (B, H, C,
+    C, K) themselves, which take its place where a factor would overflow.
+    """
+
+    def __init__(self, log_decay: Tensor) -> None:
+        total = log_decay.cumsum(dim=-2)
+        self.since = total.exp()
+        self.until = (total[..., -1:, :] - total).exp()
+        centred = total - total[..., total.shape[-2] // 2, None, :]
+        self.pairs: Tensor | None = None
+        if bool((centred.abs() <= FACTORED_UP_TO).all()):
+            self.to, self.of = centred.exp(), centred.neg().exp()
+        else:
+            C = total.shape[-2]
+            later = torch.ones(C, C, dtype=torch.bool, device=total.device).triu(1).unsqueeze(-1)
+            between = total.unsqueeze(-2) - total.unsqueeze(-3)
+            self.pairs = between.masked_fill_(later, -torch.inf).exp_()
+
+    def carried(self, state: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The state after the chunk, of the one before it: (B, H, K, V)."""
+        return self.since[..., -1, :].unsqueeze(-1) * state + (k * self.until).mT @ v
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """Σ_c q_ic a_ijc k_jc: (B, H, C, C)."""
+        if self.pairs is None:
+            return ((q * self.to) @ (k * self.of).mT).tril_()
+        return ((self.pairs * k.unsqueeze(-3)) @ q.unsqueeze(-1)).squeeze(-1)
+
+    def into_queries(self, dscores: Tensor, k: Tensor) -> Tensor:
+        """Σ_j dscores_ij a_ijc k_jc, with dscores 0 for j > i: (B, H, C, K)."""
+        if self.pairs is None:
+            return self.to * (dscores @ (k * self.of))
+        return (dscores.unsqueeze(-1) * self.pairs * k.unsqueeze(-3)).sum(dim=-2)
+
+    def into_keys(self, dscores: Tensor, q: Tensor) -> Tensor:
+        """Σ_i dscores_ij a_ijc q_ic, with dscores 0 for j > i: (B, H, C, K)."""
+        if self.pairs is None:
+            return self.of * (dscores.mT @ (q * self.to))
+        return (dscores.unsqueeze(-1) * self.pairs * q.unsqueeze(-2)).sum(dim=-3)
 
 
 @torch.library.custom_op("dig::gated_linear_attention", mutates_args=())
@@ -112,10 +150,9 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
     wide = [t.to(_wide(v)) for t in (q, k, v, log_decay)]
     state = wide[2].new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3])            # (B, H, K, V)
     for written, q_, k_, v_, g in _chunks(out, *wide):
-        since, until, between = _decays(g)
-        scores = (between.mul_(k_.unsqueeze(-3)) @ q_.unsqueeze(-1)).squeeze(-1)         # (B, H, C, C)
-        written.copy_(scores @ v_ + (q_ * since) @ state)                                # (B, H, C, V)
-        state = since[..., -1, :].unsqueeze(-1) * state + (k_ * until).mT @ v_
+        decays = _Decays(g)
+        written.copy_(decays.scores(q_, k_) @ v_ + (q_ * decays.since) @ state)          # (B, H, C, V)
+        state = decays.carried(state, k_, v_)
     return out
 
 
@@ -127,19 +164,17 @@ def _backward(
     chunks = list(_chunks(*wide))
     states = [wide[2].new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3])]         # before each chunk
     for _, k_, v_, g, _ in chunks[:-1]:
-        since, until, _ = _decays(g)
-        states.append(since[..., -1, :].unsqueeze(-1) * states[-1] + (k_ * until).mT @ v_)
+        states.append(_Decays(g).carried(states[-1], k_, v_))
     dq, dk, dv = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in wide[:3])
     dstate = torch.zeros_like(states[0])                                                 # after the chunk
     for (q_, k_, v_, g, do), (dq_, dk_, dv_) in reversed(list(zip(chunks, _chunks(dq, dk, dv), strict=True))):
-        since, until, between = _decays(g)
+        decays = _Decays(g)
         state = states.pop()
-        scores = ((between * k_.unsqueeze(-3)) @ q_.unsqueeze(-1)).squeeze(-1)           # (B, H, C, C)
-        dscores = (do @ v_.mT).tril_().unsqueeze(-1) * between                           # (B, H, C, C, K)
-        dq_.copy_((dscores * k_.unsqueeze(-3)).sum(dim=-2) + since * (do @ state.mT))
-        dk_.copy_((dscores * q_.unsqueeze(-2)).sum(dim=-3) + until * (v_ @ dstate.mT))
-        dv_.copy_(scores.mT @ do + (k_ * until) @ dstate)
-        dstate = since[..., -1, :].unsqueeze(-1) * dstate + (q_ * since).mT @ do
+        dscores = (do @ v_.mT).tril_()                                                   # (B, H, C, C)
+        dq_.copy_(decays.into_queries(dscores, k_) + decays.since * (do @ state.mT))
+        dk_.copy_(decays.into_keys(dscores, q_) + decays.until * (v_ @ dstate.mT))
+        dv_.copy_(decays.scores(q_, k_).mT @ do + (k_ * decays.until) @ dstate)
+        dstate = decays.since[..., -1, :].unsqueeze(-1) * dstate + (q_ * decays.since).mT @ do
     ds = wide[0] * dq - wide[1] * dk
     dlog_decay = ds.flip(1).cumsum(dim=1).flip(1)
     gradients = zip((dq, dk, dv, dlog_decay), (q, k, v, log_decay), strict=True)
