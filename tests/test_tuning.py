@@ -1,6 +1,7 @@
 """Choosing and scoring apart: settings come from tuning seeds and a part of the data that no score sees."""
 
 import dataclasses
+import math
 import random
 
 import pytest
@@ -8,9 +9,12 @@ import pytest
 from harness.core import store
 from harness.core.provenance import Provenance
 from harness.core.records import ScoreRecord
-from harness.suites import SCALES, Plan, suite
+from harness.report.tuning import tuning_table
+from harness.suites import SCALES, Plan, Run, Score, Suite, execution, suite
+from harness.suites.launch import Launch
+from harness.suites.rows import Row
 from harness.suites.score import of_the_weights
-from harness.suites.tuning import FIRST_SEED
+from harness.suites.tuning import FIRST_SEED, Choice
 from models import spec
 
 QUANTITIES = {
@@ -21,7 +25,7 @@ HERE = Provenance.here()
 TUNING = SCALES["fashion"][1].tuning
 
 
-def answers(score, value):
+def answers(score, value, quantities=QUANTITIES):
     """Records that answer a score, its Fréchet distance of this value."""
     training = {name: getattr(score.run.config, name) for name in of_the_weights()}
     workload = {"step": score.step, "training": training, "sampling": score.sampling, "reference": score.ref}
@@ -32,7 +36,7 @@ def answers(score, value):
             workload={**workload, "metric": metric}, provenance=HERE,
         )
         for metric in score.metrics
-        for quantity in QUANTITIES[metric]
+        for quantity in quantities[metric]
     ]  # fmt: skip
 
 
@@ -146,6 +150,57 @@ def test_a_candidate_without_a_score_leaves_the_choice_open(whole):
     lost = choice.candidates[0][1][0]
     assert choice.made(records) is not None
     assert choice.made([record for record in records if not lost.matches(record)]) is None
+
+
+@pytest.fixture(scope="module")
+def diverging(tmp_path_factory):
+    """A suite that chooses between a rate at which training diverges and one that has been scored; carried out."""
+    place = tmp_path_factory.mktemp("diverging")
+
+    def score(rate):
+        changes = (("learning_rate", rate), ("batch", 4))
+        run = Run(preset="digits", model="DiT-P/4", milestones=(40,), seed=FIRST_SEED, changes=changes)
+        return Score(run=run, step=40, metrics=("fd8@digits",), cfg_scale=1.0, sampling_steps=2)
+
+    diverges, learns = score(0.99), score(1e-3)
+    candidates = tuple((each.run.config.learning_rate, (each,)) for each in (diverges, learns))
+    choice = Choice(setting="learning_rate", family="DiT", model="P/4", candidates=candidates)
+    row = Row(part="table2", label="one", family="DiT", contest="one", scores=(learns,))
+    found = Suite("smoke", "one choice", (row,), 1, choices=(choice,))
+    plan = Plan(suite=found, runs=place / "runs", results=place / "results")
+    (scored,) = answers(learns, 7.0, {"fd8@digits": ("fd",)})
+    store.append(plan.records, [scored])
+    object.__setattr__(plan, "renewed", lambda: plan)  # its suite is none of the catalogue's
+    return plan, choice, execution.carry_out(plan, execution.Workers(Launch(), 1), 1)
+
+
+def test_a_candidate_that_diverges_is_the_worst_and_is_not_trained_again(diverging):
+    plan, choice, failures = diverging
+    assert failures == []
+    records = plan.recorded()
+    assert choice.values(records) == {0.99: [math.inf], 1e-3: [7.0]}
+    assert choice.made(records) == 1e-3
+    assert plan.work() == []
+    (record,) = [record for record in records if record.verdict == "error"]
+    assert record.note.startswith("loss ")
+
+
+def test_the_table_of_candidates_says_which_diverged(diverging):
+    plan, _, _ = diverging
+    table = tuning_table(plan.suite, plan.recorded())
+    ((name, diverged, learned),) = table.blocks[0].rows
+    assert (name, str(diverged), str(learned)) == ("DiT-P/4", "diverged", "7")
+    assert list(table.data["mean"]) == ["diverged", 7.0]
+
+
+def test_a_row_that_diverges_is_a_failure(diverging, tmp_path):
+    _, choice, _ = diverging
+    score = choice.candidates[0][1][0]
+    row = Row(part="table2", label="one", family="DiT", contest="one", scores=(score,))
+    rows = Plan(suite=Suite("smoke", "no choice", (row,), 1), runs=tmp_path / "runs", results=tmp_path / "results")
+    (failure,) = execution.carry_out(rows, execution.Workers(Launch(), 1), 1)
+    assert "ended with 1" in failure
+    assert rows.recorded() == []
 
 
 def test_where_the_best_rate_is_the_largest_twice_that_is_tried_until_it_is_not():

@@ -23,6 +23,8 @@ EACH, TOGETHER = JOINT_DROPOUTS = ("each", "together")
 """How labels of joint images are dropped: each by itself, or all of a clip's by one draw, as Latte's."""
 TIMESTEPS = 1000
 """Of the chain that is learnt (DDPM's)."""
+DIVERGED = "diverged.txt"
+"""A file of a run whose training has diverged: why, in a line."""
 LARGEST_SEED = 2**63 - 1
 """torch keeps a seed in 64 bits, one of them for the sign."""
 

@@ -19,7 +19,7 @@ from harness.data.autoencoder import Autoencoder
 from harness.data.datasets import Dataset, VideoDataset
 from harness.diffusion import checkpoint, throughput
 from harness.diffusion.batches import BLOCK, Batch, draw_batch, prefetch
-from harness.diffusion.config import Execution, TrainConfig
+from harness.diffusion.config import DIVERGED, Execution, TrainConfig
 from harness.diffusion.learner import Learner, make_step, new_learner, require_same_run
 from harness.diffusion.losses import DivergenceError, LossLog
 from harness.diffusion.numerics import set_precision
@@ -80,6 +80,7 @@ def fit(
     if ranks.first:
         run.mkdir(parents=True, exist_ok=True)
         write_json(run / "config.json", record)
+        (run / DIVERGED).unlink(missing_ok=True)
     train_step = make_step(learner, autoencoder, config, execution, ranks)
     shape = shape_of(config, model.spec.channels, model.spec.downsample)
 
@@ -113,7 +114,12 @@ def fit(
             if due or step % LOG_EVERY == 0:
                 seen = distributed.mean(torch.stack(unseen)).tolist()
                 unseen.clear()
-                check_finite(seen, step - len(seen) + 1, config, directory)
+                try:
+                    check_finite(seen, step - len(seen) + 1, config, directory)
+                except DivergenceError as error:
+                    if ranks.first:
+                        (run / DIVERGED).write_text(str(error))
+                    raise
                 lap = speed.lap(step)
                 if ranks.first:
                     log.add(seen, step - len(seen) + 1)

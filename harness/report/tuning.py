@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from harness.report.layout import Block, Table
 if TYPE_CHECKING:
     from harness.suites.rows import Suite
 
+DIVERGED = "diverged"
 TITLES = {"learning_rate": "learning rate", "ema_decay": "EMA decay", "cfg_scale": "guidance scale"}
 
 
@@ -90,10 +92,13 @@ def tuning_table(suite: Suite, records: Sequence[Record]) -> Table:
 def _text(values: Sequence[float]) -> str:
     if not values:
         return MISSING
+    if not all(map(math.isfinite, values)):
+        return DIVERGED
     if len(values) == 1:
         return with_error(values[0], None)
     return f"{with_error(statistics.fmean(values), statistics.stdev(values))} ({len(values)})"
 
 
 def _data(found: Sequence[float]) -> dict[str, Any]:
-    return {"mean": statistics.fmean(found) if found else None, "seeds": len(found)}
+    mean = statistics.fmean(found) if found else None
+    return {"mean": mean if mean is None or math.isfinite(mean) else DIVERGED, "seeds": len(found)}

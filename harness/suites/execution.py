@@ -19,10 +19,11 @@ from typing import IO, Protocol
 
 from tqdm import tqdm
 
-from harness.core import paths
+from harness.core import paths, store
 from harness.core.files import write_atomically
 from harness.core.locks import LockedError, locked
 from harness.core.progress import counted, progress_bar
+from harness.diffusion.config import DIVERGED
 from harness.suites.budget import training_macs
 from harness.suites.launch import NODE, Launch, first_node
 from harness.suites.plan import REPORT, SCORE, Command, Plan, Task, Work
@@ -206,6 +207,11 @@ def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
         failures.append(failure)
         tqdm.write(failure, file=sys.stderr)
 
+    def diverged(run: Run) -> str:
+        """Why a candidate has no score; "" for a run that is no candidate or failed for another reason."""
+        path = plan.directory(run) / DIVERGED
+        return path.read_text() if path.exists() and run in plan.suite.candidates else ""
+
     def work_on(work: Work) -> None:
         run = work.run
         with claimed(plan, run.name, workers) as lock:
@@ -219,6 +225,10 @@ def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
                 if workers.stopped.is_set():
                     return
                 progress.end(run, task, failed=bool(failure))
+                if failure and not task.samples and (reason := diverged(run)):
+                    store.append(plan.records, [one for score in work.scores for one in score.diverged(reason)])
+                    tqdm.write(f"a candidate is not chosen: {run.name} diverged: {reason}", file=sys.stderr)
+                    return
                 if failure:
                     fail(run, failure)
                     return

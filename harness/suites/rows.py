@@ -117,6 +117,11 @@ class Suite:
             if table.part in having or (table.rows and table.part in self.parts)
         ]
 
+    @property
+    def candidates(self) -> set[Run]:
+        """The runs that settings are chosen on."""
+        return {score.run for choice in self.choices for score in choice.scores}
+
     def scores(self, parts: Iterable[str] | None = None) -> Iterator[Score]:
         """Each score once, in order of need; of one need one seed of every row comes before the next.
 

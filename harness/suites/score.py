@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from harness.core.provenance import Provenance
 from harness.core.records import Record, ScoreRecord, of_kind
 from harness.suites.run import Run, Setting
 
@@ -112,7 +113,27 @@ class Score:
         """Whether a record gives a value of one of these metrics on these samples."""
         return record.verdict == "ok" and self.matches(record)
 
+    def diverged(self, reason: str) -> list[ScoreRecord]:
+        """Records that there is nothing to score, since the training diverged."""
+        from harness.metrics.recipes import parse  # it imports numpy
+
+        workload = {
+            "model": self.run.model, "step": self.step, "reference": self.ref, **dict(self.protocol),
+            "training": {name: getattr(self.run.config, name) for name in of_the_weights()}, "sampling": self.sampling,
+        }  # fmt: skip
+        return [
+            ScoreRecord(
+                quantity=recipe.distance.name, value=None, unit="1", method=recipe.name, verdict="error",
+                workload={**workload, "metric": recipe.name}, provenance=Provenance.here(), note=reason,
+            )
+            for recipe in parse(self.metrics)
+        ]  # fmt: skip
+
     def missing(self, records: Iterable[Record]) -> list[str]:
-        """The metrics that no record gives a value of."""
-        found = {record.get("metric") for record in of_kind(records, ScoreRecord) if self.is_answered_by(record)}
+        """The metrics that no record gives a value of, or says why there is none."""
+        found = {
+            record.get("metric")
+            for record in of_kind(records, ScoreRecord)
+            if record.verdict in ("ok", "error") and self.matches(record)
+        }
         return [metric for metric in self.metrics if metric not in found]

@@ -7,6 +7,7 @@ made anew from the records each time, so that nobody types it in.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ class Choice:
         return self.candidates[0][1][0].run.model
 
     def values(self, records: Iterable[Record]) -> dict[Setting, list[float]]:
-        """The Fréchet distances of each candidate, one a tuning seed that has been scored."""
+        """The Fréchet distances of each candidate, one a tuning seed that is scored; infinite where it has diverged."""
         known = [record for record in of_kind(records, ScoreRecord) if record.quantity in FRECHET]
         return {value: _answers(scores, known) for value, scores in self.candidates}
 
@@ -102,6 +103,12 @@ class Choice:
 def _answers(scores: Sequence[Score], known: Sequence[ScoreRecord]) -> list[float]:
     found = []
     for score in scores:
-        values = [record.value for record in known if record.value is not None and score.is_answered_by(record)]
-        found += [float(value) for value in values[-1:]]
+        values = [_distance(record) for record in known if score.matches(record)]
+        found += [value for value in values if value is not None][-1:]
     return found
+
+
+def _distance(record: ScoreRecord) -> float | None:
+    if record.verdict == "error":
+        return math.inf
+    return None if record.value is None or record.verdict != "ok" else float(record.value)
