@@ -54,10 +54,12 @@ class Scale:
     def place(self, model: str, family: str = "") -> int:
         """How early a model is wanted: an even number, so that something may stand between two, or behind all.
 
-        A family that stands beside the two that are compared comes there.
+        Of the families beside the two that are compared the first comes there, and each further one after all else.
         """
-        if self.tuning and family in self.tuning.others:
-            return 2 * len(self.order) - 1
+        others = list(self.tuning.others) if self.tuning else []
+        if family in others:
+            behind = 2 * len(self.order)
+            return 4 * behind + others.index(family) if others.index(family) else behind - 1
         return 2 * self.order.index(model)
 
     @property
@@ -111,7 +113,7 @@ class ImageScale(Scale):
     With `tuning` what is wanted first is, in `order`, models at equal parameters, and after the first of them, over
     training steps and guidance, the tuning's base; soon that at the paper's depth; then the others so. The `costly`
     models ("U/4"), and those beside the base that are not of equal parameters, have `few_seeds` training seeds and one
-    draw each if it is given.
+    draw each if it is given; the curves of Figure 1 at costly models are of one training.
     """
 
     sizes: Mapping[str, str]
@@ -128,12 +130,12 @@ class ImageScale(Scale):
     def kept_steps(self) -> tuple[int, ...]:
         return tuple(self.milestones.values())
 
-    def repeats(self, model: str, family: str, matched: bool) -> tuple[int, int]:
-        """The training seeds of a row, and the draws of each."""
+    def repeats(self, model: str, family: str, matched: bool, curve: bool) -> tuple[int, int]:
+        """The training seeds of a row, or of a point of a curve, and the draws of each."""
         alike = family != CHALLENGER or matched or (self.tuning and model == self.tuning.base)
         if self.few_seeds is None or (alike and model not in self.costly):
             return self.seeds, self.draws
-        return self.few_seeds, 1
+        return 1 if curve and model in self.costly else self.few_seeds, 1
 
     def need(self, model: str, family: str, variant: str, step: int, cfg_scale: float) -> int | None:
         """How early the scores of a row are wanted; None where its variant says it."""
