@@ -1,7 +1,7 @@
 """`python -m harness.plots`: figures from the records, as SVG and PNG.
 
     python -m harness.plots                             # all that can be drawn
-    python -m harness.plots --figure figure1 guidance --suite digits
+    python -m harness.plots --suite digits              # of quality alone
     python -m harness.plots --figure cost               # counted again, and recorded in output/measurements
     python -m harness.plots --figure memory latency --own        # with your own records of harness.bench
 
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from harness import report, suites
-from harness.core import paths, store
+from harness.core import paper, paths, store
 from harness.core.command import Parser, folder, require_folder, run
 from harness.core.options import add_options, from_arguments
 
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--figure", nargs="+", choices=report.FIGURES, metavar="NAME",
                         help=f"of {', '.join(report.FIGURES)} (default: all that can be drawn)")  # fmt: skip
     parser.add_argument("--suite", choices=suites.SUITES, metavar="NAME", help="whose quality and samples: "
-                        f"{', '.join(suites.SUITES)} (default: digits)")  # fmt: skip
+                        f"{', '.join(suites.SUITES)} (default: fashion)")  # fmt: skip
     add_options(parser, report.Recorded)
     parser.add_argument("--samples", type=Path, default=report.SAMPLES, metavar="DIR",
                         help="grids that Figure 3 shows (default: the project's)")  # fmt: skip
@@ -37,8 +37,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _draw(args: argparse.Namespace) -> None:
-    """Draw the figures that are named, or all for which there are records."""
-    names = args.figure or list(report.FIGURES)
+    """Draw the figures that are named, or all for which there are records; of a suite that is named, its own."""
+    names = args.figure or [name for name, spec in report.FIGURES.items() if spec.of_suite or not args.suite]
     if args.suite and not any(report.FIGURES[name].of_suite for name in names):
         raise ValueError(f"--suite is of figures of quality, and none is among {', '.join(names)}")
     require_folder(paths.measurements())
@@ -48,7 +48,8 @@ def _draw(args: argparse.Namespace) -> None:
     store.append(paths.measurements() / "flops.jsonl", counts, repeat=False)
     draw = report.figure if args.figure else report.drawn
     for name in names:
-        drawing = draw(name, [*records, *counts], suites.suite(args.suite or "digits", records), args.samples)
+        suite = suites.suite(args.suite or paper.SUITES[0], records)
+        drawing = draw(name, [*records, *counts], suite, args.samples)
         if isinstance(drawing, str):
             print(drawing)
         else:

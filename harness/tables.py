@@ -1,10 +1,10 @@
 """`python -m harness.tables`: the paper's tables, printed and measured, and tables of memory and latency.
 
-    python -m harness.tables                                     # all, of the suites `digits` and `clips`
+    python -m harness.tables                                     # all, of the suites `fashion` and `clips`
     python -m harness.tables --table 4 5 6                       # the efficiency columns, counted again
     python -m harness.tables --table 2 7 --include mine.jsonl    # your scores as rows, where they follow the protocol
     python -m harness.tables --table memory latency --own        # with your own records of harness.bench
-    python -m harness.tables --table families --suite fashion    # DiG, DiS and DiffuSSM beside DiT and DiM
+    python -m harness.tables --table families                    # DiG, DiS and DiffuSSM beside DiT and DiM
 
 Prints them, and writes CSV (every digit), Markdown (with notes and protocol) and LaTeX. What has no record is
 `missing`; what is counted is recorded in output/measurements.
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--table", nargs="+", choices=report.TABLES, metavar="NAME",
                         help=f"of {', '.join(report.TABLES)} (default: all)")  # fmt: skip
     parser.add_argument("--suite", choices=suites.SUITES, metavar="NAME", help="whose rows stand in tables of quality: "
-                        f"{', '.join(suites.SUITES)} (default: digits; Table 3: clips)")  # fmt: skip
+                        f"{', '.join(suites.SUITES)} (default: fashion; Table 3: clips)")  # fmt: skip
     parser.add_argument("--include", nargs="+", default=[], metavar="WHAT",
                         help="add scores of yours as rows: a .jsonl of harness.eval, or a model or source that it has "
                         "scored")  # fmt: skip

@@ -88,10 +88,9 @@ def test_what_a_user_runs_is_written_to_output_in_the_working_directory(tmp_path
 
 
 def test_the_committed_tables_of_quality_are_those_that_the_committed_records_make(home):
-    tables.main(["--table", "2", "3", "7"])
-    of_fashion = home / "tables" / "fashion"
-    tables.main(["--table", *suite("fashion").tables, "tuning", "--suite", "fashion", "--output", str(of_fashion)])
-    tables.main(["--table", "tuning", "--suite", "clips", "--output", str(home / "tables" / "clips")])
+    tables.main(["--table", "2", "3", "5", "6", "7"])
+    for name, several in (("fashion", ["tuning"]), ("clips", ["tuning"]), ("digits", ["2", "7"])):
+        tables.main(["--table", *several, "--suite", name, "--output", str(home / "tables" / name)])
     made = sorted(path for path in (home / "tables").rglob("*.*"))
     assert {path.suffix for path in made} == {".csv", ".md", ".tex"}
     for path in made:
@@ -102,12 +101,13 @@ def test_the_committed_tables_of_quality_are_those_that_the_committed_records_ma
 def test_records_are_the_projects_others_by_name_and_a_users_own_on_request(home, tmp_path, capsys):
     mine = record("DiM-T/2", 5, 3.0, source="mine", metric="fd500@digits", n_samples=500, sampling={"steps": 25})
     store.append(home / "measurements" / "eval.jsonl", [mine])
-    tables.main(["--table", "7"])
+    of_digits = ["--table", "7", "--suite", "digits"]
+    tables.main(of_digits)
     assert "mine" not in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        tables.main(["--table", "7", "--records", str(tmp_path / "nowhere")])
+        tables.main([*of_digits, "--records", str(tmp_path / "nowhere")])
     assert "no records at" in capsys.readouterr().err
-    tables.main(["--table", "7", "--records", str(home / "measurements")])
+    tables.main([*of_digits, "--records", str(home / "measurements")])
     assert "missing" in capsys.readouterr().out, "those of the project are not read"
 
 
@@ -138,7 +138,7 @@ def test_a_flag_that_would_change_nothing_is_refused_by_name(home, capsys, main,
 
 
 def test_a_users_scores_join_the_table_and_what_does_not_fit_is_named_on_stderr(home, capsys):
-    """The README's own command after one evaluation at other settings: harness.eval --steps 10."""
+    """The documents' own command after one evaluation at other settings: harness.eval --steps 10."""
     stored = next(r for r in store.load() if r.get("model") == "DiM-T/2" and r.get("metric") == "fd500@digits")
     theirs = [
         dataclasses.replace(stored, value=value, workload={**stored.workload, "source": "runs/DiM-T-2",
@@ -146,7 +146,7 @@ def test_a_users_scores_join_the_table_and_what_does_not_fit_is_named_on_stderr(
         for value, steps in ((4.5, 25), (9.5, 10))
     ]  # fmt: skip
     store.append(home / "measurements" / "eval.jsonl", theirs)
-    assert tables.main(["--table", "2", "--include", "DiM-T/2"]) == 0
+    assert tables.main(["--suite", "digits", "--table", "2", "--include", "DiM-T/2"]) == 0
     captured = capsys.readouterr()
     assert "runs/DiM-T-2 (DiM-T/2) at 2,000 steps, yours" in " ".join(captured.out.split())
     assert "4.50" in captured.out

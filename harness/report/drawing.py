@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.core import paper
 from harness.core.records import CostRecord, Record
 from harness.report.figures import style
 from harness.report.figures.contact_sheets import SAMPLES, contact_figure
@@ -64,7 +65,7 @@ def count_figures(names: Iterable[str]) -> list[CostRecord]:
 
 
 def figure(name: str, records: Sequence[Record], suite: Suite | None = None, samples: Path = SAMPLES) -> Figure:
-    """A figure by name, from the records; those of quality are of a suite (default: `digits`).
+    """A figure by name, from the records; those of quality are of a suite (default: that of the image tables).
 
     `samples` is the folder of grids that Figure 3 shows (default: the project's). Raises ValueError for an unknown
     name, and where the records lack what the figure shows, with the command that makes them.
@@ -72,7 +73,7 @@ def figure(name: str, records: Sequence[Record], suite: Suite | None = None, sam
     if name not in FIGURES:
         raise ValueError(f"unknown figure {name!r}; choose from {', '.join(FIGURES)}")
     chosen = FIGURES[name]
-    suite = suite or suite_by_name("digits")
+    suite = suite or suite_by_name(paper.SUITES[0])
     with style.styled():
         if chosen.of_scores:
             return chosen.of_scores(suite, records)

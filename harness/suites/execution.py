@@ -23,7 +23,6 @@ from harness.core import paths, store
 from harness.core.files import write_atomically
 from harness.core.locks import LockedError, locked
 from harness.core.progress import counted, progress_bar
-from harness.diffusion.config import DIVERGED
 from harness.suites.budget import training_macs
 from harness.suites.launch import NODE, Launch, first_node
 from harness.suites.plan import REPORT, SCORE, Command, Plan, Task, Work
@@ -209,6 +208,8 @@ def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
 
     def diverged(run: Run) -> str:
         """Why a candidate has no score; "" for a run that is no candidate or failed for another reason."""
+        from harness.diffusion.config import DIVERGED  # it imports numpy
+
         path = plan.directory(run) / DIVERGED
         return path.read_text() if path.exists() and run in plan.suite.candidates else ""
 

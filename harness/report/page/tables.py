@@ -28,7 +28,7 @@ LEFT = ' class="left"'
 def articles(records: Sequence[Record], own: Sequence[ScoreRecord] = ()) -> str:
     """Every table that the records fill; of one whose counts are not among them, the command that makes them.
 
-    Of a table of quality, suites that choose the settings of each family stand before the table's own.
+    Of a table of quality, other suites that choose the settings of each family stand behind the table's own.
     """
     made = []
     tuned = [found for name in SUITES if (found := suite(name, records)).choices and found.rows]
@@ -39,8 +39,8 @@ def articles(records: Sequence[Record], own: Sequence[ScoreRecord] = ()) -> str:
             except ValueError as error:
                 made.append(f"<p>{escape(str(error))}: <code>python -m harness.tables --table {number}</code></p>")
         if table.quality:
-            made += _quality(table, tuned, records, own)
-            made.append(article(table_of(table, suite(table.suite), records, own)))
+            made.append(article(table_of(table, suite(table.suite, records), records, own)))
+            made += _quality(table, [one for one in tuned if one.name != table.suite], records, own)
     made += _quality(FAMILIES, tuned, records, own)
     made += [article(_of(one, tuning_table(one, records))) for one in tuned]
     hardware = [make for name, make in HARDWARE.items() if name != "floors"]  # which the section on speed has
