@@ -100,10 +100,10 @@ def test_the_power_law_and_its_band_are_those_of_linear_regression():
 def value_of(score):
     """DiT is at 50, the DiM of its parameters at 40, both 10 higher with half the steps; seeds and draws scatter.
 
-    DiG is at 41, DiS at 42, DiffuSSM at 60.
+    DiG is at 41, DiffuSSM at 60.
     """
     base = 50 if score.run.model.startswith("DiT") else 40 if "matched" in score.run.model else 49.8
-    base += {"DiG": 1, "DiS": 2, "DiffuSSM": 20}.get(score.run.model.partition("-")[0], 0)
+    base += {"DiG": 1, "DiffuSSM": 20}.get(score.run.model.partition("-")[0], 0)
     scatter = (-1.0, -0.5, 0.0, 0.5, 1.0)[score.run.seed % 5] + (-0.1, 0.1)[score.redraw]
     return base + 20 * (1 - score.step / score.run.config.steps) + scatter
 
@@ -156,18 +156,18 @@ def test_tables_print_the_floor_the_settings_and_the_share_of_training_in_the_sp
 def test_all_families_stand_in_one_table_each_compared_with_the_dit_of_its_size_and_patch(records):
     (table,) = report.tables(["families"], records, suite("fashion", records))
     (block,) = table.blocks
-    models = ["DiT-N/4", "DiM-N/4-matched", "DiG-N/4-matched", "DiS-N/4-matched"]
+    models = ["DiT-N/4", "DiM-N/4-matched", "DiG-N/4-matched"]
     assert [row[0] for row in block.rows] == [*models, "DiT-N/2", "DiM-N/2-matched", "DiffuSSM-N/2-matched"]
     assert block.header[0] == "model"
     assert not block.groups, "nothing is printed of it"
     distances = next(line for line in table.claim if line.startswith("FD, each family and DiT at equal parameters: "))
-    assert distances.count(" against DiT-N/4: ") == 3
+    assert distances.count(" against DiT-N/4: ") == 2
     assert distances.count(" against DiT-N/2: ") == 2
     assert "DiffuSSM-N/2-matched against DiT-N/2: +20" in distances
     assert "**Comparisons.**" in table.markdown()
     assert "The paper" not in table.markdown()
-    assert [line.count("against") for line in family_verdicts(records).splitlines()] == [0] * 7
-    assert family_scores(records).count("\n") == 8
+    assert [line.count("against") for line in family_verdicts(records).splitlines()] == [0] * 6
+    assert family_scores(records).count("\n") == 7
 
 
 def test_a_suite_without_all_families_has_no_table_of_them():
@@ -178,7 +178,7 @@ def test_a_suite_without_all_families_has_no_table_of_them():
 def test_the_sweep_is_shown_with_its_choice_in_bold(records):
     table = report.tables(["tuning"], records, suite("fashion", records))[0]
     rates = {row[0]: row[1:] for row in table.blocks[0].rows}
-    assert len(rates) == 9
+    assert len(rates) == 8
     assert [isinstance(cell, report.Bold) for cell in rates["DiT-N/4"]] == [False, False, True, False]
     assert [isinstance(cell, report.Bold) for cell in rates["DiM-N/4-matched"]] == [False, True, False, False]
     assert table.data.chosen.sum() == len(suite("fashion", records).choices)

@@ -89,7 +89,7 @@ SCALES: dict[str, tuple[str, ImageScale]] = {
                 seeds={"P/4": 1, "N/4": 2, "N/2": 1, "U/4": 1},
                 ref=FASHION_SEEN,
                 metrics=FASHION_METRICS[:1],
-                others={"DiG": "N/4", "DiffuSSM": "N/2", "DiS": "N/4"},  # DiffuSSM has no patch of 4
+                others={"DiG": "N/4", "DiffuSSM": "N/2"},  # the latter has no patch of 4
             ),
             order=("N/4", "P/4", "N/8", "N/2", "U/4", "M/4"),
             costly=("N/2", "U/4", "M/4"),

@@ -111,9 +111,9 @@ class ImageScale(Scale):
     trained, too, and scored by `shrunk_metrics`: by networks that take images of any size.
 
     With `tuning` what is wanted first is, in `order`, models at equal parameters, and after the first of them, over
-    training steps and guidance, the tuning's base; soon that at the paper's depth; then the others so. The `costly`
-    models ("U/4"), and those beside the base that are not of equal parameters, have `few_seeds` training seeds and one
-    draw each if it is given; the curves of Figure 1 at costly models are of one training.
+    training steps and guidance, the tuning's base; soon that at the paper's depth; then the others so. If `few_seeds`
+    is given, models beside the base that are not of equal parameters have so many training seeds with one draw each,
+    and the `costly` models ("U/4") have one draw, and one training in the curves of Figure 1.
     """
 
     sizes: Mapping[str, str]
@@ -132,10 +132,12 @@ class ImageScale(Scale):
 
     def repeats(self, model: str, family: str, matched: bool, curve: bool) -> tuple[int, int]:
         """The training seeds of a row, or of a point of a curve, and the draws of each."""
-        alike = family != CHALLENGER or matched or (self.tuning and model == self.tuning.base)
-        if self.few_seeds is None or (alike and model not in self.costly):
+        if self.few_seeds is None:
             return self.seeds, self.draws
-        return 1 if curve and model in self.costly else self.few_seeds, 1
+        costly = model in self.costly
+        alike = family != CHALLENGER or matched or (self.tuning and model == self.tuning.base)
+        seeds = 1 if curve and costly else self.seeds if alike else self.few_seeds
+        return seeds, self.draws if alike and not costly else 1
 
     def need(self, model: str, family: str, variant: str, step: int, cfg_scale: float) -> int | None:
         """How early the scores of a row are wanted; None where its variant says it."""
