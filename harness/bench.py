@@ -4,6 +4,7 @@
     python -m harness.bench --fits 24GiB --model DiM-XL/2 --res 512 --action train
     python -m harness.bench --preset cpu-sweep
     python -m harness.bench --preset gpu-sweep
+    python -m harness.bench --suite fashion               # a training step of each model of a suite, side by side
     python -m harness.bench --compare before.jsonl after.jsonl
     python -m harness.bench --floor --card H100 L4 --action forward train --dtype bfloat16
 
@@ -18,7 +19,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness import report
+from harness import report, suites
 from harness.core import paths
 from harness.core.command import STOPPED, Parser, only_with, records_file, run, writable
 from harness.core.options import from_arguments
@@ -29,12 +30,15 @@ from harness.cost.timing import Timing
 from harness.report.floors import floors_text
 from harness.report.headroom import fits_text, predicted_text
 from harness.report.sweep import compared_rows, measured_rows
+from harness.suites.steps import training_steps
 
 
 def main(argv: list[str] | None = None) -> int:
     """Predict, measure or compare."""
     parser = Parser(prog="harness.bench", description=__doc__)
     flags.add_sweep_flags(parser)
+    parser.add_argument("--suite", choices=suites.SUITES, metavar="NAME", help="a training step of each model of a "
+                        f"suite of small data, of {', '.join(suites.SUITES)}")  # fmt: skip
     parser.add_argument("--format", choices=report.FORMATS, default="table")
     parser.add_argument("--records", type=writable, metavar="FILE", help=f"default: in {paths.measurements()}")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="what changed from records A to B")
@@ -59,6 +63,8 @@ def _work(parts: Sequence[argparse.Namespace], given: set[str]) -> int:
         print(report.render(compared_rows(*args.compare), args.format))
         return 0
     flags.check_mode_flags(args, given)
+    if args.suite:
+        only_with("--suite", given & {*flags.of_sweeps(), "--floor", "--fits"}, not_with=True)
     if args.floor:
         print(floors_text(flags.workloads_of(args, given), args.card, args.format, args.records))
         return 0
@@ -68,7 +74,8 @@ def _work(parts: Sequence[argparse.Namespace], given: set[str]) -> int:
         return 0
     if not any("sample" in part.action for part in parts):
         only_with("--action sample", given & {"--steps"})
-    workloads = list(dict.fromkeys(w for part in parts for w in flags.workloads_of(part, given)))
+    swept = (w for part in parts for w in flags.workloads_of(part, given))
+    workloads = list(dict.fromkeys(training_steps(args.suite) if args.suite else swept))
     if args.predict:
         peaks = predict_sweep(workloads, records_file(args.records, "memory.jsonl"))
         print(predicted_text(peaks, args.device_memory, args.format))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from harness.core import cards
-from harness.core.command import add_model_flags, only_with, positive, size, sweep
+from harness.core.command import Parser, add_model_flags, only_with, positive, size, sweep
 from harness.core.options import add_options
 from harness.core.workload import CHOICES, PRESETS, Workload, runs
 from harness.cost.sweep import with_equal_macs
@@ -36,6 +36,13 @@ def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
                         help="inputs of DiM's scans in training (default: %(default)s)")  # fmt: skip
     parser.add_argument("--equal-macs", action="store_true", help="add models of equal multiply-adds")
     parser.add_argument("--preset", choices=list(PRESETS), help="defaults for the flags not given")
+
+
+def of_sweeps() -> set[str]:
+    """The flags that say what is run."""
+    sweeps = Parser(add_help=False)
+    add_sweep_flags(sweeps)
+    return sweeps.flags()
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:

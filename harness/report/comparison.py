@@ -16,7 +16,7 @@ from harness.report.variance import components
 from harness.report.verdict import words_of
 
 Curves = Mapping[int, Sequence[tuple[float, float]]]
-"""By training seed: CPU seconds of the training and a Fréchet distance, at each milestone."""
+"""By training seed: seconds of the training and a Fréchet distance, at each milestone."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,16 @@ def pairs(lines: Sequence[Line], column: str) -> list[Pair]:
 def curves(lines: Sequence[Line], column: str) -> dict[tuple[str, str], Curves]:
     """By family and variant: how each training went on, from the records of lines that differ in their step.
 
+    Its seconds are its steps times those of one where the lines are timed side by side, else its own CPU seconds.
     A training of which the last step is not scored yet is left out: where it ends would be mistaken.
     """
     found: dict[tuple[str, str], dict[int, dict[tuple[int, float], list[float]]]] = {}
     for line in lines:
         for record in _of(line, column):
-            seconds, training = record.get("training_cpu_seconds"), record.get("training") or {}
+            step, training = int(record.workload["step"]), record.get("training") or {}
+            seconds = step * line.step_seconds if line.step_seconds else record.get("training_cpu_seconds")
             if seconds and record.value is not None and "seed" in training:
-                point = (int(record.workload["step"]), float(seconds))
+                point = (step, float(seconds))
                 seeds = found.setdefault((line.family, line.variant), {})
                 seeds.setdefault(training["seed"], {}).setdefault(point, []).append(float(record.value))
     last = max((step for seeds in found.values() for points in seeds.values() for step, _ in points), default=0)
@@ -122,7 +124,7 @@ def at_time(curve: Sequence[tuple[float, float]], seconds: float) -> float | Non
 
 
 def pairs_at_equal_time(lines: Sequence[Line], column: str) -> list[Pair]:
-    """Each kind of challenger against its rival, when both have trained for as many CPU seconds.
+    """Each kind of challenger against its rival, when both have trained for as many seconds.
 
     That is the whole training of the faster one, the mean over its seeds; the slower is read off between its
     milestones, and left out where a seed has none before that time.
@@ -142,7 +144,7 @@ def pairs_at_equal_time(lines: Sequence[Line], column: str) -> list[Pair]:
         test = welch(*sides)
         if test and None not in (*first, *second):
             name, against = (line.label.partition(" at ")[0] for line in (own, other))
-            at = f" after {seconds:,.0f} CPU seconds each"
+            at = f" after {seconds:,.0f}{'' if own.step_seconds else ' CPU'} seconds each"
             pair = Pair(name, against, variant, column, test, statistics.fmean(sides[1]), at)
             found.setdefault((name, against), pair)
     return list(found.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from harness.core.records import Key, LatencyRecord, MemoryRecord, Record, latest, of_kind
+from harness.core.records import TASK, Key, LatencyRecord, MemoryRecord, Record, latest, of_kind
 from harness.core.workload import CHOICES, Workload, preset
 from harness.report.layout import Block
 from models import catalogue, spec
@@ -47,10 +47,13 @@ def is_gpu(device: str) -> bool:
 def measured(records: Iterable[Record]) -> dict[str, list[LatencyRecord]]:
     """The latest record of each run, by device, GPUs first, then by size, action and resolution.
 
-    An error stands only where nothing better was recorded.
+    An error stands only where nothing better was recorded. Steps of a suite's models, which learn another task than
+    ImageNet's latents, are no rows of hardware.
     """
     found: dict[Key, LatencyRecord] = {}
     for record in of_kind(records, LatencyRecord):
+        if any(name in record.workload for name in TASK):
+            continue
         if record.verdict != "error" or found.get(record.key(), record).verdict == "error":
             found[record.key()] = record
     names = dict.fromkeys(record.workload["device"] for record in found.values())

@@ -10,6 +10,7 @@ from harness.core.paper import JOINT, TableSpec
 from harness.core.records import Record, ScoreRecord
 from harness.report.cells import NAMES, NOT_MADE, Cell, cell_of_row, evaluations, measured_columns
 from harness.suites.budget import exact_cost
+from harness.suites.steps import step_seconds
 from models.families import FAMILIES
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Line:
     spaces: tuple[str, ...] = ()  # the features, where recipes' names say them: digits of fd1k@digits
     params_m: float | None = None  # exact, in millions
     gmacs: float | None = None  # exact, of a forward pass
+    step_seconds: float | None = None  # of training, if the lines of a table are timed side by side
 
 
 def measured_name(column: str, lines: Iterable[Line]) -> str:
@@ -44,7 +46,9 @@ def measured_name(column: str, lines: Iterable[Line]) -> str:
 def lines_of(table: TableSpec, suite: Suite, records: Iterable[Record]) -> list[Line]:
     """The rows of a table: those of the suite, and the printed ones that the suite has no counterpart of."""
     paper = table.rows
+    records = list(records)
     columns, known = measured_columns(table, suite), evaluations(records)
+    seconds = step_seconds((row.scores[0].run for row in suite.rows if row.part == table.part), records)
     lines, matched = [], set()
     for row in suite.rows:
         if row.part != table.part:
@@ -65,6 +69,7 @@ def lines_of(table: TableSpec, suite: Suite, records: Iterable[Record]) -> list[
                 label=row.label, printed=cells_printed, printed_label=label, family=row.family, variant=row.variant,
                 contest=row.contest, spaces=spaces_of(row), cells={column: cell for column, (cell, _) in found.items()},
                 records=used, seeds=_seeds(used), params_m=cost.params / 1e6, gmacs=cost.gmacs,
+                step_seconds=seconds.get(row.scores[0].run),
             )
         )  # fmt: skip
     others = [Line(NOT_MADE, *_printed(table, line)) for i, line in enumerate(paper) if i not in matched]

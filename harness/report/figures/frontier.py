@@ -15,6 +15,7 @@ from harness.report.figures import style
 from harness.suites.budget import training_macs
 from harness.suites.rows import SEQUENCE
 from harness.suites.scales import GUIDANCE
+from harness.suites.steps import step_seconds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,23 +44,25 @@ class Trained:
     variant: str
     distance: float
     flops: float
-    cpu_seconds: float | None
+    seconds: float | None
     quantity: str
     ended: bool
 
 
 def trained(suite: Suite, records: Iterable[Record]) -> list[Trained]:
     """Every model and step of a suite's images that is measured at the paper's guidance, once."""
+    records = list(records)
     known = evaluations(records)
+    rows = [row for row in suite.rows if row.part != SEQUENCE]  # those are of images of another size
+    step = step_seconds((row.scores[0].run for row in rows), records)
     found: dict[tuple[str, int, int], Trained] = {}
-    for row in suite.rows:
-        if row.part == SEQUENCE:  # images of another size
-            continue
+    for row in rows:
         score = row.scores[0]
         cell, used = cell_of_row(row, "fid", known)
         if cell.mean is None or score.cfg_scale != GUIDANCE:
             continue
-        seconds = [record.workload["training_cpu_seconds"] for record in used if record.get("training_cpu_seconds")]
+        stated = (record.get("training_cpu_seconds") for record in used)
+        seconds = [score.step * step[score.run] if step else second for second in stated if step or second]
         one = Trained(
             score.run.model, row.family, row.variant, cell.mean,
             2 * training_macs(score.run) * score.step / score.run.config.steps,
@@ -98,13 +101,13 @@ def frontier_figure(suite: Suite, records: Iterable[Record]) -> Figure:
     Raises ValueError where no training time is recorded.
     """
     found = trained(suite, records)
-    timed = [one for one in found if one.cpu_seconds]
+    timed = [one for one in found if one.seconds]
     if len({one.model for one in timed}) < 2:
         raise ValueError(f"the frontier needs records with the seconds of training, and suite {suite.name} has none")
     drawing, (left, right) = style.sheet(style.PAGE, 2.8, 1, 2, sharey=True)
     power = 3 * int(math.log10(max(one.flops for one in found)) // 3)
     _panel(left, [(one, one.flops / 10**power) for one in found], f"training, $10^{{{power}}}$ FLOP")
-    _panel(right, [(one, float(one.cpu_seconds or math.nan)) for one in timed], "training, CPU seconds")
+    _panel(right, [(one, float(one.seconds or math.nan)) for one in timed], "training, seconds")
     left.set_ylabel(f"{NAMES.get(found[0].quantity, found[0].quantity)} (lower is better)")
     left.legend()
     drawing.supxlabel(

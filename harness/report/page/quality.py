@@ -12,8 +12,9 @@ from harness.report.cells import COLUMNS, NAMES, Evaluations, cell_of_row, evalu
 from harness.report.page import kinds
 from harness.report.page.packing import packed
 from harness.report.scores import protocol
-from harness.suites import Row, Suite
+from harness.suites import Row, Run, Suite
 from harness.suites.budget import exact_cost
+from harness.suites.steps import step_seconds
 
 POINT = (
     "metric", "value", "model", "kind", "size", "patch", "px", "step", "guidance", "seed", "params", "macs", "seconds",
@@ -29,17 +30,22 @@ ONE_RATE = (
 def quality(records: Iterable[Record], places: Mapping[int, int]) -> dict[str, Any]:
     """The suites that have scores, those with a caution last, with every score once.
 
-    `places` are those of the records among all. `seconds` are those that a processor took for the training up to the
-    score; a record may not state them.
+    `places` are those of the records among all. `seconds` are those of the training up to the score: steps times the
+    time of one where all models of a suite are timed side by side, else the CPU seconds that a record may state.
     """
     records = list(records)
     known = evaluations(records)
-    found = [_suite(suites.suite(name, records), known, places) for name in suites.SUITES]
+    found = []
+    for name in suites.SUITES:
+        one = suites.suite(name, records)
+        found.append(_suite(one, known, places, step_seconds((row.scores[0].run for row in one.rows), records)))
     shown = sorted(filter(lambda one: one["points"], found), key=lambda one: bool(one["caution"]))
     return {"suites": [{**one, "points": packed(one["points"], POINT)} for one in shown]}
 
 
-def _suite(suite: Suite, known: Evaluations, places: Mapping[int, int]) -> dict[str, Any]:
+def _suite(
+    suite: Suite, known: Evaluations, places: Mapping[int, int], seconds: Mapping[Run, float]
+) -> dict[str, Any]:
     points: dict[int, dict[str, Any]] = {}
     metrics: dict[str, dict[str, Any]] = {}
     for row in suite.rows:
@@ -49,7 +55,7 @@ def _suite(suite: Suite, known: Evaluations, places: Mapping[int, int]) -> dict[
                 metrics.setdefault(column, {"name": column, "words": NAMES.get(cell.quantity, cell.quantity),
                                             "better": COLUMNS[column][1]})  # fmt: skip
             for record in used:
-                points.setdefault(id(record), _point(row, column, record, places))
+                points.setdefault(id(record), _point(row, column, record, places, seconds))
     rates = {str(run.config.learning_rate): run for run in suite.runs()}
     caution = ONE_RATE.format(*rates) if len(rates) == 1 else ""
     return {"name": suite.name, "title": suite.title, "caution": caution, "metrics": list(metrics.values()),
@@ -63,7 +69,9 @@ def _columns(suite: Suite, row: Row) -> list[str]:
     return list(dict.fromkeys(column for table in own for column in measured_columns(table, suite)))
 
 
-def _point(row: Row, column: str, record: ScoreRecord, places: Mapping[int, int]) -> dict[str, Any]:
+def _point(
+    row: Row, column: str, record: ScoreRecord, places: Mapping[int, int], seconds: Mapping[Run, float]
+) -> dict[str, Any]:
     run, cost = row.scores[0].run, exact_cost(row.scores[0].run)
     training, sampling = record.workload["training"], record.workload["sampling"]
     return {
@@ -80,7 +88,7 @@ def _point(row: Row, column: str, record: ScoreRecord, places: Mapping[int, int]
         "params": cost.params,
         "macs": cost.macs,
         "run": str(record.get("source")),
-        "seconds": record.get("training_cpu_seconds"),
+        "seconds": record.workload["step"] * seconds[run] if seconds else record.get("training_cpu_seconds"),
         "protocol": f"{record.get('metric')}: {_protocol(record)}",
         "record": places[id(record)],
     }

@@ -15,7 +15,7 @@ function qualitySection() {
     steps: { field: "step", words: "training steps", title: "training steps" },
     params: { field: "params", words: "parameters", title: "parameters" },
     macs: { field: "macs", words: "multiply-adds", title: "multiply-adds of a forward pass" },
-    seconds: { field: "seconds", words: "seconds of training", title: "training, CPU seconds" },
+    seconds: { field: "seconds", words: "seconds of training", title: "training, seconds" },
   };
   const known = Object.entries(against).filter(([, { field }]) => every.some((point) => point[field] !== null));
   const kinds = DATA.kinds.filter((kind) => every.some((point) => point.kind === kind.id));
