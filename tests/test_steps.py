@@ -1,6 +1,7 @@
 """Equal training time is that of steps that were timed side by side, not what was measured in different hours."""
 
 import dataclasses
+import json
 
 import pytest
 from test_tuning import HERE, answers, carried_out
@@ -96,3 +97,15 @@ def test_the_command_times_a_suite_and_refuses_what_would_choose_other_work(caps
         with pytest.raises(SystemExit, match="2"):
             bench.main(["--suite", "digits", *flags])
         assert f"{flags[0]} changes nothing with --suite" in capsys.readouterr().err
+
+
+def test_the_command_prints_the_steps_that_it_has_timed(capsys, tmp_path):
+    """Two of the smallest models of the smoke suite, which learn pixels: a size that latents cannot have."""
+    where, few = ["--records", str(tmp_path / "bench.jsonl")], ["--rounds", "1", "--warmup", "1", "--keep-all"]
+    smallest = [step for step in training_steps("smoke") if step.spec.size == "P"][:2]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bench, "training_steps", lambda name: smallest)
+        assert bench.main(["--suite", "smoke", *where, *few, "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out.partition("\n\n")[2])
+    assert [row["model"] for row in rows] == [step.spec.name for step in smallest]
+    assert [row["verdict"] for row in rows] == ["ok", "ok"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.core.cards import peak_flops
-from harness.core.records import LatencyRecord, Record
+from harness.core.records import TASK, LatencyRecord, Record
 from harness.core.workload import Workload
 from harness.report.crossing import crossing_block
 from harness.report.hardware import (
@@ -88,7 +88,8 @@ def utilisation(record: LatencyRecord) -> float | None:
 
 def tokens_of(workload: Mapping[str, Any]) -> int:
     """Tokens of a batch: positions of all its images, or of all frames of its clips."""
-    known = spec(workload["model"].partition("(")[0])
+    task = {name: workload[name] for name in TASK if name in workload}
+    known = spec(workload["model"].partition("(")[0], **task)
     return int(workload["batch"] * max(1, workload.get("frames", 0)) * known.tokens(workload["resolution"]))
 
 
