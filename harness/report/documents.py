@@ -23,6 +23,7 @@ from harness.report.cost import costs
 from harness.report.crossing import Crossing, crossings
 from harness.report.hardware import measured
 from harness.report.observatory import largest, ratio
+from harness.suites.budget import exact_cost
 from models import ModelSpec, catalogue, counterpart, spec
 from models.families import FAMILIES
 
@@ -244,6 +245,27 @@ def sequence_ratios(records: Sequence[Record]) -> str:
     return _grid(header, [[*row, " and ".join(kinds)] for row, kinds in alike.items()]) if alike else ""
 
 
+def step_times(records: Sequence[Record]) -> str:
+    """A training step of every model on photographs, timed side by side: milliseconds, and beside its DiT's."""
+    from harness.diffusion.config import PRESETS
+    from harness.suites.catalogue import FASHION, suite
+    from harness.suites.steps import step_seconds
+
+    runs = {run.spec: run for run in suite(FASHION, records).runs()
+            if run.config.resolution == PRESETS[run.preset].resolution}  # fmt: skip
+    seconds = step_seconds(runs.values(), records)
+    rows = []
+    for size, patch in sorted({(model.width, model.patch) for model in runs}, key=lambda one: (one[0], -one[1])):
+        alike = [run for model, run in runs.items() if (model.width, model.patch) == (size, patch) and run in seconds]
+        for run in alike:
+            base = next(one for one in alike if one.spec.family == BASELINE)
+            macs, time = exact_cost(run).macs / exact_cost(base).macs, seconds[run] / seconds[base]
+            depth = f" of depth {run.config.depth}" if run.config.depth else ""
+            rows.append([f"{run.model}{depth}", f"{1e3 * seconds[run]:.3g}", f"{time:.2f}", f"{macs:.2f}"])
+    header = ["model", "ms a step", f"time over {BASELINE}'s", f"multiply-adds over {BASELINE}'s"]
+    return _grid(header, rows) if rows else ""
+
+
 def measured_memory(records: Sequence[Record]) -> str:
     """How far measured peaks of memory are from the predicted ones, by device."""
     lines = []
@@ -305,6 +327,7 @@ PARTS: dict[str, Callable[[Sequence[Record]], str]] = {
     "family-scores": family_scores,
     "family-verdicts": family_verdicts,
     "sequence-ratios": sequence_ratios,
+    "step-times": step_times,
     "sizes": sizes,
     "paper-hours": paper_hours,
 }
