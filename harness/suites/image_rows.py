@@ -69,7 +69,7 @@ class Contest:
         if changes is None or cfg_scale is None:
             return None
         step = scale.milestones[self.paper_step]
-        seeds, draws = scale.repeats(ours, family, matched, curve=self.part == FIGURE_1)
+        seeds, draws = scale.repeats(ours, family, variant, curve=self.part == FIGURE_1)
         draws = draws if cfg_scale == scale.guidance else 1
         stated = self.stated if self.cfg_scale is not None else f"{self.stated} {cfg_scale:g}"
         need = scale.need(ours, family, variant, step, cfg_scale)

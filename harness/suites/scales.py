@@ -112,7 +112,7 @@ class ImageScale(Scale):
 
     With `tuning` what is wanted first is, in `order`, models at equal parameters, and after the first of them, over
     training steps and guidance, the tuning's base; soon that at the paper's depth; then the others so. If `few_seeds`
-    is given, models beside the base that are not of equal parameters have so many training seeds with one draw each,
+    is given, models beside the base that are of no equal size or cost have so many training seeds with one draw each,
     and the `costly` models ("U/4") have one draw, and one training in the curves of Figure 1.
     """
 
@@ -130,12 +130,12 @@ class ImageScale(Scale):
     def kept_steps(self) -> tuple[int, ...]:
         return tuple(self.milestones.values())
 
-    def repeats(self, model: str, family: str, matched: bool, curve: bool) -> tuple[int, int]:
+    def repeats(self, model: str, family: str, variant: str, curve: bool) -> tuple[int, int]:
         """The training seeds of a row, or of a point of a curve, and the draws of each."""
         if self.few_seeds is None:
             return self.seeds, self.draws
         costly = model in self.costly
-        alike = family != CHALLENGER or matched or (self.tuning and model == self.tuning.base)
+        alike = family != CHALLENGER or variant or (self.tuning and model == self.tuning.base)
         seeds = 1 if curve and costly else self.seeds if alike else self.few_seeds
         return seeds, self.draws if alike and not costly else 1
 
