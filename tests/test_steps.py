@@ -89,10 +89,10 @@ def test_steps_of_a_suite_are_no_rows_of_the_tables_of_hardware(scored):
 
 
 def test_the_command_times_a_suite_and_refuses_what_would_choose_other_work(capsys, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(bench, "measure_latency", lambda workloads, *_: asked.extend(workloads) or [])
+    requested = []
+    monkeypatch.setattr(bench, "measure_latency", lambda workloads, *_: requested.extend(workloads) or [])
     bench.main(["--suite", "digits", "--records", str(tmp_path / "bench.jsonl")])
-    assert asked == training_steps("digits")
+    assert requested == training_steps("digits")
     for flags in (["--model", "DiT-S/2"], ["--action", "train"], ["--floor"], ["--preset", "cpu-sweep"]):
         with pytest.raises(SystemExit, match="2"):
             bench.main(["--suite", "digits", *flags])
