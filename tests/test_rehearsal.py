@@ -150,9 +150,9 @@ def test_the_whole_of_suite_paper_runs_at_its_smallest(tmp_path, monkeypatch, ca
     monkeypatch.setattr(rehearsal, "rmtree", lambda folder, ignore_errors: folder.rename(kept))
     where = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--max-jobs", "2"]
     code = reproduce.main(["--suite", "paper", "--rehearse", *where])
-    told = capsys.readouterr()
-    assert code == 0, told.err[-3000:]
-    assert "all commands of suite paper were rehearsed, and ended well" in told.out
+    printed = capsys.readouterr()
+    assert code == 0, printed.err[-3000:]
+    assert "all commands of suite paper were rehearsed, and ended well" in printed.out
     assert not list((tmp_path / "runs").iterdir())
     records = store.load(kept / "results" / "measurements" / "rehearsal.jsonl")
     for score in suite("rehearsal").scores():

@@ -133,7 +133,7 @@ def test_scores_that_one_line_of_the_chart_joins_are_of_one_protocol_and_one_rec
             recipe = {k: v for k, v in workload["training"].items() if k not in ("seed", "resumed", "steps")}
             joined[suite["name"], *line].add((point["protocol"], json.dumps(recipe, sort_keys=True)))
     assert len(joined) > 100
-    assert {line: told for line, told in joined.items() if len(told) > 1} == {}
+    assert {line: several for line, several in joined.items() if len(several) > 1} == {}
 
 
 def test_where_each_number_comes_from_names_file_line_commit_command_and_hash(data):

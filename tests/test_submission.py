@@ -165,8 +165,8 @@ def answers(monkeypatch):
 
 def test_squeue_and_sacct_are_read_together(answers):
     jobs = slurm.jobs(["smoke-train-0123456789ab", "smoke-score-0123456789ab"], [5, 7])
-    told = {job.place: (job.state, job.active) for job in jobs}
-    assert told == {
+    states = {job.place: (job.state, job.active) for job in jobs}
+    assert states == {
         "5": ("CANCELLED", False), "7_0": ("COMPLETED", False), "7_1": ("FAILED", False), "7_2": ("RUNNING", True),
         "7_3": ("PENDING", True), "8": ("PENDING", False),
     }  # fmt: skip
@@ -273,24 +273,24 @@ def test_a_job_is_the_command_itself_and_ends_with_its_exit_code(tmp_path):
 
 
 def test_nobody_but_a_job_that_runs_goes_back_to_the_queue(monkeypatch):
-    asked = []
+    calls = []
 
     def ask(program, *arguments):
-        asked.append((program, *arguments))
+        calls.append((program, *arguments))
         return state
 
     monkeypatch.setattr(slurm, "_ask", ask)
     job = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "12"}
     for where in ({}, {"SLURM_JOB_ID": "12"}, {**job, "SLURM_NODEID": "1"}):
         assert not slurm.give_back(where)
-    assert asked == []
+    assert calls == []
     state = "COMPLETING\n"  # cancelled, or put back by Slurm itself
     assert not slurm.give_back(job)
     state = "RUNNING\n"
     assert slurm.give_back(job)
-    assert asked[-1] == ("scontrol", "requeue", "12")
+    assert calls[-1] == ("scontrol", "requeue", "12")
     assert slurm.give_back({**job, "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"})
-    assert asked[-2:] == [("squeue", "--noheader", "--jobs", "12_3", "--format", "%T"), ("scontrol", "requeue", "12_3")]
+    assert calls[-2:] == [("squeue", "--noheader", "--jobs", "12_3", "--format", "%T"), ("scontrol", "requeue", "12_3")]
 
 
 def test_a_scheduler_may_signal_again_and_again(request):
