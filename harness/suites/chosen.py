@@ -33,8 +33,8 @@ class Chosen(Generic[AScale]):
         tuning = self.scale.tuning
         if tuning is None:
             return self.scale.changes
-        where = [(RATE, tuning.rate_at(family, model)), *[(DECAY, tuning.decay_at(family))] * bool(tuning.decays)]
-        found = [(name, self.values.get((name, family, tuned))) for name, tuned in where]
+        settings = (RATE, *[DECAY] * bool(tuning.decays))
+        found = [(name, self.values.get((name, family, tuning.tuned_at(family, model)))) for name in settings]
         chosen = tuple((name, value) for name, value in found if value is not None)
         return self.scale.changes + chosen if len(chosen) == len(found) else None
 
@@ -48,7 +48,7 @@ class Chosen(Generic[AScale]):
 
 
 def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
-    """The choices of a scale: rates first, then the average's decay at the base with its rate, then its guidance.
+    """The choices of a scale: rates first, then the average's decay with its rate, then the guidance of the base.
 
     Decay and guidance are tried on the first tuning seed alone: they change one training less than its rate does.
     """
@@ -98,13 +98,11 @@ def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
                 return choice
             guidances = (*guidances, further)
 
-    for model in dict.fromkeys(tuning.models.values()):
-        for family in RIVALS:
-            settle(rate_of(family, model))
-    for family, model in tuning.others.items():
+    tried = [(family, model) for model in dict.fromkeys(tuning.models.values()) for family in RIVALS]
+    tried += tuning.others.items()
+    for family, model in tried:
         settle(rate_of(family, model))
-    for family in (*RIVALS, *tuning.others):
-        model = tuning.decay_at(family)
+    for family, model in tried:
         rate = values.get((RATE, family, model))
         if rate is None:
             continue
@@ -115,7 +113,7 @@ def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
             if decay is None:
                 continue
             best = (*best, (DECAY, decay))
-        if tuning.guidances and family in RIVALS:
+        if tuning.guidances and family in RIVALS and model == tuning.base:
             settle(guidance_of(family, best))
     return Chosen(scale, tuple(choices), values)
 

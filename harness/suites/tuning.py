@@ -26,13 +26,13 @@ FRECHET = ("fd", "fid", "fvd")
 class Tuning:
     """What a suite chooses, and from what, at the models that are tuned.
 
-    `rates` are tried of every family at each of the `models` ("N/4": size and patch), which map those that share the
-    choice to the one that is tuned; where the best is the largest or the smallest, twice or half of it is tried too,
-    within `limits`. `decays` of the moving average and `guidances` are tried at `base` alone, after the rate; where
-    there are none, all have one. Where the best guidance is the largest, twice of it is tried too, up to `strongest`.
-    `seeds` is how many training seeds each rate has; a decay or a guidance has one. `ref` is the part of the data that
-    decides. `others` are families beside the two that the suite compares, each with the model at which its rate and its
-    decay are tried; it has no guidance of its own.
+    `rates`, and then `decays` of the moving average, are tried of every family at each of the `models` ("N/4": size and
+    patch), which map those that share the choice to the one that is tuned; where the best rate is the largest or the
+    smallest, twice or half of it is tried too, within `limits`. `guidances` are tried at `base` alone, at last; where
+    there are none, or no decays, all have one. Where the best guidance is the largest, twice of it is tried too, up to
+    `strongest`. `seeds` is how many training seeds each rate has; a decay or a guidance has one. `ref` is the part of
+    the data that decides. `others` are families beside the two that the suite compares, each with the model at which
+    its rate and its decay are tried; it has no guidance of its own.
     """
 
     rates: tuple[float, ...]
@@ -47,12 +47,8 @@ class Tuning:
     strongest: float = 16.0
     others: Mapping[str, str] = field(default_factory=dict)
 
-    def decay_at(self, family: str) -> str:
-        """The model at which a family's decay is tried."""
-        return self.others.get(family, self.base)
-
-    def rate_at(self, family: str, model: str) -> str:
-        """The model at which the rate of a family's model is tried."""
+    def tuned_at(self, family: str, model: str) -> str:
+        """The model at which the rate and the decay of a family's model are tried."""
         return self.others.get(family) or self.models[model]
 
 
