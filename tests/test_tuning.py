@@ -190,7 +190,7 @@ def test_a_candidate_that_diverges_is_the_worst_and_is_not_trained_again(divergi
 def test_the_table_of_candidates_says_which_diverged(diverging):
     plan, _, _ = diverging
     table = tuning_table(plan.suite, plan.recorded())
-    ((name, diverged, learned),) = table.blocks[0].rows
+    ((name, learned, diverged),) = table.blocks[0].rows
     assert (name, str(diverged), str(learned)) == ("DiT-P/4", "diverged", "7")
     assert list(table.data["mean"]) == ["diverged", 7.0]
 
@@ -215,6 +215,30 @@ def test_where_the_best_rate_is_the_largest_twice_that_is_tried_until_it_is_not(
         records += [r for score in left for r in answers(score, abs(score.run.config.learning_rate - 0.014))]
     assert [value for value, _ in choice.candidates] == [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2]
     assert choice.made(records) == 1.6e-2
+
+
+@pytest.mark.parametrize(
+    ("best", "tried", "made"),
+    [(0.97, [0.99, 0.995, 0.998, 0.98, 0.96], 0.98), (0.9, [0.99, 0.995, 0.998, 0.98, 0.96], 0.96),
+     (0.9999, [0.99, 0.995, 0.998], 0.998), (0.995, [0.99, 0.995, 0.998], 0.995)],
+)  # fmt: skip
+def test_where_the_best_decay_is_an_end_the_next_is_tried_within_limits(best, tried, made):
+    records = []
+
+    def choice():
+        several = suite("fashion", records).choices
+        return next((c for c in several if (c.setting, c.tuned) == ("ema_decay", "DiT-P/4")), None)
+
+    while left := [
+        score
+        for one in suite("fashion", records).choices
+        if one.tuned == "DiT-P/4"
+        for score in one.scores
+        if not any(score.is_answered_by(record) for record in records)
+    ]:
+        records += [r for score in left for r in answers(score, abs(score.run.config.ema_decay - best))]
+    assert [value for value, _ in choice().candidates] == tried
+    assert choice().made(records) == made
 
 
 def test_a_score_against_another_part_is_another_score(whole):

@@ -60,7 +60,7 @@ def tuning_table(suite: Suite, records: Sequence[Record]) -> Table:
     blocks, data = [], []
     for setting in dict.fromkeys(choice.setting for choice in suite.choices):
         several = [choice for choice in suite.choices if choice.setting == setting]
-        values = list(dict.fromkeys(value for choice in several for value, _ in choice.candidates))
+        values = sorted({value for choice in several for value, _ in choice.candidates})
         rows = []
         for choice in several:
             found, made = choice.values(records), choice.made(records)
@@ -79,8 +79,8 @@ def tuning_table(suite: Suite, records: Sequence[Record]) -> Table:
         blocks=blocks,
         notes=[
             "Lower is better; ± is the standard deviation over tuning seeds, where there are several (how many).",
-            f"{NOT_MADE}: no candidate. If the best learning rate is at an end of its range, or the best guidance "
-            "scale is the largest, the range is extended; that of the EMA decay is not.",
+            f"{NOT_MADE}: no candidate. If the best learning rate or EMA decay is at an end of its range, or the best "
+            "guidance scale is the largest, the range is extended within limits.",
         ],
         protocol=f"Suite `{suite.name}`: {score.metrics[0]} against {score.ref}, {score.sampling_steps} steps. "
         "The choice is the candidate with the lowest mean. The settings are chosen one after the other, each with the "

@@ -89,6 +89,18 @@ def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
                 return choice
             rates = (*rates, further)
 
+    def decay_of(family: str, model: str, best: Changes) -> Choice:
+        decays, (low, high) = tuning.decays, tuning.decay_limits
+        while True:
+            tried = ((decay, (*best, (DECAY, decay)), scale.guidance) for decay in decays)
+            choice = choice_of(DECAY, family, model, tried)
+            made = choice.made(records)
+            shorter, longer = (round(1 - share * (1 - end), 6) for share, end in ((2, min(decays)), (0.5, max(decays))))
+            further = {choice.ends[0]: shorter, choice.ends[1]: longer}.get(made) if made else None
+            if further is None or not low <= further <= high:
+                return choice
+            decays = (*decays, further)
+
     def guidance_of(family: str, best: Changes) -> Choice:
         guidances = tuning.guidances
         while True:
@@ -108,8 +120,7 @@ def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
             continue
         best: Changes = ((RATE, rate),)
         if tuning.decays:
-            decays = ((decay, (*best, (DECAY, decay)), scale.guidance) for decay in tuning.decays)
-            decay = settle(choice_of(DECAY, family, model, decays))
+            decay = settle(decay_of(family, model, best))
             if decay is None:
                 continue
             best = (*best, (DECAY, decay))

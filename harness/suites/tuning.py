@@ -28,11 +28,12 @@ class Tuning:
 
     `rates`, and then `decays` of the moving average, are tried of every family at each of the `models` ("N/4": size and
     patch), which map those that share the choice to the one that is tuned; where the best rate is the largest or the
-    smallest, twice or half of it is tried too, within `limits`. `guidances` are tried at `base` alone, at last; where
-    there are none, or no decays, all have one. Where the best guidance is the largest, twice of it is tried too, up to
-    `strongest`. `seeds` is how many training seeds each rate has; a decay or a guidance has one. `ref` is the part of
-    the data that decides. `others` are families beside the two that the suite compares, each with the model at which
-    its rate and its decay are tried; it has no guidance of its own.
+    smallest, twice or half of it is tried too, within `limits`, and where the best decay is, half or twice of what it
+    lacks to one, within `decay_limits`. `guidances` are tried at `base` alone, at last; where there are none, or no
+    decays, all have one. Where the best guidance is the largest, twice of it is tried too, up to `strongest`. `seeds`
+    is how many training seeds each rate has; a decay or a guidance has one. `ref` is the part of the data that decides.
+    `others` are families beside the two that the suite compares, each with the model at which its rate and its decay
+    are tried; it has no guidance of its own.
     """
 
     rates: tuple[float, ...]
@@ -44,6 +45,7 @@ class Tuning:
     seeds: Mapping[str, int]
     ref: str
     metrics: tuple[str, ...]
+    decay_limits: tuple[float, float] = (0.0, 1.0)
     strongest: float = 16.0
     others: Mapping[str, str] = field(default_factory=dict)
 
