@@ -82,7 +82,7 @@ SCALES: dict[str, tuple[str, ImageScale]] = {
                 rates=(1e-3, 2e-3, 4e-3, 8e-3),
                 limits=(2.5e-4, 3.2e-2),
                 decays=(0.99, 0.995, 0.998),
-                decay_limits=(0.96, 0.998),  # beyond, an average over 3,000 steps keeps 1 % of the initial weights
+                decay_limits=(0.96, 0.998),  # 0.999 would keep 5 % of the initial weights after 3,000 steps
                 guidances=(1.0, 1.5, 2.0, 3.0, 4.0),
                 base="N/4",
                 # one choice a class of sizes: U and M are 72 and 80 wide, of 6 to 9 blocks; patches share their size's
