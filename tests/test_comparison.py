@@ -16,6 +16,7 @@ from harness.report.cells import Cell
 from harness.report.claims import decide, tally, welch
 from harness.report.comparison import at_time, curves, decided
 from harness.report.documents import (
+    chosen_settings,
     family_scores,
     family_verdicts,
     photograph_scores,
@@ -168,6 +169,14 @@ def test_all_families_stand_in_one_table_each_compared_with_the_dit_of_its_size_
     assert "The paper" not in table.markdown()
     assert [line.count("against") for line in family_verdicts(records).splitlines()] == [0] * 6
     assert family_scores(records).count("\n") == 7
+
+
+def test_a_document_shows_the_chosen_settings_of_each_family(records):
+    rows = chosen_settings(records).splitlines()
+    assert rows[0] == "| chosen at | learning rate | EMA decay | guidance scale |"
+    assert "| DiT-N/4 | 0.004 | 0.998 | 2 |" in rows
+    assert "| DiM-U/4-matched | 0.002 | 0.998 |  |" in rows, "guidance is chosen at one size"
+    assert "| DiT-N/4 |  |  |  |" in chosen_settings([]).splitlines(), "nothing is chosen yet"
 
 
 def test_a_suite_without_all_families_has_no_table_of_them():

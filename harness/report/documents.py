@@ -212,6 +212,19 @@ def photograph_verdicts(records: Sequence[Record]) -> str:
     return f"{_grid(header, rows)}\n\n{RULE} {within}" if rows else ""
 
 
+def chosen_settings(records: Sequence[Record]) -> str:
+    """The settings of each family on photographs, at the models that they were chosen at, as far as they are."""
+    from harness.report.tuning import TITLES
+    from harness.suites.catalogue import FASHION, suite
+
+    chosen: dict[str, dict[str, str]] = {}
+    for choice in suite(FASHION, records).choices:
+        made = choice.made(records)
+        chosen.setdefault(choice.tuned, {})[choice.setting] = "" if made is None else f"{made:g}"
+    rows = [[model, *(settings.get(name, "") for name in TITLES)] for model, settings in chosen.items()]
+    return _grid(["chosen at", *TITLES.values()], rows)
+
+
 def family_scores(records: Sequence[Record]) -> str:
     """Every family on photographs, at equal parameters, as far as it is measured."""
     from harness.report.quality import table_of
@@ -324,6 +337,7 @@ PARTS: dict[str, Callable[[Sequence[Record]], str]] = {
     "clip-verdicts": clip_verdicts,
     "photograph-scores": photograph_scores,
     "photograph-verdicts": photograph_verdicts,
+    "chosen-settings": chosen_settings,
     "family-scores": family_scores,
     "family-verdicts": family_verdicts,
     "sequence-ratios": sequence_ratios,
