@@ -80,6 +80,8 @@ def test_times_of_two_devices_are_not_mixed_and_the_device_timed_last_counts(sco
     both = [timed(one, 0.1), timed(two, 0.3), timed(one, 0.01, "cpu: two"), timed(two, 0.02, "cpu: two")]
     assert step_seconds([run, other], both) == {run: 0.01, other: 0.02}
     assert step_seconds([run, other], [*both, timed(one, 0.2)]) == {run: 0.2, other: 0.3}
+    large = next(iter(suite("paper").runs()))
+    assert step_seconds([run, large], both) == {}, "no suite is compared by the times of some of its models"
     failed = dataclasses.replace(timed(one, 0.1), value=None, verdict="oom")
     assert step_seconds([run], [failed]) == {}
 

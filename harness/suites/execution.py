@@ -226,8 +226,8 @@ def carry_out(plan: Plan, workers: Workers, jobs: int) -> list[str]:
                 if workers.stopped.is_set():
                     return
                 progress.end(run, task, failed=bool(failure))
-                if failure and not task.samples and (reason := diverged(run)):
-                    store.append(plan.records, [one for score in work.scores for one in score.diverged(reason)])
+                if left and failure and not task.samples and (reason := diverged(run)):
+                    store.append(plan.records, [one for score in left.scores for one in score.diverged(reason)])
                     tqdm.write(f"a candidate is not chosen: {run.name} diverged: {reason}", file=sys.stderr)
                     return
                 if failure:

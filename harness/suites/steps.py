@@ -42,9 +42,12 @@ def training_steps(name: str, records: Iterable[Record] | None = None) -> list[W
 def step_seconds(runs: Iterable[Run], records: Iterable[Record]) -> dict[Run, float]:
     """Seconds of a training step of each run, on the device that was timed last of those that all were timed on.
 
-    Empty where there is none: times of two devices are not compared.
+    Empty where there is none, since times of two devices are not compared, and where a run is not of small data.
     """
-    keys = {run: _key(training_step(run).settings()) for run in runs if run.small}
+    runs = list(runs)
+    if not all(run.small for run in runs):
+        return {}
+    keys = {run: _key(training_step(run).settings()) for run in runs}
     by_device: dict[str, dict[Key, float]] = {}
     for record in of_kind(records, LatencyRecord):
         if record.get("action") == "train" and record.verdict == "ok" and record.value is not None:
