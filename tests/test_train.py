@@ -6,6 +6,7 @@ import functools
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from harness.diffusion import checkpoint, gradients, learner, throughput, traini
 from harness.diffusion.config import PRESETS
 from harness.diffusion.losses import LossLog
 from harness.diffusion.numerics import set_precision
+from harness.diffusion.sample_config import WeightsConfig
+from harness.diffusion.trained import load_trained
 from models import ModelSpec, create_model, spec
 from models.denoiser import Denoiser
 
@@ -154,6 +157,58 @@ def test_ema_follows_the_weights_by_hand(tmp_path):
         expected = 0.75 * first["ema"][name] + 0.25 * value
         assert torch.allclose(second["ema"][name], expected, atol=1e-7), name
         assert not second["ema"][name].requires_grad, "an average outside autograd: a graph would grow with every step"
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A run of 6 steps, stopped and continued halfway, that keeps averages of two decays beside its own."""
+    where = tmp_path_factory.mktemp("runs") / "several"
+    for steps in (3, 6):
+        assert run(where, "--steps", steps, "--ema-decay", 0.75, "--further-ema-decays", 0.9, 0.5) == 0
+    return where
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.75, 0.9])
+def test_one_run_keeps_the_averages_that_runs_of_each_decay_would(several, tmp_path, decay):
+    run(tmp_path, "--steps", 6, "--ema-decay", decay)
+    alone, kept = newest(tmp_path), newest(several)
+    assert_same(kept["model"], alone["model"])
+    assert_same(kept["ema"] if decay == 0.75 else kept["further_ema"][decay], alone["ema"])
+    assert "further_ema" not in alone
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.75, 0.9])
+def test_samples_are_of_the_average_that_is_chosen(several, decay):
+    state = newest(several)
+    trained = load_trained(several, torch.device("cpu"), WeightsConfig(ema_decay=decay))
+    expected = state["ema"] if decay == 0.75 else state["further_ema"][decay]
+    assert_same(dict(trained.model.state_dict()), expected)
+    assert trained.training["ema_decay"] == decay, "what its weights follow from"
+    assert trained.origin.get("ema_decay", 0.75) == decay, "or samples of another average would be taken for its own"
+
+
+def test_an_average_that_a_checkpoint_does_not_keep_is_refused(several):
+    with pytest.raises(ValueError, match=re.escape("keeps no average of decay 0.6; choose from 0.75, 0.5, 0.9")):
+        load_trained(several, torch.device("cpu"), WeightsConfig(ema_decay=0.6))
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ([], "continue with --further-ema-decays 0.5 0.9, or choose another --out"),
+        (["--further-ema-decays", 0.9], "continue with --further-ema-decays 0.5 0.9, or choose another --out"),
+        (["--further-ema-decays", 0.9, 0.5, 0.6], "continue with --further-ema-decays 0.5 0.9, or"),
+        (["--further-ema-decays", 0.75], "--further-ema-decays repeats a decay; the run's own is 0.75"),
+        (["--further-ema-decays", 1], "further_ema_decays must lie in [0, 1)"),
+    ],
+)
+def test_no_average_begins_halfway(several, capsys, flags, complaint):
+    before = sorted(path.name for path in several.rglob("*"))
+    with pytest.raises(SystemExit) as exit_:
+        run(several, "--steps", 7, "--ema-decay", 0.75, *flags)
+    assert exit_.value.code == 2
+    assert complaint in capsys.readouterr().err
+    assert sorted(path.name for path in several.rglob("*")) == before
 
 
 def test_first_step_of_adamw_moves_every_parameter_by_the_learning_rate(tmp_path):
@@ -687,6 +742,7 @@ def curve(where, key="loss"):
 
 SCALED = ["--steps", 15, "--batch", 16]
 CLIPS = ["--preset", "moving-digits", "--model", "DiT-P/4-video", "--batch", 4, "--joint-images", 2, "--clip-norm", 0]
+CLIPS += ["--further-ema-decays", 0.5]
 VARIANTS = {  # name: processes, flags, and how far losses and norms may lie from those of one process
     "shared": (2, ["--fsdp"], 0),  # a sum of two has one order: bit for bit
     "rounded": (2, ["--reduce-dtype", "bf16", "--clip-norm", 0.5], 2e-2),  # gradients of eight bits
@@ -742,8 +798,8 @@ def test_a_shared_run_of_clips_continues_alone_and_an_unshared_one_shared(scaled
 
 def assert_same_weights(left, right):
     a, b = newest(left), newest(right)
-    for key in ("step", "model", "ema", "optimizer"):
-        assert_same(a[key], b[key], key)
+    for key in ("step", "model", "ema", "further_ema", "optimizer"):
+        assert_same(a.get(key), b.get(key), key)
 
 
 def test_one_process_cannot_share(tmp_path, capsys):

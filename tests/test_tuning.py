@@ -13,7 +13,6 @@ from harness.report.tuning import tuning_table
 from harness.suites import SCALES, Plan, Run, Score, Suite, execution, suite
 from harness.suites.launch import Launch
 from harness.suites.rows import Row
-from harness.suites.score import of_the_weights
 from harness.suites.tuning import FIRST_SEED, Choice
 from models import spec
 
@@ -27,8 +26,7 @@ TUNING = SCALES["fashion"][1].tuning
 
 def answers(score, value, quantities=QUANTITIES):
     """Records that answer a score, its Fréchet distance of this value."""
-    training = {name: getattr(score.run.config, name) for name in of_the_weights()}
-    workload = {"step": score.step, "training": training, "sampling": score.sampling, "reference": score.ref}
+    workload = {"step": score.step, "training": score.training, "sampling": score.sampling, "reference": score.ref}
     workload |= {"model": score.run.model, "n_samples": 2000, "training_cpu_seconds": score.step / 10}
     return [
         ScoreRecord(
@@ -42,9 +40,9 @@ def answers(score, value, quantities=QUANTITIES):
 
 def value_of(score):
     """Made up: DiM is best at rate 0.002, all others at 0.004, every family at an average of 0.998 and guidance 2."""
-    config = score.run.config
+    config, decay = score.run.config, score.training["ema_decay"]
     best = {"DiM": 2e-3}.get(score.run.model.partition("-")[0], 4e-3)
-    return 10 + 1e3 * abs(config.learning_rate - best) + 1e3 * abs(config.ema_decay - 0.998) + abs(score.cfg_scale - 2)
+    return 10 + 1e3 * abs(config.learning_rate - best) + 1e3 * abs(decay - 0.998) + abs(score.cfg_scale - 2)
 
 
 def carried_out(until=None):
@@ -205,6 +203,26 @@ def test_a_row_that_diverges_is_a_failure(diverging, tmp_path):
     assert rows.recorded() == []
 
 
+def test_a_decay_is_tried_on_averages_that_the_training_of_its_rate_keeps(whole):
+    """Averages do not act on training, so a decay costs samples alone; what was trained with one answers it, too."""
+    records, _ = whole
+    choices = suite("fashion", records).choices
+    trained = {score.run for one in choices if one.setting == "learning_rate" for score in one.scores}
+    for choice in (one for one in choices if one.setting == "ema_decay"):
+        for decay, (score,) in choice.candidates:
+            kept = {score.run.config.ema_decay, *score.run.further_decays}
+            assert score.run in trained
+            assert decay in kept
+            assert score.training["ema_decay"] == decay
+            flags = score.flags()
+            own = decay == score.run.config.ema_decay
+            assert own or flags[flags.index("--ema-decay") + 1] == str(decay)
+            (record,) = answers(score, 1.0)
+            others = [other for _, (other,) in choice.candidates if other != score]
+            assert score.is_answered_by(record)
+            assert not any(other.is_answered_by(record) for other in others)
+
+
 def test_where_the_best_rate_is_the_largest_twice_that_is_tried_until_it_is_not():
     records = []
     while True:
@@ -236,7 +254,7 @@ def test_where_the_best_decay_is_an_end_the_next_is_tried_within_limits(best, tr
         for score in one.scores
         if not any(score.is_answered_by(record) for record in records)
     ]:
-        records += [r for score in left for r in answers(score, abs(score.run.config.ema_decay - best))]
+        records += [r for score in left for r in answers(score, abs(score.training["ema_decay"] - best))]
     assert [value for value, _ in choice().candidates] == tried
     assert choice().made(records) == made
 

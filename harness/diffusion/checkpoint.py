@@ -1,9 +1,9 @@
 """Checkpoints: written whole or not at all, verified before they are used, the last good one never touched.
 
 `step-0001000.pt` are kept two at a time, `milestone-0001000.pt` for good. Each holds plain tensors and containers:
-`format`, `config`, `step`, `model`, `ema`, `optimizer`, `losses` and `spent` (seconds); random state needs none, being
-a function of seed and step (harness.core.seeds). The last line of the file is the digest of its content
-(harness.diffusion.integrity).
+`format`, `config`, `step`, `model`, `ema`, `optimizer`, `losses` and `spent` (seconds), and where a run keeps several
+averages `further_ema`, by decay; random state needs none, being a function of seed and step (harness.core.seeds). The
+last line of the file is the digest of its content (harness.diffusion.integrity).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ FORMAT = 1
 KEPT = 2
 FOR_SAMPLING = ("config", "step", "model", "ema")
 FOR_TRAINING = (*FOR_SAMPLING, "optimizer")
+FURTHER = "further_ema"
 
 
 def save(directory: Path, state: dict[str, Any], milestone: bool = False) -> Path:
@@ -91,6 +92,8 @@ def open_verified(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
         _require_config(path, state["config"])
         if not isinstance(state["step"], int):
             raise ValueError(f"{path} is not a whole checkpoint: its step is {state['step']!r}")
+        if not isinstance(state.get(FURTHER, {}), dict):
+            raise ValueError(f"{path} is not a whole checkpoint: its {FURTHER} are no averages by decay")
     return state
 
 

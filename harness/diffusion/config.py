@@ -86,8 +86,7 @@ class TrainConfig:
             raise ValueError(f"clip_after {self.clip_after} delays clipping, and clip_norm 0 never clips")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate must lie between 0 and 1, not {self.learning_rate}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must lie in [0, 1), not {self.ema_decay}")
+        require_decay("ema_decay", self.ema_decay)
 
     def spec(self, **of_the_data: object) -> ModelSpec:
         """The model's specification; `of_the_data` are channels and downsample.
@@ -109,8 +108,9 @@ class Execution:
     """How a run is carried out, and what it leaves out of its data.
 
     Nothing else of it changes what is computed, beyond floating-point reordering, but `reduce_dtype` bf16, which rounds
-    gradients. `milestones` are steps whose checkpoints stay for good. Raises ValueError, naming the field, for
-    impossible values.
+    gradients. `milestones` are steps whose checkpoints stay for good. `further_ema_decays` are of averages that are
+    kept beside the run's own, so that a decay can be chosen after training: harness.eval and harness.sample take
+    `--ema-decay`. Raises ValueError, naming the field, for impossible values.
     """
 
     accumulate: int = option(1, "parts into which a process splits its batch", least=1)
@@ -128,6 +128,9 @@ class Execution:
     milestones: tuple[int, ...] = option(
         (), "steps whose checkpoints are kept", least=1, metavar="STEP", flag="--checkpoint-at"
     )
+    further_ema_decays: tuple[float, ...] = option(
+        (), "decays of further averages to keep; harness.eval --ema-decay takes one", least=0, metavar="DECAY"
+    )
     split_list: tuple[Path, ...] = option((), "lists of training videos, such as trainlist01.txt", metavar="FILE")
     skip_corrupt: bool = option(False, "skip unreadable or too short files, and name them")
     device: str | None = option(None, "cpu, cuda or cuda:N (default: cuda where there is one)", metavar="NAME")
@@ -135,6 +138,8 @@ class Execution:
     def __post_init__(self) -> None:
         check(self)
         require_text(self)
+        for decay in self.further_ema_decays:
+            require_decay("further_ema_decays", decay)
 
     def check(self, config: TrainConfig) -> None:
         """Raise ValueError for what a run of this configuration would ignore."""
@@ -143,9 +148,18 @@ class Execution:
             raise ValueError(f"--checkpoint-at {late[-1]} lies beyond the run's {config.steps} steps")
         if self.split_list and not config.frames:
             raise ValueError("--split-list chooses videos, and there are none without --frames")
+        decays = [config.ema_decay, *self.further_ema_decays]
+        if len(set(decays)) < len(decays):
+            raise ValueError(f"--further-ema-decays repeats a decay; the run's own is {config.ema_decay:g}")
         family = config.spec().family
         if self.keep_operands and not named(family).recomputes:
             raise ValueError(f"--keep-operands changes nothing for {config.model}: {family} recomputes no operands")
+
+
+def require_decay(name: str, decay: float) -> None:
+    """Raise ValueError, naming the field, for a decay that no average has."""
+    if not 0 <= decay < 1:
+        raise ValueError(f"{name} must lie in [0, 1), not {decay}")
 
 
 def require_text(options: object) -> None:

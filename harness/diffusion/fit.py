@@ -70,7 +70,7 @@ def fit(
     directory, log = run / "checkpoints", LossLog(run / "losses.jsonl")
     if execution.fsdp:
         shard(model, ranks, torch.bfloat16 if execution.reduce_dtype == "bf16" else None)
-    learner = new_learner(model, config)
+    learner = new_learner(model, config, execution.further_ema_decays)
     step, spent = restore(learner, directory, record, log, ranks)
     passed = distributed.from_first([one for one in sorted(execution.milestones) if _is_passed(directory, one, step)])
     if [one for one in passed if one < step]:

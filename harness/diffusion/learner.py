@@ -1,8 +1,8 @@
-"""What learns: a model with its moving average and its optimizer, its step, and what a checkpoint keeps of it."""
+"""What learns: a model with its moving averages and its optimizer, its step, and what a checkpoint keeps of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +22,7 @@ from harness.diffusion.process import linear_schedule, training_loss
 from harness.diffusion.sharding import all_whole, mine, spread, whole
 from models.denoiser import Denoiser
 
+FURTHER = checkpoint.FURTHER
 MAY_CHANGE = ("steps", "data", "vae", "sampling_steps", "provenance")
 """What may differ when a run is continued: it may go further, its data may have moved."""
 DEFAULTS = {setting.name: setting.default for setting in fields(TrainConfig)}
@@ -29,25 +30,61 @@ DEFAULTS = {setting.name: setting.default for setting in fields(TrainConfig)}
 
 
 @dataclass(frozen=True)
-class Learner:
-    """What a checkpoint saves, and the two lists of the moving average: its entries and the parameters they follow.
+class Average:
+    """A moving average of a model: its entries, and those of them that follow parameters, in the parameters' order."""
 
-    Of a model that is shared among processes all of these are slices, but for what `state` gives.
+    decay: float
+    entries: dict[str, Tensor]
+    following: list[Tensor]
+
+    @classmethod
+    def of(cls, model: Denoiser, decay: float) -> Average:
+        """An average that begins at the model as it is."""
+        entries = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        return cls(decay, entries, [mine(entries[name]) for name, _ in model.named_parameters()])
+
+    def follow(self, parameters: Sequence[Tensor]) -> None:
+        """A step towards the parameters."""
+        torch._foreach_lerp_(self.following, [*map(mine, parameters)], 1 - self.decay)
+
+    def restore(self, saved: dict[str, Tensor]) -> None:
+        """Take over a checkpoint's entries."""
+        for name, value in self.entries.items():
+            value.copy_(spread(saved[name], value))
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What a checkpoint saves: the model with its parameters, its averages, and the optimizer.
+
+    The run's own average is the first. Of a model that is shared among processes all of these are slices, but for what
+    `state` gives.
     """
 
     model: Denoiser
-    ema: dict[str, Tensor]
-    averages: list[Tensor]
+    averages: list[Average]
     parameters: list[Tensor]
     optimizer: torch.optim.Optimizer
 
     def state(self, keep: bool = True) -> dict[str, Any]:
         """For a checkpoint, in those processes that `keep` it; all take part."""
-        state = {"model": self.model.state_dict(), "ema": self.ema, "optimizer": self.optimizer.state_dict()}
+        own, *further = self.averages
+        state: dict[str, Any] = {"model": self.model.state_dict(), "ema": own.entries}
+        state["optimizer"] = self.optimizer.state_dict()
+        state |= {FURTHER: {average.decay: average.entries for average in further}} if further else {}
         return cast(dict[str, Any], all_whole(state, keep))
 
     def restore(self, state: dict[str, Any], path: Path) -> None:
-        """Take over a checkpoint's. Raises ValueError, naming the file, when it does not fit."""
+        """Take over a checkpoint's.
+
+        Raises ValueError, naming the file, when it does not fit, or keeps other averages: none begins halfway.
+        """
+        average, *further = self.averages
+        saved = state.get(FURTHER, {})
+        if set(saved) != {one.decay for one in further}:
+            kept = " ".join(f"{decay:g}" for decay in sorted(saved))
+            same = f"continue with --further-ema-decays {kept}" if kept else "continue without --further-ema-decays"
+            raise ValueError(f"{path} keeps other averages, and none begins halfway: {same}, or choose another --out")
         try:
             own = self.model.state_dict()
             weights = {n: spread(value, own[n]) if n in own else value for n, value in state["model"].items()}
@@ -57,19 +94,20 @@ class Learner:
                 for index, of_one in state["optimizer"]["state"].items()
             }
             self.optimizer.load_state_dict({**state["optimizer"], "state": moments})
-            for name, value in self.ema.items():
-                value.copy_(spread(state["ema"][name], value))
+            average.restore(state["ema"])
+            for one in further:
+                one.restore(saved[one.decay])
         except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
             reason = (str(error).splitlines() or [""])[0]
             raise ValueError(f"{path} does not fit the model: {type(error).__name__} {reason}") from error
 
 
-def new_learner(model: Denoiser, config: TrainConfig) -> Learner:
-    """A learner that has done no step."""
-    ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    names, parameters = zip(*model.named_parameters(), strict=True)
+def new_learner(model: Denoiser, config: TrainConfig, further_decays: Sequence[float] = ()) -> Learner:
+    """A learner that has done no step, with further averages beside the run's own."""
+    averages = [Average.of(model, decay) for decay in (config.ema_decay, *further_decays)]
+    parameters: list[Tensor] = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0, fused=True)
-    return Learner(model, ema, [mine(ema[name]) for name in names], list(parameters), optimizer)
+    return Learner(model, averages, parameters, optimizer)
 
 
 def require_same_run(path: Path, saved_config: dict[str, Any], record: dict[str, Any]) -> None:
@@ -129,7 +167,8 @@ def make_step(
         learner.optimizer.step()
         learner.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
-            torch._foreach_lerp_(learner.averages, [*map(mine, learner.parameters)], 1 - config.ema_decay)
+            for average in learner.averages:
+                average.follow(learner.parameters)
         return torch.stack([total, whole(norm)])
 
     return train_step

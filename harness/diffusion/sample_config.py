@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.core.options import check, option
-from harness.diffusion.config import LARGEST_SEED, PRECISIONS, TIMESTEPS, require_text
+from harness.diffusion.config import LARGEST_SEED, PRECISIONS, TIMESTEPS, require_decay, require_text
 from models import spec
 
 SAMPLERS = ("ddpm", "ddim")
@@ -32,11 +32,19 @@ class WeightsConfig:
     )
     num_classes: int | None = option(None, f"classes of a bare state dict (default: {IMAGENET_CLASSES})", least=1)
     weights: str = option("ema", "which weights of a checkpoint", choices=WEIGHTS)
+    ema_decay: float | None = option(
+        None, "which average of a checkpoint that keeps several (default: the run's own)", metavar="DECAY"
+    )
     vae: str | None = option(None, "where to load the autoencoder from, if not as in training", metavar="WHERE")
 
     def __post_init__(self) -> None:
         check(self)
         require_text(self)
+        if self.ema_decay is not None:
+            require_decay("ema_decay", self.ema_decay)
+            if self.weights != "ema" or self.model is not None:
+                other = f"--model {self.model}" if self.model is not None else f"--weights {self.weights}"
+                raise ValueError(f"--ema-decay takes an average of a checkpoint of harness.train, {other} has none")
         if self.model is None:
             for name in ("resolution", "num_classes"):
                 if getattr(self, name) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -58,6 +58,20 @@ def _latents(state: Mapping[str, Any], vae: str) -> dict[str, int]:
     return {**channels, "downsample": 1 if vae == "identity" else 8}
 
 
+def _average(where: Path, state: Mapping[str, Any], decay: float | None) -> Mapping[str, Any]:
+    """The average of this decay of a checkpoint's, by default the run's own.
+
+    Raises ValueError, with those that there are, for one that it does not keep.
+    """
+    own, further = state["config"].get("ema_decay"), state.get(checkpoint.FURTHER, {})
+    if decay in (None, own):
+        return cast(Mapping[str, Any], state["ema"])
+    if decay not in further:
+        kept = ", ".join(f"{one:g}" for one in (own, *sorted(further)) if one is not None)
+        raise ValueError(f"{where} keeps no average of decay {decay:g}; choose from {kept}")
+    return cast(Mapping[str, Any], further[decay])
+
+
 def load_trained(where: Path, device: torch.device, weights: WeightsConfig | None = None) -> Trained:
     """A checkpoint of this trainer, the newest of a run directory, or a bare state dict such as DiT's official files.
 
@@ -93,12 +107,15 @@ def load_trained(where: Path, device: torch.device, weights: WeightsConfig | Non
         state = checkpoint.open_verified(where, checkpoint.FOR_SAMPLING)
         config = state["config"]
         model = create_model(checkpoint.spec_of(config), config["resolution"])
-        load_weights(model, state[{"ema": "ema", "raw": "model"}[weights.weights]])
+        decay = weights.ema_decay
+        load_weights(model, state["model"] if weights.weights == "raw" else _average(where, state, decay))
         chosen = weights.vae or config["vae"]
         classes = config["classes"]
         origin |= {"model": model.spec.name, "resolution": config["resolution"], "data": config["dataset"]}
         origin |= {"step": state["step"], "weights": weights.weights}
         training = {key: value for key, value in config.items() if key not in NOT_OF_THE_WEIGHTS}
+        if decay not in (None, config.get("ema_decay")):
+            origin["ema_decay"] = training["ema_decay"] = decay
         sampling_steps = config.get("sampling_steps", sampling_steps)
     of_pixels = model.spec.downsample == 1
     if of_pixels and chosen != "identity":

@@ -130,10 +130,12 @@ SCALES: dict[str, tuple[str, ImageScale]] = {
 """Suites of the image tables: what they are, and their scale."""
 
 
-def _matched_clips(data: str, steps: int, resolution: int) -> ClipScale:
+def _matched_clips(
+    data: str, steps: int, resolution: int, decays: tuple[float, ...] = (), decay_limits: tuple[float, float] = (0, 1)
+) -> ClipScale:
     """Models of equal parameters on clips that come with the package, with choosing and scoring apart.
 
-    `resolution` is the preset's, in which the floor is to be, too.
+    `resolution` is the preset's, in which the floor is to be, too. Without `decays` all averages have the preset's.
     """
     metrics = tuple(f"{name}500@{data}" for name in ("fvd", "trajectory", "accuracy"))
     return ClipScale(
@@ -153,7 +155,8 @@ def _matched_clips(data: str, steps: int, resolution: int) -> ClipScale:
         tuning=Tuning(
             rates=(1e-3, 2e-3, 4e-3, 8e-3),
             limits=(2.5e-4, 3.2e-2),
-            decays=(),
+            decays=decays,
+            decay_limits=decay_limits,
             guidances=(1.0, 2.0, 4.0),
             base="U/4",
             models={"U/4": "U/4"},
@@ -173,7 +176,9 @@ CLIP_SCALES: dict[str, tuple[str, ClipScale]] = {
     ),
     BOUNCING: (
         "scikit-learn's digits that bounce at four speeds in 16 pixels, each family at its own settings",
-        _matched_clips(BOUNCING, steps=4000, resolution=16),
+        _matched_clips(
+            BOUNCING, steps=4000, resolution=16, decays=(0.992, 0.996, 0.998), decay_limits=(0.98, 0.999)
+        ),
     ),
 }
 """Suites of the table of clips."""

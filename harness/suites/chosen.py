@@ -11,7 +11,7 @@ from harness.core.records import Record
 from harness.suites.run import Run, Setting
 from harness.suites.scales import Changes, Scale
 from harness.suites.score import Score
-from harness.suites.tuning import FIRST_SEED, Choice, Tuning
+from harness.suites.tuning import FIRST_SEED, Choice, Tuning, beside
 
 RATE, DECAY, SCALE = "learning_rate", "ema_decay", "cfg_scale"
 """The settings that are chosen."""
@@ -95,8 +95,8 @@ def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
             tried = ((decay, (*best, (DECAY, decay)), scale.guidance) for decay in decays)
             choice = choice_of(DECAY, family, model, tried)
             made = choice.made(records)
-            shorter, longer = (round(1 - share * (1 - end), 6) for share, end in ((2, min(decays)), (0.5, max(decays))))
-            further = {choice.ends[0]: shorter, choice.ends[1]: longer}.get(made) if made else None
+            beyond = {min(decays): beside(min(decays), longer=False), max(decays): beside(max(decays), longer=True)}
+            further = beyond.get(float(made)) if made else None
             if further is None or not low <= further <= high:
                 return choice
             decays = (*decays, further)
@@ -130,17 +130,23 @@ def chosen(scale: AScale, records: Iterable[Record] = ()) -> Chosen[AScale]:
 
 
 def _tuned(scale: Scale, tuning: Tuning, model: str, seed: int, changes: Changes, cfg_scale: float) -> Score:
-    """A score of a candidate: at the last step, on a tuning seed, against the part that decides."""
-    changes = tuple((name, value) for name, value in scale.changes + changes if not _is_presets(scale, name, value))
-    run = Run(preset=scale.preset, model=model, milestones=(scale.last,), seed=FIRST_SEED + seed, changes=changes)
+    """A score of a candidate: at the last step, on a tuning seed, against the part that decides.
+
+    What is the preset's own setting is no change, so that equal candidates are one; and a decay is none of the training
+    run, which keeps all averages.
+    """
+    from harness.diffusion.config import PRESETS
+
+    preset = PRESETS[scale.preset]
+    changed = {name: value for name, value in scale.changes + changes if getattr(preset, name) != value}
+    decay = changed.pop(DECAY, None)
+    run = Run(
+        preset=scale.preset, model=model, milestones=(scale.last,), seed=FIRST_SEED + seed,
+        changes=tuple(changed.items()),
+        further_decays=tuple(one for one in tuning.every_decay if one != preset.ema_decay),
+    )  # fmt: skip
     return Score(
         run=run, step=scale.last, metrics=tuning.metrics, cfg_scale=cfg_scale, sampling_steps=scale.sampling_steps,
         sampler=scale.sampler, ref=tuning.ref, bootstrap=scale.bootstrap, protocol=scale.protocol,
+        ema_decay=None if decay is None else float(decay),
     )  # fmt: skip
-
-
-def _is_presets(scale: Scale, name: str, value: Setting) -> bool:
-    """Whether a change changes nothing: a candidate that is the preset's own setting is one run with it."""
-    from harness.diffusion.config import PRESETS
-
-    return bool(getattr(PRESETS[scale.preset], name) == value)

@@ -36,13 +36,17 @@ def task_spec(model: str, data: str, vae: str, chosen: Mapping[str, Any]) -> Mod
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A training run: a preset with changes, kept at `milestones`. Equal runs are trained once."""
+    """A training run: a preset with changes, kept at `milestones`. Equal runs are trained once.
+
+    `further_decays` are of averages that it keeps beside its own.
+    """
 
     preset: str
     model: str
     milestones: tuple[int, ...]
     seed: int = 0
     changes: tuple[tuple[str, Setting], ...] = ()
+    further_decays: tuple[float, ...] = ()
 
     @cached_property
     def config(self) -> TrainConfig:
@@ -74,6 +78,7 @@ class Run:
         config = self.config
         fields = [setting for setting in dataclasses.fields(config) if setting.name != "data"]
         settings = {f.name: getattr(config, f.name) for f in fields if getattr(config, f.name) != f.default}
+        settings |= {"further_decays": self.further_decays} if self.further_decays else {}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         return f"{self.preset}-{self.model.replace('/', '-')}-seed{self.seed}-{digest[:8]}"
 
@@ -82,4 +87,6 @@ class Run:
         flags = ["--preset", self.preset, "--model", self.model, "--seed", str(self.seed)]
         for name, value in self.changes:
             flags += [f"--{name.replace('_', '-')}", str(value)]
+        if self.further_decays:
+            flags += ["--further-ema-decays", *map(str, self.further_decays)]
         return [*flags, "--steps", str(self.milestones[-1]), "--checkpoint-at", *map(str, self.milestones)]

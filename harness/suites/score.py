@@ -39,9 +39,10 @@ def is_part(named: str, recorded: str) -> bool:
 class Score:
     """Metrics of one milestone of a run. `ref` as in harness.eval.
 
-    Samples are drawn with the run's own seed, or with another, where `redraw` counts further draws of one run.
-    `bootstrap` is how many resamples an error bar has, where that is not the command's own number. `protocol` are the
-    fields of a harness.metrics.ClipProtocol that are not its defaults.
+    `ema_decay` is of one of the run's further averages, where it is not its own that is scored. Samples are drawn with
+    the run's own seed, or with another, where `redraw` counts further draws of one run. `bootstrap` is how many
+    resamples an error bar has, where that is not the command's own number. `protocol` are the fields of a
+    harness.metrics.ClipProtocol that are not its defaults.
     """
 
     run: Run
@@ -54,6 +55,7 @@ class Score:
     bootstrap: int | None = None
     sampler: str = "ddpm"
     protocol: tuple[tuple[str, Setting], ...] = ()
+    ema_decay: float | None = None
 
     @property
     def sample_seed(self) -> int:
@@ -67,6 +69,7 @@ class Score:
         """
         sampling = ["--cfg-scale", str(self.cfg_scale), "--steps", str(self.sampling_steps)]
         sampling += ["--sampler", self.sampler] if self.sampler != "ddpm" else []
+        sampling += [] if self.ema_decay is None else ["--ema-decay", str(self.ema_decay)]
         copies = ["--max-duplicates", "1"] if self.run.small else []
         bars = [] if self.bootstrap is None else ["--bootstrap", str(self.bootstrap)]
         clips = [part for name, value in self.protocol for part in (f"--{name.replace('_', '-')}", str(value))]
@@ -78,6 +81,12 @@ class Score:
         drawn: dict[str, Setting] = {"cfg_scale": self.cfg_scale, "steps": self.sampling_steps}
         drawn["seed"] = self.sample_seed
         return drawn | {"sampler": self.sampler, "classes": "uniform", "precision": "fp32", "weights": "ema"}
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What the weights follow from, as it stands in a record."""
+        training = {name: getattr(self.run.config, name) for name in of_the_weights()}
+        return training if self.ema_decay is None else training | {"ema_decay": self.ema_decay}
 
     @property
     def samples(self) -> int:
@@ -92,13 +101,13 @@ class Score:
             return False
         if (training.get("model"), training.get("seed")) != (self.run.model, self.run.seed):
             return False  # as most do, and the rest takes longer to compare
-        config = self.run.config
+        of_this = self.training
         return (
             record.get("metric") in self.metrics
             and record.get("step") == self.step
             and self._refers_to(record)
             and all(record.get(name) == value for name, value in self.protocol)
-            and all(training.get(name, default) == getattr(config, name) for name, default in of_the_weights().items())
+            and all(training.get(name, default) == of_this[name] for name, default in of_the_weights().items())
             and all(sampling.get(name) == value for name, value in self.sampling.items())
         )
 
@@ -119,7 +128,7 @@ class Score:
 
         workload = {
             "model": self.run.model, "step": self.step, "reference": self.ref, **dict(self.protocol),
-            "training": {name: getattr(self.run.config, name) for name in of_the_weights()}, "sampling": self.sampling,
+            "training": self.training, "sampling": self.sampling,
         }  # fmt: skip
         return [
             ScoreRecord(

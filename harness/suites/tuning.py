@@ -29,11 +29,12 @@ class Tuning:
     `rates`, and then `decays` of the moving average, are tried of every family at each of the `models` ("N/4": size and
     patch), which map those that share the choice to the one that is tuned; where the best rate is the largest or the
     smallest, twice or half of it is tried too, within `limits`, and where the best decay is, half or twice of what it
-    lacks to one, within `decay_limits`. `guidances` are tried at `base` alone, at last; where there are none, or no
-    decays, all have one. Where the best guidance is the largest, twice of it is tried too, up to `strongest`. `seeds`
-    is how many training seeds each rate has; a decay or a guidance has one. `ref` is the part of the data that decides.
-    `others` are families beside the two that the suite compares, each with the model at which its rate and its decay
-    are tried; it has no guidance of its own.
+    lacks to one, within `decay_limits`. A training of a candidate keeps averages of `every_decay`, so that decays cost
+    no further ones. `guidances` are tried at `base` alone, at last; where there are none, or no decays, all have one.
+    Where the best guidance is the largest, twice of it is tried too, up to `strongest`. `seeds` is how many training
+    seeds each rate has; a decay or a guidance has one. `ref` is the part of the data that decides. `others` are
+    families beside the two that the suite compares, each with the model at which its rate and its decay are tried; it
+    has no guidance of its own.
     """
 
     rates: tuple[float, ...]
@@ -49,9 +50,24 @@ class Tuning:
     strongest: float = 16.0
     others: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def every_decay(self) -> tuple[float, ...]:
+        """All decays that may be tried, in order."""
+        found = sorted(self.decays)
+        while found and (shorter := beside(found[0], longer=False)) >= self.decay_limits[0]:
+            found.insert(0, shorter)
+        while found and (longer := beside(found[-1], longer=True)) <= self.decay_limits[1]:
+            found.append(longer)
+        return tuple(found)
+
     def tuned_at(self, family: str, model: str) -> str:
         """The model at which the rate and the decay of a family's model are tried."""
         return self.others.get(family) or self.models[model]
+
+
+def beside(decay: float, longer: bool) -> float:
+    """The decay of an average over twice as many steps, or over half as many."""
+    return round(1 - (0.5 if longer else 2) * (1 - decay), 6)
 
 
 @dataclass(frozen=True, kw_only=True)
