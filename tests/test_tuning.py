@@ -99,17 +99,16 @@ def test_no_score_sees_a_tuning_seed_or_the_part_that_settings_are_chosen_on(who
     assert not {score.sample_seed for score in tuned} & {score.sample_seed for score in scored}
 
 
-def test_models_of_equal_size_or_cost_have_five_training_seeds_and_the_cheap_ones_two_draws(whole):
+def test_models_of_equal_size_or_cost_have_five_training_seeds_and_two_draws(whole):
     found, last = suite("fashion", whole[0]), max(SCALES["fashion"][1].milestones.values())
     for row in found.rows:
         model = row.scores[0].run.model.partition("-")[2].removesuffix("-matched")
         equal = row.family == "DiT" or "matched" in row.scores[0].run.model or row.scores[0].run.config.depth
-        cheap = model in ("P/4", "N/4", "N/8")
         one = row.part == "figure1" and model in ("U/4", "M/4")
         several = equal or model == "N/4"
         assert len(row.seeds) == (1 if one else 5 if several else 3), row.label
         draws = {len(scores) for scores in row.seeds.values()}
-        drawn_again = several and cheap and row.scores[0].step == last and row.scores[0].cfg_scale == 1.5
+        drawn_again = several and row.scores[0].step == last and row.scores[0].cfg_scale == 1.5
         assert draws == ({2} if drawn_again else {1}), row.label
         rivals = {other.family for other in found.rows if (other.part, other.contest) == (row.part, row.contest)}
         further = {"N/4": {"DiG"}, "N/2": {"DiffuSSM"}}[model] if row.part == "families" else set()

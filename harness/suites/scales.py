@@ -113,7 +113,7 @@ class ImageScale(Scale):
     With `tuning` what is wanted first is, in `order`, models at equal parameters, and after the first of them, over
     training steps and guidance, the tuning's base; soon that at the paper's depth; then the others so. If `few_seeds`
     is given, models beside the base that are of no equal size or cost have so many training seeds with one draw each,
-    and the `costly` models ("U/4") have one draw, and one training in the curves of Figure 1.
+    and the `costly` models ("U/4") have one training in the curves of Figure 1.
     """
 
     sizes: Mapping[str, str]
@@ -137,7 +137,7 @@ class ImageScale(Scale):
         costly = model in self.costly
         alike = family != CHALLENGER or variant or (self.tuning and model == self.tuning.base)
         seeds = 1 if curve and costly else self.seeds if alike else self.few_seeds
-        return seeds, self.draws if alike and not costly else 1
+        return seeds, self.draws if alike else 1
 
     def need(self, model: str, family: str, variant: str, step: int, cfg_scale: float) -> int | None:
         """How early the scores of a row are wanted; None where its variant says it."""
