@@ -454,6 +454,16 @@ def test_a_users_row_has_the_exact_cost_of_the_model_that_was_scored():
     assert lines[0].params_m == suites_own.params / 1e6
 
 
+def test_averages_of_one_checkpoint_are_rows_that_name_their_decays():
+    mine = [record("DiT-S/2", 0, value, training={"ema_decay": decay}) for value, decay in ((3.0, 0.99), (2.0, 0.9))]
+    lines = {line.label: line.cells["fid"].mean for line in included_lines(TABLES[7], mine, ["fid"], [])}
+    assert {label.partition(", EMA decay ")[2]: mean for label, mean in lines.items()} == {
+        "0.99, yours": 3.0, "0.9, yours": 2.0,
+    }  # fmt: skip
+    (alone,) = included_lines(TABLES[7], mine[:1], ["fid"], [])
+    assert "EMA" not in alone.label
+
+
 def test_a_name_with_a_bar_or_a_line_end_keeps_its_markdown_row_whole():
     table = report.quality_table(7, SUITE, [], [record("DiM-S/2", 7, 3.0, source="a|b\nß")])
     (line,) = (line for line in table.markdown().splitlines() if "yours" in line)

@@ -19,7 +19,7 @@ import torch
 import torch.multiprocessing as mp
 from PIL import Image
 
-from harness import train
+from harness import sample, train
 from harness.core.distributed import Ranks
 from harness.core.locks import locked
 from harness.diffusion import checkpoint, gradients, learner, throughput, training
@@ -185,6 +185,17 @@ def test_samples_are_of_the_average_that_is_chosen(several, decay):
     assert_same(dict(trained.model.state_dict()), expected)
     assert trained.training["ema_decay"] == decay, "what its weights follow from"
     assert trained.origin.get("ema_decay", 0.75) == decay, "or samples of another average would be taken for its own"
+
+
+def test_a_folder_holds_samples_of_one_average(several, tmp_path, capsys):
+    draw = ["--ckpt", str(several), "--out", str(tmp_path), "--num-samples", "2", "--steps", "2"]
+    assert sample.main([*draw, "--ema-decay", "0.5"]) == 0
+    assert sample.main([*draw, "--ema-decay", "0.5"]) == 0
+    for decay, requested in (([], None), (["--ema-decay", "0.9"], 0.9)):
+        with pytest.raises(SystemExit) as exit_:
+            sample.main([*draw, *decay])
+        assert exit_.value.code == 2
+        assert f"ema_decay is 0.5, requested {requested}; choose another --out" in capsys.readouterr().err
 
 
 def test_an_average_that_a_checkpoint_does_not_keep_is_refused(several):

@@ -59,9 +59,10 @@ class Album:
         if path.is_file() and not empty:
             held = read_json(path)
             requested = json.loads(json.dumps(settings))  # tuples become lists, as in the file
-            changed = [key for key in requested if key != "provenance" and held.get(key) != requested[key]]
+            known = [key for key in {**held, **requested} if key != "provenance"]
+            changed = [key for key in known if held.get(key) != requested.get(key)]
             if changed:
-                what = "; ".join(f"{key} is {held.get(key)!r}, requested {requested[key]!r}" for key in changed)
+                what = "; ".join(f"{key} is {held.get(key)!r}, requested {requested.get(key)!r}" for key in changed)
                 raise ValueError(f"{self.folder} holds other samples: {what}; choose another --out")
             return
         if not empty:

@@ -68,16 +68,24 @@ def fitting(
 def included_lines(
     table: TableSpec, records: Iterable[ScoreRecord], columns: Sequence[str], beside: Sequence[Line]
 ) -> list[Line]:
-    """Rows of a user's own records, `beside` a suite's: one a checkpoint, step and guidance; the latest counts."""
+    """Rows of a user's own records, `beside` a suite's: one a checkpoint, step, guidance and average, the latest.
+
+    The decay of an average is named where several of one checkpoint are scored.
+    """
     marks = {c: {line.cells[c].mark for line in beside if c in line.cells} for c in columns}
     absent = {c: Cell(mark="unsupported" if marks[c] == {"unsupported"} else MISSING) for c in columns}
-    lines: dict[str, dict[str, ScoreRecord]] = {}
+    lines: dict[str, dict[object, dict[str, ScoreRecord]]] = {}
     for record in records:
+        decay = (record.get("training") or {}).get("ema_decay")
         for column in columns:
             if record.quantity in COLUMNS[column][0]:
                 label = name_of(record) + _how(table, record)
-                lines.setdefault(label, {})[column] = record
-    return [_line(f"{label}, yours", cells, absent) for label, cells in lines.items()]
+                lines.setdefault(label, {}).setdefault(decay, {})[column] = record
+    return [
+        _line(f"{label}{f', EMA decay {decay}' if len(averages) > 1 else ''}, yours", cells, absent)
+        for label, averages in lines.items()
+        for decay, cells in averages.items()
+    ]
 
 
 def _line(label: str, records: Mapping[str, ScoreRecord], absent: Mapping[str, Cell]) -> Line:
