@@ -29,7 +29,7 @@ from harness.cost.sweep import measure_latency, predict_sweep
 from harness.cost.timing import Timing
 from harness.report.floors import floors_text
 from harness.report.headroom import fits_text, predicted_text
-from harness.report.sweep import compared_rows, measured_rows
+from harness.report.sweep import compared_text, measured_rows
 from harness.suites.steps import training_steps
 
 
@@ -60,7 +60,8 @@ def _work(parts: Sequence[argparse.Namespace], given: set[str]) -> int:
     args = parts[0]
     if args.compare:
         only_with("--compare", given - {"--compare", "--format"}, not_with=True)
-        print(report.render(compared_rows(*args.compare), args.format))
+        before, after = args.compare
+        print(compared_text(before, after, args.format))
         return 0
     flags.check_mode_flags(args, given)
     if args.suite:

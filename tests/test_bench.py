@@ -232,6 +232,20 @@ def test_compare_says_faster_slower_same_or_ambiguous(tmp_path, factor, n, chang
     assert [row["change"] for row in compare(store.load(a), store.load(b))] == [change]
 
 
+def test_a_comparison_names_models_and_answers_first_and_what_all_share_once(tmp_path, capsys):
+    for name, factor in (("a", 1.0), ("b", 1.2)):
+        records(tmp_path / name, factor, model="DiT-N/4")
+        records(tmp_path / name, factor, model="DiM-XL/2-matched")
+    assert bench.main(["--compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    shared, _, table = capsys.readouterr().out.partition("\n\n")
+    assert "action forward, dtype float32" in " ".join(shared.split())
+    header, _, *rows = table.splitlines()
+    assert header.split() == "model resolution before ms after ms ratio 99% interval change".split()
+    assert [row.split()[0] for row in rows[:2]] == ["DiT-N/4", "DiM-XL/2-matched"]
+    assert [row.split()[-1] for row in rows[:2]] == ["slower", "slower"]
+    assert max(map(len, (*shared.splitlines(), *table.splitlines()))) <= 80
+
+
 def test_the_interval_covers_the_truth_as_often_as_it_says():
     generator = np.random.default_rng(1)
     covered = 0

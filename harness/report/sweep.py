@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from harness.core import store
+from harness.core.formats import render
 from harness.core.records import LatencyRecord
 from harness.report.hardware import Fields, columns_of
 from harness.report.latency import quartiles, tokens_of, utilisation
 
 GIB = 2**30
+FIRST, ANSWER = ("model", "resolution"), ("before ms", "after ms", "ratio", "99% interval", "change")
+"""What a comparison begins with, and what it says of each row."""
 
 
 def label(workload: Mapping[str, Any]) -> Fields:
@@ -21,14 +25,25 @@ def label(workload: Mapping[str, Any]) -> Fields:
     return {"model": run["model"], "px": run["resolution"], "batch": run["batch"], "run": ", ".join(filter(None, how))}
 
 
-def compared_rows(before: Path, after: Path) -> list[Fields]:
-    """What changed between two files of latencies, beyond the noise. Raises ValueError as `compare` does."""
+def compared_text(before: Path, after: Path, style: str) -> str:
+    """What changed between two files of latencies, beyond the noise; for reading, what all rows share in a line.
+
+    Raises ValueError as `compare` does.
+    """
     for path in (before, after):
         if not path.is_file():
             raise ValueError(f"no records at {path}")
     from harness.cost.compare import compare
 
-    return compare(store.load(before), store.load(after))
+    rows = compare(store.load(before), store.load(after))
+    if style not in ("table", "markdown"):
+        return render(rows, style)
+    question = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in ANSWER]
+    shared = {n: rows[0].get(n) for n in question if n not in FIRST and len({row.get(n) for row in rows}) == 1}
+    order = [*FIRST, *ANSWER, *(name for name in question if name not in (*FIRST, *shared))]
+    shown = [{name: row[name] for name in order if name in row} for row in rows]
+    said = fill(f"Of all: {', '.join(f'{name} {value}' for name, value in shared.items())}.", 80) if shared else ""
+    return "\n\n".join(filter(None, (said, render(shown, style))))
 
 
 def measured_rows(records: Iterable[LatencyRecord], steps: int) -> list[Fields]:
