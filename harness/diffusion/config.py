@@ -266,10 +266,8 @@ PRESETS: Mapping[str, TrainConfig] = {
 classifier of the real digits (99.3 % on held-out ones) sees the requested class in 99 of 100 samples, for
 DiM-T/2 (15 core-minutes of training) and for DiT-T/2 (6); results/samples shows them.
 
-`moving-digits`: those digits moving back and forth in 12 pixels. Expected after its 6000 steps, 50 DDPM steps,
-guidance 4: a classifier sees the requested digit in 99 of 100 frames of DiM-U/4-video (30 core-minutes of
-training) and 95 of DiT-U/4-video (11), and 94 and 82 of 100 steps between frames are as long as real ones. Table 3 of
-results/tables has them.
+`moving-digits`: those digits moving back and forth in 12 pixels. The suite `clips` chooses rate and guidance anew for
+each family; this is for a first look, 30 core-minutes of training for DiM-U/4-video, and 11 for DiT-U/4-video.
 
 `bouncing-digits`: those digits at one to four pixels a frame on each axis, in a square of 16 pixels, so that no frame
 follows from the one before it. The suite `bouncing-digits` chooses the rate anew for each family; this is for a first

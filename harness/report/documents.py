@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
+from harness.core import paths, store
 from harness.core.paper import BASELINE, CHALLENGER, TableSpec, printed
 from harness.core.paper import FAMILIES as FAMILIES_TABLE
 from harness.core.paper import TABLES as PAPER
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from harness.suites.rows import Suite
 
 MADE = re.compile(r"(<!-- made: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+PRELOADED = paths.PROJECT / "benchmarks" / "mkl-avx512.jsonl"
 SIZES = ("S", "B", "L", "XL")
 PUBLISHED_AT = 256
 """Pixels a side: where most papers print a cost."""
@@ -119,7 +122,20 @@ def published_costs(records: Sequence[Record]) -> str:
 
 
 def measured_crossovers(records: Sequence[Record]) -> str:
-    """Measured times of a forward pass over the counterpart's, where they are equal, and where multiply-adds are."""
+    """Measured times of a forward pass over the counterpart's, where they are equal, and where multiply-adds are.
+
+    Those of MKL's AVX-512 kernels on a CPU of AMD follow.
+    """
+    several = {"": records, ", with MKL's AVX-512 kernels": _preloaded()}
+    return "\n\n".join(filter(None, (_times_over_counterparts(of, how) for how, of in several.items())))
+
+
+def _preloaded() -> list[Record]:
+    """What was measured with a library loaded before torch, by which MKL takes any CPU for Intel's."""
+    return store.load(PRELOADED) if PRELOADED.is_file() else []
+
+
+def _times_over_counterparts(records: Sequence[Record], how: str) -> str:
     found = [
         (device, one)
         for device, runs in measured(records).items()
@@ -131,7 +147,7 @@ def measured_crossovers(records: Sequence[Record]) -> str:
     header += ["equal time at (px)", "equal multiply-adds at (px)"]
     devices = dict.fromkeys(device for device, _ in found)
     return "\n\n".join(
-        f"Time of a forward pass of the model, divided by that of its DiT (batch 1, {device}):\n\n"
+        f"Time of a forward pass of the model, divided by that of its DiT (batch 1, {device}{how}):\n\n"
         + _grid(header, [_crossing_cells(one, resolutions) for where, one in found if where == device])
         for device in devices
     )
@@ -144,11 +160,13 @@ def _crossing_cells(one: Crossing, resolutions: Sequence[int]) -> list[str]:
 
 
 def clip_scores(records: Sequence[Record]) -> str:
-    """The measured side of Table 3 on clips of digits, each family at its own best, as far as it is measured."""
+    """The measured side of Table 3 on clips of digits, each family at its own best, and the score of real clips."""
     from harness.report.quality import quality_table
+    from harness.report.tuning import floor
     from harness.suites.catalogue import CLIPS, suite
 
-    return _grid(*_measured_side(quality_table(3, suite(CLIPS, records), records)))
+    found = suite(CLIPS, records)
+    return f"{_grid(*_measured_side(quality_table(3, found, records)))}\n\n{floor(found, records)}"
 
 
 def clip_verdicts(records: Sequence[Record]) -> str:
@@ -185,8 +203,9 @@ def _measured_side(table: Table) -> tuple[list[str], list[list[str]]]:
 
 
 def photograph_scores(records: Sequence[Record]) -> str:
-    """The measured side of the image tables on photographs, as far as they are measured."""
+    """The measured side of the image tables on photographs, as far as they are measured, and the score of real ones."""
     from harness.report.quality import quality_table
+    from harness.report.tuning import floor
     from harness.suites.catalogue import FASHION, suite
 
     found, parts = suite(FASHION, records), []
@@ -194,7 +213,29 @@ def photograph_scores(records: Sequence[Record]) -> str:
         header, rows = _measured_side(quality_table(number, found, records))
         varies = sum(row[0].startswith(BASELINE) for row in rows) > 1
         parts += [f"By {varied}:\n\n{_grid(header, rows)}"] if varies else []
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, floor(found, records)])
+
+
+def seed_distances(records: Sequence[Record]) -> str:
+    """The Fréchet distance of every training seed on photographs, at the end of training, and their median."""
+    from harness.report.lines import lines_of
+    from harness.suites.catalogue import FASHION, suite
+
+    found, known = suite(FASHION, records), dict[str, dict[int, list[float]]]()
+    for line in (line for number in (6, 5) for line in lines_of(PAPER[number], found, records)):  # by size, by patch
+        draws: dict[int, list[float]] = {}
+        for record in line.records:
+            if record.quantity == line.cells["fid"].quantity and record.value is not None:
+                draws.setdefault(record.workload["training"]["seed"], []).append(float(record.value))
+        if draws:
+            known[line.label] = draws
+    seeds = sorted({seed for draws in known.values() for seed in draws})
+    rows = []
+    for model, draws in known.items():
+        means = {seed: fmean(values) for seed, values in draws.items()}
+        cells = (f"{means[seed]:.0f}" if seed in means else "" for seed in seeds)
+        rows.append([model, *cells, f"{median(means.values()):.0f}"])
+    return _grid(["model", *(f"seed {seed}" for seed in seeds), "median"], rows)
 
 
 def photograph_verdicts(records: Sequence[Record]) -> str:
@@ -248,9 +289,13 @@ def sequence_ratios(records: Sequence[Record]) -> str:
     from harness.suites.catalogue import FASHION, suite
 
     alike: dict[tuple[str, ...], list[str]] = {}  # one run may be of equal parameters and of equal multiply-adds
-    for one in ratios(suite(FASHION, records), records):
+    found = ratios(suite(FASHION, records), records)
+    counted = len({count for one in found for count in one.seeds}) > 1
+    for one in found:
         between = f" ({one.low:.2f} to {one.high:.2f})" if one.low and one.high else ""
-        own, other = one.distances
+        own, other = (
+            f"{text} ({count})" if counted else text for text, count in zip(one.distances, one.seeds, strict=True)
+        )
         row = (str(one.tokens), one.contest, other, own, f"{one.value:.2f}{between}")
         alike.setdefault(row, []).append(style.words("", one.variant).strip(", "))
     header = ["tokens", "images", f"FD of {BASELINE}", f"FD of {CHALLENGER}"]
@@ -266,7 +311,7 @@ def step_times(records: Sequence[Record]) -> str:
 
     runs = {run.spec: run for run in suite(FASHION, records).runs()
             if run.config.resolution == PRESETS[run.preset].resolution}  # fmt: skip
-    seconds = step_seconds(runs.values(), records)
+    seconds, preloaded = (step_seconds(runs.values(), of) for of in (records, _preloaded()))
     rows = []
     for size, patch in sorted({(model.width, model.patch) for model in runs}, key=lambda one: (one[0], -one[1])):
         alike = [run for model, run in runs.items() if (model.width, model.patch) == (size, patch) and run in seconds]
@@ -274,8 +319,9 @@ def step_times(records: Sequence[Record]) -> str:
             base = next(one for one in alike if one.spec.family == BASELINE)
             macs, time = exact_cost(run).macs / exact_cost(base).macs, seconds[run] / seconds[base]
             depth = f" of depth {run.config.depth}" if run.config.depth else ""
-            rows.append([f"{run.model}{depth}", f"{1e3 * seconds[run]:.3g}", f"{time:.2f}", f"{macs:.2f}"])
-    header = ["model", "ms a step", f"time over {BASELINE}'s", f"multiply-adds over {BASELINE}'s"]
+            wide = f"{preloaded[run] / preloaded[base]:.2f}" if preloaded else ""
+            rows.append([f"{run.model}{depth}", f"{1e3 * seconds[run]:.3g}", f"{time:.2f}", wide, f"{macs:.2f}"])
+    header = ["model", "ms a step", f"time over {BASELINE}'s", "with AVX-512", f"multiply-adds over {BASELINE}'s"]
     return _grid(header, rows) if rows else ""
 
 
@@ -338,6 +384,7 @@ PARTS: dict[str, Callable[[Sequence[Record]], str]] = {
     "photograph-scores": photograph_scores,
     "photograph-verdicts": photograph_verdicts,
     "chosen-settings": chosen_settings,
+    "seed-distances": seed_distances,
     "family-scores": family_scores,
     "family-verdicts": family_verdicts,
     "sequence-ratios": sequence_ratios,
