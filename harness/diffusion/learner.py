@@ -22,7 +22,6 @@ from harness.diffusion.process import linear_schedule, training_loss
 from harness.diffusion.sharding import all_whole, mine, spread, whole
 from models.denoiser import Denoiser
 
-FURTHER = checkpoint.FURTHER
 MAY_CHANGE = ("steps", "data", "vae", "sampling_steps", "provenance")
 """What may differ when a run is continued: it may go further, its data may have moved."""
 DEFAULTS = {setting.name: setting.default for setting in fields(TrainConfig)}
@@ -71,7 +70,7 @@ class Learner:
         own, *further = self.averages
         state: dict[str, Any] = {"model": self.model.state_dict(), "ema": own.entries}
         state["optimizer"] = self.optimizer.state_dict()
-        state |= {FURTHER: {average.decay: average.entries for average in further}} if further else {}
+        state |= {checkpoint.FURTHER: {average.decay: average.entries for average in further}} if further else {}
         return cast(dict[str, Any], all_whole(state, keep))
 
     def restore(self, state: dict[str, Any], path: Path) -> None:
@@ -80,7 +79,7 @@ class Learner:
         Raises ValueError, naming the file, when it does not fit, or keeps other averages: none begins halfway.
         """
         average, *further = self.averages
-        saved = state.get(FURTHER, {})
+        saved = state.get(checkpoint.FURTHER, {})
         if set(saved) != {one.decay for one in further}:
             kept = " ".join(f"{decay:g}" for decay in sorted(saved))
             same = f"continue with --further-ema-decays {kept}" if kept else "continue without --further-ema-decays"
