@@ -15,7 +15,7 @@ from harness.core.records import ScoreRecord
 from harness.report.cells import Cell
 from harness.report.claims import decide, tally, welch
 from harness.report.comparison import at_time, curves, decided
-from harness.report.documents import (
+from harness.report.document_quality import (
     chosen_settings,
     family_scores,
     family_verdicts,
