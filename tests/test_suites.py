@@ -6,13 +6,15 @@ import os
 import pytest
 
 from harness import report
+from harness.core import store
 from harness.core.files import sha256
 from harness.core.options import from_arguments
 from harness.core.provenance import Provenance
 from harness.core.records import ScoreRecord
 from harness.cost import equal_macs_depth
 from harness.diffusion.config import PRESETS, Execution, TrainConfig
-from harness.suites import SCALES, SUITES, Plan, Run, Score, suite
+from harness.report.cells import cell_of_row, evaluations
+from harness.suites import SCALES, SUITES, Plan, Row, Run, Score, suite
 from models import spec
 
 RUN = Run(preset="digits", model="DiT-P/4", milestones=(4, 8), seed=1, changes=(("batch", 16),))
@@ -119,6 +121,37 @@ def test_a_record_answers_the_score_of_its_own_settings_alone():
 def test_what_no_record_answers_is_missing():
     assert SCORE.missing([record()]) == ["is500@digits"]
     assert SCORE.samples == 1000
+
+
+def of_weights(sha256, day, sample_seed=1, **changes):
+    """A record of SCORE's metric from weights of that digest."""
+    one = record(**changes)
+    sampling = {**one.workload["sampling"], "seed": sample_seed}
+    workload = {**one.workload, "sampling": sampling, "source_identity": {"sha256": sha256}}
+    origin = dataclasses.replace(one.provenance, time=f"2026-01-{day:02}T00:00:00+00:00")
+    return dataclasses.replace(one, workload=workload, provenance=origin)
+
+
+def test_draws_of_weights_that_were_trained_anew_since_are_missing_and_are_no_value_of_a_cell(tmp_path):
+    score = dataclasses.replace(SCORE, metrics=("fd1k@digits",))
+    scores = [score, dataclasses.replace(score, redraw=1)]
+    plan = Plan(suite=suite("smoke"), runs=tmp_path, results=tmp_path)
+
+    def missing(*known):
+        plan.records.unlink(missing_ok=True)
+        store.append(plan.records, known)
+        left = plan.left(RUN, scores, plan.recorded())
+        return left.scores if left else []
+
+    first, same, other = of_weights("a", 1), of_weights("a", 2, 1001), of_weights("b", 2, 1001)
+    assert missing(first, same) == []
+    assert missing(first, other) == [score], "they would be two draws of two trainings"
+    assert missing(other, first) == [score], "the order in time decides, not that of the lines"
+    assert missing(first, other, of_weights("b", 3)) == []
+    assert missing(first, same, of_weights("c", 3, batch=32)) == [], "another training says nothing of this one"
+
+    row = Row(part="table2", contest="", family="DiT", label="", scores=tuple(scores))
+    assert cell_of_row(row, "fid", evaluations([first, other]))[1] == [other]
 
 
 def test_what_the_paper_compares_comes_before_its_variants_and_one_seed_before_the_next():

@@ -184,6 +184,12 @@ class ScoreRecord(Record):
         stated = {name: value for name, value in workload.items() if name != "source" or not workload.get("training")}
         return super().key_of(quantity, stated)
 
+    @property
+    def weights_sha256(self) -> str | None:
+        """The digest of the checkpoint, where the record states one."""
+        source = self.get("source_identity")
+        return source.get("sha256") if isinstance(source, dict) else None
+
 
 KINDS: dict[str, type[Record]] = {
     quantity: kind for kind in (CostRecord, MemoryRecord, LatencyRecord, RateRecord) for quantity in kind.QUANTITIES
@@ -207,6 +213,30 @@ def of_fields(fields: Mapping[str, Any]) -> Record:
 def of_kind(records: Iterable[Record], kind: type[R]) -> list[R]:
     """Those of one kind, in order."""
     return [record for record in records if isinstance(record, kind)]
+
+
+def of_current_weights(records: Iterable[R]) -> list[R]:
+    """Records without the scores of weights that were trained anew, and scored, since.
+
+    One training gives other weights on another machine, and what is compared of one training must be of one file.
+    """
+    records = list(records)
+    current: dict[tuple[Any, Any], str] = {}
+    for record in sorted(of_kind(records, ScoreRecord), key=lambda one: one.provenance.time):
+        if record.weights_sha256 and record.get("training"):
+            current[_training_of(record)] = record.weights_sha256
+
+    def is_current(record: R) -> bool:
+        if not isinstance(record, ScoreRecord) or not record.weights_sha256 or not record.get("training"):
+            return True
+        return record.weights_sha256 == current[_training_of(record)]
+
+    return [record for record in records if is_current(record)]
+
+
+def _training_of(record: ScoreRecord) -> tuple[Any, Any]:
+    """What weights follow from: a training, and how many of its steps."""
+    return frozen(record.get("training")), record.get("step")
 
 
 def latest(records: Iterable[R]) -> dict[Key, R]:

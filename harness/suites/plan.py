@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.core import paper, paths, store
 from harness.core.files import sha256
-from harness.core.records import Record
+from harness.core.records import Record, of_current_weights
 from harness.suites.budget import fitted, scoring_macs, training_macs
 from harness.suites.catalogue import suite
 from harness.suites.launch import Launch
@@ -157,8 +157,8 @@ class Plan:
         return [record for record in recorded if record.workload.get("reference_sha256") in (None, digest)]
 
     def recorded(self) -> list[Record]:
-        """The suite's records."""
-        return store.load(self.records) if self.records.exists() else []
+        """The suite's records, without scores of weights that were trained anew since: those are to be drawn again."""
+        return of_current_weights(store.load(self.records)) if self.records.exists() else []
 
     def tasks(self, work: Work) -> list[Task]:
         """What some work takes in the plan's stages, one after the other."""
