@@ -95,7 +95,7 @@ def test_a_name_is_a_model_or_is_refused_with_the_nearest(name):
 
 
 METRIC = (
-    r"\A(fid|fd|is|pr|kid|adm|fvd|cmmd|mind|fdr|panel)[0-9]{1,4}k?(_[0-9]{1,3}f)?(@(timm:)?[a-z-]+(#[0-9a-f]{0,9})?)?\Z"
+    r"\A(fid|fd|is|pr|kid|adm|(cd)?fvd|cmmd|mind|fdr|panel)[0-9]{1,4}k?(_[0-9]{1,3}f)?(@(timm:)?[a-z-]+(#[0-9a-f]{0,9})?)?\Z"
 )
 
 

@@ -82,7 +82,7 @@ class Opened:
         return not _of_videos(self.what)
 
     def real_clips(self, recipe: Recipe, protocol: ClipProtocol, repeat: int = 0) -> Source:
-        """The clips that a repeat of an FVD on I3D compares with; `protocol` has its strides."""
+        """The clips that a repeat of an FVD on I3D or VideoMAE compares with; `protocol` has its strides."""
         key = (recipe, repeat)
         if key not in self._clips:
             assert self.what is not None, "checked with the metrics"

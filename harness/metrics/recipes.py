@@ -1,7 +1,7 @@
 """What a metric's name means: `fid50k` is a recipe, down to the features, the counts and the conventions.
 
 A name is a distance, a count (any; k for thousands), and the feature space behind an @, where more than one is meant or
-the space is of embedded data. On I3D it also has the frames of a clip, and every how many of them are taken.
+the space is of embedded data. On I3D and VideoMAE it also has the frames of a clip, and every how many are taken.
 
 fid50k sfid50k is50k pr50k kid50k   on Inception, with any count (fid5k, fid10000)
 adm50k                              fid, sfid, is and pr of one pass
@@ -16,6 +16,7 @@ mind5k mind5k@...                   sliced Wasserstein distance, on Inception or
 panel50k                            FDr and MIND of Inception and five networks of timm, and FDr6
 is10k@fashion-mnist accuracy10k@... by a small classifier trained on Fashion-MNIST
 fvd2048_16f                         2,048 clips of 16 frames, on I3D; fvd2048_128f_subsample8f takes every 8th
+cdfvd2048_16f                       the same of VideoMAE's features, which see less of single frames: CD-FVD
 fvd1k@moving-digits pr1k@...        on the features of a small network trained on the embedded moving digits
 accuracy1k@moving-digits            the same classifier's view of every frame
 motion1k@moving-digits              how far the ink moves from frame to frame, beside how far it does in real clips
@@ -41,10 +42,10 @@ BUNDLES = {
 }
 """On which features a bundle is, and its distances."""
 EXAMPLES = (
-    "fid50k sfid50k is50k pr50k adm50k kid50k cleanfid50k fvd2048_16f fd1k@digits is1k@digits pr1k@digits "
-    "accuracy1k@digits fd10k@efficientnet-lite0 is10k@fashion-mnist fvd1k@moving-digits motion1k@moving-digits "
-    "accuracy1k@moving-digits trajectory1k@bouncing-digits fd50k@timm:vit_large_patch14_dinov2.lvd142m "
-    "cmmd30k mind5k panel50k"
+    "fid50k sfid50k is50k pr50k adm50k kid50k cleanfid50k fvd2048_16f cdfvd2048_16f fd1k@digits is1k@digits "
+    "pr1k@digits accuracy1k@digits fd10k@efficientnet-lite0 is10k@fashion-mnist fvd1k@moving-digits "
+    "motion1k@moving-digits accuracy1k@moving-digits trajectory1k@bouncing-digits "
+    "fd50k@timm:vit_large_patch14_dinov2.lvd142m cmmd30k mind5k panel50k"
 )
 
 _NAME = re.compile(r"([a-z]+?)(\d+)(k?)(?:_(\d+)f)?(?:_subsample(\d+)f)?(?:@([\w.:#-]+))?", re.ASCII)
@@ -52,7 +53,7 @@ _NAME = re.compile(r"([a-z]+?)(\d+)(k?)(?:_(\d+)f)?(?:_subsample(\d+)f)?(?:@([\w
 
 @dataclass(frozen=True)
 class Recipe:
-    """One distance on one feature space: `count` samples; `frames` and `stride` of an FVD on I3D (else 0: all)."""
+    """One distance on one feature space: `count` samples; `frames` and `stride` where clips are cut (else 0: all)."""
 
     name: str
     distance: Distance
@@ -107,7 +108,7 @@ def parse(names: Sequence[str]) -> list[Recipe]:
 
 
 def needed(recipes: Iterable[Recipe], repeats: int = 1) -> int:
-    """How many samples these recipes score. Repeats of an FVD on I3D are other real clips, not other samples."""
+    """How many samples these recipes score. Repeats of an FVD that cuts clips are other real clips."""
     return max(recipe.count * (1 if recipe.frames else repeats) for recipe in recipes)
 
 
@@ -149,7 +150,7 @@ def _recipe(name: str, distance: Distance, at: str | None, count: int, frames: i
         others = ", and on timm:NAME," if distance.backbones else ","
         raise ValueError(f"metric {name!r}: {distance.name} is defined on {defined} features{others} as in {EXAMPLES}")
     if where.cuts_clips != bool(frames) or (subsample and not frames):
-        raise ValueError(f"metric {name!r}: an FVD on I3D is named like fvd2048_16f, an image metric has no frames")
+        raise ValueError(f"metric {name!r}: those on I3D and VideoMAE, and no others, state frames, as in fvd2048_16f")
     stride = int(subsample or 1)
     if stride < 1 or frames % stride:
         raise ValueError(f"metric {name!r}: {frames} frames cannot be subsampled by {subsample}")

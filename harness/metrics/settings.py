@@ -43,7 +43,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipProtocol:
-    """Every choice of an FVD on I3D that is not in its name. Without any, it is StyleGAN-V's.
+    """Every choice of an FVD on I3D or VideoMAE that is not in its name. Without any, it is StyleGAN-V's.
 
     Latte's numbers have `stride_real` 3 and `real_videos` random (its `compute_fvd` and
     `compute_feature_stats_for_dataset`). `split` is the user's word for which videos the reference is. `covariance`
@@ -55,7 +55,9 @@ class ClipProtocol:
     split: str = option("unstated", "name of the split that --ref holds; only recorded")
     real_videos: str = option("first", "which real videos are used if there are too many", choices=("first", "random"))
     offset_seed: int = option(0, "seed of where real clips begin and which videos are drawn", least=0)
-    covariance: str = option("population", "covariance convention of an FVD on I3D", choices=("population", "sample"))
+    covariance: str = option(
+        "population", "covariance convention of an FVD on I3D or VideoMAE", choices=("population", "sample")
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -78,6 +80,9 @@ class Extraction:
     )
     inception_weights: Path | None = option(None, "Inception weights, instead of the published file", metavar="FILE")
     i3d_weights: Path | None = option(None, "I3D weights, instead of the published file", metavar="FILE")
+    videomae_weights: Path | None = option(
+        None, "VideoMAE weights (default: the published file in --weights-dir)", metavar="FILE"
+    )
     timm_weights: Path | None = option(
         None, "weights of a metric's timm network (default: NAME.safetensors in --weights-dir)", metavar="FILE"
     )
@@ -100,5 +105,5 @@ class Extraction:
 
     def weights_given(self, name: str) -> Path | None:
         """The file to use instead of the known one, by the name of a WeightFile."""
-        given = {"inception": self.inception_weights, "i3d": self.i3d_weights}
+        given = {"inception": self.inception_weights, "i3d": self.i3d_weights, "videomae": self.videomae_weights}
         return self.timm_weights if name.startswith(TIMM) else given.get(name)

@@ -22,6 +22,7 @@ COLUMNS = {  # of the tables -> (measured quantities that stand for it, the bett
     "precision": (("precision",), 1),
     "recall": (("recall",), 1),
     "fvd": (("fvd",), -1),
+    "cdfvd": (("cdfvd",), -1),
     "accuracy": (("accuracy",), 1),
     "moving": (("moving",), 1),
     "continuing": (("continuing",), 1),
@@ -41,7 +42,8 @@ GIVES = {  # distance in a recipe's name -> the quantities that it gives
 }
 NAMES = {
     "fid": "FID", "fd": "FD", "sfid": "sFID", "sfd": "sFD", "is": "IS", "inception_score": "IS", "fvd": "FVD",
-    "fd_dinov2": "FD-DINOv2", "cmmd": "CMMD", "mind": "MIND", "fdr6": "FDr6", "speed_distance": "speed distance",
+    "cdfvd": "CD-FVD", "fd_dinov2": "FD-DINOv2", "cmmd": "CMMD", "mind": "MIND", "fdr6": "FDr6",
+    "speed_distance": "speed distance",
 }  # fmt: skip
 MARKS = {"oom": "OOM", "unsupported": "unsupported", "error": "error", "estimated": "estimated"}
 MISSING, NOT_MADE = "missing", "–"

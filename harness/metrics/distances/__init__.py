@@ -7,7 +7,7 @@ list.
 from harness.metrics.distances.accuracy import ACCURACY
 from harness.metrics.distances.cmmd import CMMD
 from harness.metrics.distances.distance import Distance
-from harness.metrics.distances.frechet import CLEANFID, FD, FID, FVD, SFD, SFID
+from harness.metrics.distances.frechet import CDFVD, CLEANFID, FD, FID, FVD, SFD, SFID
 from harness.metrics.distances.inception_score import INCEPTION_SCORE
 from harness.metrics.distances.kernel import KID
 from harness.metrics.distances.mind import MIND
@@ -33,6 +33,7 @@ DISTANCES = {
         MIND,
         FDR,
         FVD,
+        CDFVD,
         ACCURACY,
         MOTION,
         TRAJECTORY,

@@ -1,7 +1,7 @@
 """The Fréchet distance between two Gaussians, |m1 - m2|^2 + Tr S1 + Tr S2 - 2 Tr (S1 S2)^(1/2), in float64.
 
 Under names that state the features: FID and sFID are of Inception, clean-fid's after another resize, FVD of a network
-of video; on the features of any other network of images it is FD, and sFD on its spatial ones.
+of video, CD-FVD of VideoMAE; on the features of any other network of images it is FD, and sFD on its spatial ones.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from harness.metrics.features.efficientnet_lite0 import EFFICIENTNET_LITE0
 from harness.metrics.features.i3d import I3D
 from harness.metrics.features.inception import INCEPTION
 from harness.metrics.features.moving_digits import MOVING_DIGITS
+from harness.metrics.features.videomae import VIDEOMAE
 from harness.metrics.moments import Gaussian, Moments, stream
 from harness.metrics.results import Result
 
@@ -155,6 +156,13 @@ FVD = Distance(
     name="fvd",
     measures="Fréchet distance of video features",
     spaces=(I3D, MOVING_DIGITS, BOUNCING_DIGITS),
+    reads="moments",
+    measure=measure,
+)
+CDFVD = Distance(
+    name="cdfvd",
+    measures="Fréchet distance of VideoMAE's features (content-debiased FVD)",
+    spaces=(VIDEOMAE,),
     reads="moments",
     measure=measure,
 )

@@ -13,6 +13,7 @@ from harness.metrics.features.i3d import I3D
 from harness.metrics.features.inception import INCEPTION
 from harness.metrics.features.moving_digits import MOVING_DIGITS
 from harness.metrics.features.space import Space
+from harness.metrics.features.videomae import VIDEOMAE
 
 __all__ = ["SPACES", "Space", "space"]
 
@@ -22,6 +23,7 @@ SPACES = {
         INCEPTION,
         CLEANFID,
         I3D,
+        VIDEOMAE,
         DIGITS,
         MOVING_DIGITS,
         BOUNCING_DIGITS,

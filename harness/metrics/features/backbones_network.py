@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import load
 from torch import Tensor
 from torch.nn import functional
 
 from harness.metrics.features.backbones import Protocol
 from harness.metrics.features.extractor import Extractor, exact_arithmetic, rgb
+from harness.metrics.features.state_dicts import state_dict
 from harness.metrics.features.weights import Weights
 
 HUB = "https://huggingface.co"
@@ -80,7 +80,7 @@ def _network(protocol: Protocol, weights: Weights, smaller: Mapping[str, Any]) -
     config = _config(protocol.network)
     options = dict.fromkeys(DYNAMIC, True) if protocol.dynamic else {}
     try:
-        overlay = {"state_dict": _tensors(weights), "custom_load": False}
+        overlay = {"state_dict": state_dict(weights), "custom_load": False}
         build: Any = timm.create_model
         network = build(protocol.network, pretrained=True, pretrained_cfg_overlay=overlay, **options, **smaller)
     except Exception as error:
@@ -94,19 +94,6 @@ def _network(protocol: Protocol, weights: Weights, smaller: Mapping[str, Any]) -
         network.set_input_size((protocol.side, protocol.side))
         network.pos_embed.data = dinov2_positions(learnt, *network.patch_embed.grid_size)
     return network.eval().requires_grad_(False)
-
-
-def _tensors(weights: Weights) -> dict[str, Tensor]:
-    """The tensors of a file by name: safetensors, or a state dict that `torch.load` reads without running anything."""
-    if weights.content[8:9] == b"{":  # after the length of the header, which is JSON
-        return load(weights.content)
-    found = torch.load(weights.open(), map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
-        raise ValueError("it holds other things than tensors by name")
-    return dict(found)
 
 
 def dinov2_positions(learnt: Tensor, rows: int, columns: int) -> Tensor:

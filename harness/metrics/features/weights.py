@@ -70,9 +70,10 @@ class WeightFile:
             return path
         place = self.place(directory)
         if origin is not None and not place.is_file():
+            flag = f"--{self.name.partition(':')[0]}-weights"
             raise ValueError(
                 f"the {self.name} weights are missing: put {origin} at {place} (or name its folder by --weights-dir or "
-                f"{VARIABLE}, or the file by --timm-weights)"
+                f"{VARIABLE}, or the file by {flag})"
             )
         return place
 
