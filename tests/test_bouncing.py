@@ -139,22 +139,24 @@ def test_a_step_continues_the_one_before_straight_on_or_back_from_a_wall():
 
 def test_real_clips_continue_and_clips_that_copy_jump_or_run_wild_do_not(real, held_out):
     assert continuing(where(held_out), real).mean() >= 0.99
-    order = np.random.default_rng(0).permutation(8)
+    random = np.random.default_rng(0)
+    steps = np.abs(np.diff(where(held_out[:, :2]), axis=1)[:, 0])
+    slower = held_out[steps.min(axis=1) < 6]  # the others go eight pixels along both axes: to and fro is all there is
     for cheat, most in (
         (held_out[:, [0] * 8], 0.0),  # frozen
         (np.repeat(held_out[:, ::2], 2, axis=1), 0.0),  # each frame twice
-        (held_out[:, [0, 1] * 4], 0.4),  # to and fro between two frames: now and then there is a wall
-        (held_out[:, order], 0.3),  # out of order
-        (held_out.reshape(-1, 16, 16)[np.random.default_rng(0).permutation(2400)].reshape(-1, 8, 16, 16), 0.02),
+        (slower[:, [0, 1] * 4], 0.5),  # to and fro between two frames: at one of them there may be a wall
+        (np.stack([clip[random.permutation(8)] for clip in held_out]), 0.3),  # out of order
+        (held_out.reshape(-1, 16, 16)[random.permutation(2400)].reshape(-1, 8, 16, 16), 0.02),
     ):
         found = continuing(where(cheat), real)
         assert found.mean() <= most
-        assert found.all(axis=1).mean() <= 0.12
+        assert found.all(axis=1).mean() <= 0.05
 
 
 def test_one_speed_for_all_continues_and_only_the_speeds_give_it_away(scored, real, held_out):
     data = BouncingDigits(part="held-out")
-    slow = np.stack([paths(data.corners(index)[0], np.array([1, 1]), 8, 8) for index in range(300)])
+    slow = np.stack([paths(data.corners(index)[0], np.array([4, 4]), 8, 8) for index in range(300)])
     clips = np.zeros_like(held_out)
     for clip, corners, scan in zip(clips, slow, np.resize(data.scans, (300, 8, 8)), strict=True):
         for frame, (row, column) in zip(clip, corners, strict=True):
@@ -162,10 +164,10 @@ def test_one_speed_for_all_continues_and_only_the_speeds_give_it_away(scored, re
     found = scored(clips, "trajectory300@bouncing-digits")
     assert found["continuing"].value >= 0.99
     mean = speeds(real).mean()
-    assert mean == pytest.approx(2.5, abs=0.05)
-    assert found["speed_distance"].value == pytest.approx(mean - 1, abs=1e-6)
+    assert mean == pytest.approx(6, abs=0.15)
+    assert found["speed_distance"].value == pytest.approx(mean - 4, abs=1e-6)
     real_ones = scored(held_out, "trajectory300@bouncing-digits")
-    assert real_ones["speed_distance"].value < 0.15
+    assert real_ones["speed_distance"].value < 0.3
     assert real_ones["continuing"].value >= 0.99
     assert (real_ones["speed_distance"].unit, real_ones["continuing"].parts["of_reference"]) == ("px", 1.0)
 
@@ -180,9 +182,8 @@ def shipped():
 
 
 def test_velocities_are_the_speeds_of_each_axis():
-    steps = torch.from_numpy(np.diff(REAL, axis=1))
-    assert torch.equal(velocity_classes(REAL), steps + 4)
-    assert torch.equal(velocity_classes(np.array([[[0, 8], [4, 4]]])), torch.tensor([[[8, 0]]]))
+    path = np.array([[[0, 8], [4, 0], [8, 8], [4, 4]]])  # four pixels down, eight back, and so on
+    assert velocity_classes(path).tolist() == [[[3, 0], [3, 4], [1, 1]]]
 
 
 def test_the_network_recognises_digits_that_it_has_not_seen_and_centres_are_where_the_ink_is(held_out):

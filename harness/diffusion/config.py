@@ -269,7 +269,7 @@ DiM-T/2 (15 core-minutes of training) and for DiT-T/2 (6); results/samples shows
 `moving-digits`: those digits moving back and forth in 12 pixels. The suite `clips` chooses rate and guidance anew for
 each family; this is for a first look, 30 core-minutes of training for DiM-U/4-video, and 11 for DiT-U/4-video.
 
-`bouncing-digits`: those digits at one to four pixels a frame on each axis, in a square of 16 pixels, so that no frame
+`bouncing-digits`: those digits at four or eight pixels a frame on each axis, in a square of 16 pixels, so that no frame
 follows from the one before it. The suite `bouncing-digits` chooses the rate anew for each family; this is for a first
 look.
 

@@ -2,7 +2,7 @@
 moves on, and where the ink is.
 
 The weights were trained once, by `python -m harness.metrics.features.train bouncing-digits --out FILE` with torch
-2.15.0 and numpy 2.4.6 on one thread of an AMD EPYC; they are part of the project for the reason that `digits` gives.
+2.14.1 and numpy 2.4.6 on one thread of an AMD EPYC; they are part of the project for the reason that `digits` gives.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BOUNCING_DIGITS = Space(
     weights=WeightFile(
         name="bouncing-digits",
         file="bouncing-digits.safetensors",
-        sha256="d755fa0b7345e04f5463ba4e66fd91036d02d973e00bab26adb2ebc7ec2d5f04",
+        sha256="128a03c77788822a70122201c1a37c3b4d23e8b8e9e55af2e5180b90abf1da92",
         licence="MIT",
     ),
     open=_open,
