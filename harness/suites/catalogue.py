@@ -177,7 +177,7 @@ CLIP_SCALES: dict[str, tuple[str, ClipScale]] = {
     BOUNCING: (
         "scikit-learn's digits that bounce at two speeds in 16 pixels, each family at its own settings",
         _matched_clips(
-            BOUNCING, steps=4000, resolution=16, decays=(0.992, 0.996, 0.998), decay_limits=(0.98, 0.999)
+            BOUNCING, steps=12_000, resolution=16, decays=(0.992, 0.996, 0.998), decay_limits=(0.98, 0.999)
         ),
     ),
 }
