@@ -79,8 +79,9 @@ def test_each_axis_keeps_its_speed_and_turns_round_before_it_would_leave_the_squ
     assert turned.any(axis=(0, 1)).all()
 
 
-def test_the_next_frame_follows_from_two_frames_and_never_from_one():
-    data = BouncingDigits()
+@pytest.mark.parametrize("resolution", [16, 24])
+def test_the_next_frame_follows_from_two_frames_and_never_from_one(resolution):
+    data = BouncingDigits(resolution)
     corners = np.concatenate([data.corners(index) for index in range(5000)]).reshape(-1, 8, 2)
     after_one, after_two = {}, {}
     for row in (0, 1):

@@ -308,7 +308,7 @@ def test_impossible_settings_are_refused_by_name(settings, complaint):
         (["fvd٨_16f"], "unknown metric"),
         (["fvd8_1٦f"], "unknown metric"),
         (["fd1k@digıts"], "unknown metric"),
-        (["fvd8_0f"], "state frames, as in fvd2048_16f"),
+        (["fvd8_0f"], "state frames, as fvd2048_16f"),
         (["fvd8_16f_subsample0f"], "cannot be subsampled by 0"),
     ],
 )

@@ -304,7 +304,7 @@ def test_names_say_the_features():
     for name, complaint in (
         ("accuracy1k", "accuracy is defined on digits and moving-digits"),
         ("motion1k@digits", "motion is defined on moving-digits"),
-        ("fvd1k_16f@moving-digits", "and no others, state frames"),
+        ("fvd1k_16f@moving-digits", "and no others do"),
     ):
         with pytest.raises(ValueError, match=complaint):
             recipes.parse([name])

@@ -416,6 +416,26 @@ def test_newer_distances_of_a_users_own_records_are_columns_beside_the_papers():
     assert report.quality_table(7, SUITE, measured).blocks[0].header[-1] == "recall ↑"
 
 
+@pytest.mark.parametrize("first", ["fvd", "cdfvd"])
+def test_cd_fvd_stands_beside_fvd_whose_network_is_another(first):
+    networks = {"fvd": ("fvd2048_16f", "I3D"), "cdfvd": ("cdfvd2048_16f", "VideoMAE")}
+    score = Score(
+        run=Run(preset="moving-digits", model="DiM-N/4-video", milestones=(500,)), step=500, cfg_scale=1.5,
+        metrics=tuple(metric for metric, _ in networks.values()), sampling_steps=50,
+    )  # fmt: skip
+    row = Row(part="table3", label="DiM-N/4-video", family="DiM", contest="clips", scores=(score,))
+    records = [
+        record(score.run.model, 0, value, quantity, metric=metric, training=dataclasses.asdict(score.run.config),
+               extractor={"network": network, "weights_sha256": network})
+        for value, (quantity, (metric, network)) in enumerate(networks.items(), 1)
+    ]  # fmt: skip
+    records = records if first == "fvd" else records[::-1]
+    measured = report.quality_table(3, Suite("clips", "clips", (row,), seeds=1), records)
+    assert "CD-FVD ↓" in measured.blocks[0].header
+    (shown,) = (row for label, row in cells(measured).items() if label.startswith("DiM-N/4-video"))
+    assert [shown[0], shown[-1]] == ["1.00 ± 0.25†", "2.00 ± 0.25†"]
+
+
 def test_scores_of_two_versions_of_torch_stand_in_one_table_where_the_extractor_has_the_same_weights():
     old, new = record("DiT-N/2", 0, 1.0), record("DiT-N/2", 1, 2.0)
     versions = {**new.provenance.versions, "torch": "9.0.0"}

@@ -10,7 +10,7 @@ from harness.core import store
 from harness.core.files import sha256
 from harness.core.options import from_arguments
 from harness.core.provenance import Provenance
-from harness.core.records import ScoreRecord
+from harness.core.records import ScoreRecord, of_earlier_weights
 from harness.cost import equal_macs_depth
 from harness.diffusion.config import PRESETS, Execution, TrainConfig
 from harness.report.cells import cell_of_row, evaluations
@@ -150,8 +150,33 @@ def test_draws_of_weights_that_were_trained_anew_since_are_missing_and_are_no_va
     assert missing(first, other, of_weights("b", 3)) == []
     assert missing(first, same, of_weights("c", 3, batch=32)) == [], "another training says nothing of this one"
 
+    missing(first, other)
     row = Row(part="table2", contest="", family="DiT", label="", scores=tuple(scores))
-    assert cell_of_row(row, "fid", evaluations([first, other]))[1] == [other]
+    assert cell_of_row(row, "fid", evaluations(plan.recorded()))[1] == [other]
+    assert cell_of_row(row, "fid", evaluations([first, other]))[1] == [first, other], "as of two files of records"
+
+
+def test_all_averages_of_a_checkpoint_are_of_earlier_weights_if_one_of_them_is():
+    kept, scored_again = of_weights("a", 1, ema_decay=0.99), of_weights("b", 2, ema_decay=0.9)
+    records = [of_weights("a", 1, ema_decay=0.9), kept, scored_again, of_weights("c", 3, seed=5)]
+    assert of_earlier_weights(records) == {"a"}
+
+
+def test_a_run_that_is_trained_anew_is_scored_anew_at_its_checkpoint(tmp_path):
+    plan = Plan(suite=suite("smoke"), runs=tmp_path, results=tmp_path)
+    run, scores = next(iter(plan.suite.runs().items()))
+    known = [score for score in scores if score.step == scores[-1].step]
+    wanted, rest = known[-1], known[:-1]
+    assert rest
+    stands_in = {score: [] if score in rest else list(score.metrics) for score in scores}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Score, "missing", lambda score, records: stands_in[score])
+        left = plan.left(run, [wanted], [])
+        assert (left.train, set(left.scores)) == (True, set(known))
+        checkpoint = plan.checkpoint(run, wanted.step)
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.touch()
+        assert plan.left(run, [wanted], []).scores == [wanted]
 
 
 def test_what_the_paper_compares_comes_before_its_variants_and_one_seed_before_the_next():

@@ -61,7 +61,9 @@ def opened(path):
 
 
 @pytest.mark.parametrize(
-    ("frames", "expected"),  # of cd-fvd 0.1.1, on these weights and clips
+    # of cd-fvd 0.1.1 on these weights and clips: its VisionTransformer of SMALL's sizes (tubelets of 2, 16 frames, mean
+    # pooling, biases of q and v, eps 1e-6), its to_normalized_float_tensor, its resize to (32, 32)
+    ("frames", "expected"),
     [
         (16, [[0.68329108, -0.18062048, -0.45079419], [0.68485832, -0.17666940, -0.44902194]]),
         (6, [[0.67961425, -0.18866678, -0.45278734], [0.68021566, -0.18601297, -0.44658118]]),
@@ -156,8 +158,12 @@ def test_its_metric_states_frames_like_an_fvd_on_i3d():
     (recipe,) = parse(["cdfvd2048_128f_subsample8f"])
     assert (recipe.distance.name, recipe.space, recipe.frames, recipe.stride) == ("cdfvd", VIDEOMAE, 16, 8)
     assert space("videomae") is VIDEOMAE
-    with pytest.raises(ValueError, match="state frames, as in fvd2048_16f"):
+    with pytest.raises(ValueError, match="state frames, as fvd2048_16f"):
         parse(["cdfvd2048"])
+    with pytest.raises(ValueError, match="videomae needs clips of at least 2 frames, a multiple of 2, not 15"):
+        parse(["cdfvd2048_15f"])
+    with pytest.raises(ValueError, match="i3d needs clips of at least 10 frames, not 8"):
+        parse(["fvd2048_64f_subsample8f"])
     with pytest.raises(ValueError, match="cdfvd is defined on videomae features"):
         parse(["cdfvd2048_16f@i3d"])
 
@@ -175,6 +181,7 @@ def test_the_command_scores_clips_and_says_first_where_missing_weights_are_had(f
     assert stopped.value.code == 2
     message = capsys.readouterr().err
     assert "put https://pjlab-gvm-data.oss-cn-shanghai.aliyuncs.com/internvideo/videomaev2/vit_g" in message
+    assert f"at {tmp_path / 'vit_g_hybrid_pt_1200e_ssv2_ft.pth'} " in message
     assert "or the file by --videomae-weights" in message
     command.main([*arguments, "--videomae-weights", str(file)])
     record = json.loads((tmp_path / "records.jsonl").read_text())

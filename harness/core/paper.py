@@ -20,6 +20,9 @@ IMAGES = ("fid", "sfid", "is", "precision", "recall")
 NEWER = ("fd_dinov2", "cmmd", "mind", "fdr6")
 """What later work reports beside them."""
 
+NEWER_OF_CLIPS = ("cdfvd",)
+"""What later work reports beside FVD."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableSpec:
@@ -72,7 +75,7 @@ TABLES: dict[int, TableSpec] = {
         TableSpec(
             number=3, csv="table3_ucf101_fvd.csv", keys=("method",),
             quality_title="Table 3: video quality", quality=("fvd",),
-            beside=("cdfvd", "accuracy", "moving", "continuing", "speed_distance"),
+            beside=(*NEWER_OF_CLIPS, "accuracy", "moving", "continuing", "speed_distance"),
             varies=frozenset({"training.joint_images"}), suite="clips", others_first=True,
         ),
         TableSpec(

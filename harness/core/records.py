@@ -215,28 +215,19 @@ def of_kind(records: Iterable[Record], kind: type[R]) -> list[R]:
     return [record for record in records if isinstance(record, kind)]
 
 
-def of_current_weights(records: Iterable[R]) -> list[R]:
-    """Records without the scores of weights that were trained anew, and scored, since.
+def of_earlier_weights(records: Iterable[Record]) -> set[str]:
+    """The digests of checkpoints whose run was trained anew, and scored, since.
 
-    One training gives other weights on another machine, and what is compared of one training must be of one file.
+    One training gives other weights on another machine, and what is compared of one training must be of one file. Files
+    are told apart by their digest, so that weights which come out the same count as trained anew, too.
     """
-    records = list(records)
-    current: dict[tuple[Any, Any], str] = {}
-    for record in sorted(of_kind(records, ScoreRecord), key=lambda one: one.provenance.time):
-        if record.weights_sha256 and record.get("training"):
-            current[_training_of(record)] = record.weights_sha256
-
-    def is_current(record: R) -> bool:
-        if not isinstance(record, ScoreRecord) or not record.weights_sha256 or not record.get("training"):
-            return True
-        return record.weights_sha256 == current[_training_of(record)]
-
-    return [record for record in records if is_current(record)]
-
-
-def _training_of(record: ScoreRecord) -> tuple[Any, Any]:
-    """What weights follow from: a training, and how many of its steps."""
-    return frozen(record.get("training")), record.get("step")
+    trained = [
+        (frozen((record.get("training"), record.get("step"))), record.weights_sha256)
+        for record in sorted(of_kind(records, ScoreRecord), key=lambda one: one.provenance.time)
+        if record.weights_sha256 and record.get("training")
+    ]
+    current = dict(trained)
+    return {sha256 for training, sha256 in trained if sha256 != current[training]}
 
 
 def latest(records: Iterable[R]) -> dict[Key, R]:

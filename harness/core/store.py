@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from harness.core import paths
-from harness.core.records import Record, of_fields
+from harness.core.records import Record, ScoreRecord, of_earlier_weights, of_fields
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,7 @@ def append(path: Path, records: Iterable[Record], *, repeat: bool = True) -> int
 def load(*places: Path) -> list[Record]:
     """All records of these files, or of every *.jsonl of these folders (default: the project's own), in order.
 
-    Each is of its own kind. A line that is no valid record of this schema is skipped, and named in a warning.
+    Each is of its own kind. Of each file as `numbered`.
     """
     records: list[Record] = []
     for place in places or (paths.PROJECT / "measurements",):
@@ -71,9 +71,19 @@ def load(*places: Path) -> list[Record]:
 
 
 def numbered(path: Path) -> dict[int, Record]:
-    """The records of one file by the number of their line, from 1; what is no valid record is named and skipped."""
+    """The records of one file by the number of their line, from 1.
+
+    A line that is no valid record of this schema is skipped, and named in a warning. Scores of a checkpoint are left
+    out if the same file has later ones of that training from another: the run was trained anew.
+    """
     with path.open("rb") as file:
-        return _numbered(file, path)
+        records = _numbered(file, path)
+    earlier = of_earlier_weights(records.values())
+    return {
+        number: record
+        for number, record in records.items()
+        if not (isinstance(record, ScoreRecord) and record.weights_sha256 in earlier)
+    }
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:

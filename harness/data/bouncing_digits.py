@@ -1,12 +1,11 @@
 """Bouncing digits: each axis has a speed of its own, four or eight pixels a frame.
 
-One frame says where a digit is, and not where it goes: along an axis the next one has two places or more. From two
-frames all others follow. A mirror's reflection would not do: a step that is folded at a wall is shorter than the speed,
-and what comes next could not be seen from it. Hence an axis turns round before a step that would leave the square, and
-a step is as long as every other.
+One frame says where a digit is, and not where it goes: in 16 pixels, or another multiple of 8, the next one has two
+places along an axis or more. From two frames all others follow. A mirror's reflection would not do: a step that is
+folded at a wall is shorter than the speed, and what comes next could not be seen from it. Hence an axis turns round
+before a step that would leave the square, and a step is as long as every other.
 
-Steps are whole patches of a /4 model, as those of `moving-digits`: small models do not learn others in the time that
-their comparison has.
+Steps are whole patches of a /4 model, as those of `moving-digits`: small models learn others much more slowly.
 """
 
 from __future__ import annotations

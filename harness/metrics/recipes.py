@@ -16,7 +16,7 @@ mind5k mind5k@...                   sliced Wasserstein distance, on Inception or
 panel50k                            FDr and MIND of Inception and five networks of timm, and FDr6
 is10k@fashion-mnist accuracy10k@... by a small classifier trained on Fashion-MNIST
 fvd2048_16f                         2,048 clips of 16 frames, on I3D; fvd2048_128f_subsample8f takes every 8th
-cdfvd2048_16f                       the same of VideoMAE's features, which see less of single frames: CD-FVD
+cdfvd2048_16f                       CD-FVD: the same clips, on VideoMAE's features, which depend less on single frames
 fvd1k@moving-digits pr1k@...        on the features of a small network trained on the embedded moving digits
 accuracy1k@moving-digits            the same classifier's view of every frame
 motion1k@moving-digits              how far the ink moves from frame to frame, beside how far it does in real clips
@@ -108,7 +108,7 @@ def parse(names: Sequence[str]) -> list[Recipe]:
 
 
 def needed(recipes: Iterable[Recipe], repeats: int = 1) -> int:
-    """How many samples these recipes score. Repeats of an FVD that cuts clips are other real clips."""
+    """How many samples these recipes score. Repeats of an FVD that cuts clips need no others."""
     return max(recipe.count * (1 if recipe.frames else repeats) for recipe in recipes)
 
 
@@ -150,8 +150,14 @@ def _recipe(name: str, distance: Distance, at: str | None, count: int, frames: i
         others = ", and on timm:NAME," if distance.backbones else ","
         raise ValueError(f"metric {name!r}: {distance.name} is defined on {defined} features{others} as in {EXAMPLES}")
     if where.cuts_clips != bool(frames) or (subsample and not frames):
-        raise ValueError(f"metric {name!r}: those on I3D and VideoMAE, and no others, state frames, as in fvd2048_16f")
+        raise ValueError(f"metric {name!r}: metrics on I3D or VideoMAE state frames, as fvd2048_16f, and no others do")
     stride = int(subsample or 1)
     if stride < 1 or frames % stride:
         raise ValueError(f"metric {name!r}: {frames} frames cannot be subsampled by {subsample}")
-    return Recipe(name, distance, where, count, frames // stride, stride)
+    taken = frames // stride
+    if taken and (taken < where.fewest_frames or taken % where.frame_multiple):
+        several = f", a multiple of {where.frame_multiple}" if where.frame_multiple > 1 else ""
+        raise ValueError(
+            f"metric {name!r}: {where.name} needs clips of at least {where.fewest_frames} frames{several}, not {taken}"
+        )
+    return Recipe(name, distance, where, count, taken, stride)

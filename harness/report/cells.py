@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.core.paper import TableSpec
-from harness.core.records import Record, ScoreRecord, of_current_weights, of_kind
+from harness.core.records import Record, ScoreRecord, of_kind
 
 if TYPE_CHECKING:
     from harness.suites.rows import Row, Suite
@@ -123,10 +123,9 @@ def offered(metrics: Iterable[str]) -> set[str]:
 
 
 def evaluations(records: Iterable[Record]) -> Evaluations:
-    """The records of harness.eval of the latest weights, in order of time, by quantity and training step."""
+    """The records of harness.eval in order of time, by quantity and training step."""
     found: dict[tuple[str, int], list[ScoreRecord]] = {}
-    scores = of_current_weights(of_kind(records, ScoreRecord))
-    for record in sorted(scores, key=lambda one: one.provenance.time):
+    for record in sorted(of_kind(records, ScoreRecord), key=lambda one: one.provenance.time):
         if isinstance(record.get("metric"), str) and isinstance(record.get("step"), int):
             found.setdefault((record.quantity, record.workload["step"]), []).append(record)
     return found

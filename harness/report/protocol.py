@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
-from harness.core.paper import NEWER, TableSpec
+from harness.core.paper import NEWER, NEWER_OF_CLIPS, TableSpec
 from harness.core.records import ScoreRecord, frozen
 from harness.report.cells import offered
 
@@ -35,7 +35,8 @@ def fields(record: ScoreRecord) -> dict[str, Any]:
     flat["step"] = record.get("step")
     for group in ("training", "sampling"):
         flat |= {f"{group}.{name}": frozen(value) for name, value in (record.get(group) or {}).items()}
-    space = str(record.get("metric")).partition("@")[2] or (record.quantity if record.quantity in NEWER else "")
+    own = record.quantity if record.quantity in (*NEWER, *NEWER_OF_CLIPS) else ""  # its features are no other's
+    space = str(record.get("metric")).partition("@")[2] or own
     features = f" of {space}" if space else ""
     flat |= {f"extractor.{name}{features}": frozen(value) for name, value in (record.get("extractor") or {}).items()}
     return {name: value for name, value in flat.items() if name not in FREE}

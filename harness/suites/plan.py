@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.core import paper, paths, store
 from harness.core.files import sha256
-from harness.core.records import Record, of_current_weights
+from harness.core.records import Record
 from harness.suites.budget import fitted, scoring_macs, training_macs
 from harness.suites.catalogue import suite
 from harness.suites.launch import Launch
@@ -143,9 +143,19 @@ class Plan:
         return not self.names or run.name in self.names
 
     def left(self, run: Run, scores: list[Score], recorded: list[Record]) -> Work | None:
-        """What is left of some scores of a run, if anything."""
-        missing = [score for score in scores if score.missing(self._comparable(score, recorded))]
+        """What is left of some scores of a run, if anything.
+
+        Where that trains the run anew, what is recorded of the same checkpoints is left, too: it is of other weights.
+        """
+
+        def known(score: Score) -> bool:
+            return not score.missing(self._comparable(score, recorded))
+
+        missing = [score for score in scores if not known(score)]
         train = any(not self.checkpoint(run, score.step).exists() for score in missing)
+        if train:
+            steps = {score.step for score in missing}
+            missing += [score for score in self.suite.runs().get(run, ()) if score.step in steps and known(score)]
         return Work(run, train, missing) if missing else None
 
     def _comparable(self, score: Score, recorded: list[Record]) -> list[Record]:
@@ -157,8 +167,8 @@ class Plan:
         return [record for record in recorded if record.workload.get("reference_sha256") in (None, digest)]
 
     def recorded(self) -> list[Record]:
-        """The suite's records, without scores of weights that were trained anew since: those are to be drawn again."""
-        return of_current_weights(store.load(self.records)) if self.records.exists() else []
+        """The suite's records."""
+        return store.load(self.records) if self.records.exists() else []
 
     def tasks(self, work: Work) -> list[Task]:
         """What some work takes in the plan's stages, one after the other."""

@@ -27,7 +27,7 @@ def network() -> DigitsInMotionNetwork:
 
 
 def velocity_classes(corners: NDArray[np.int64]) -> Tensor:
-    """How fast each axis goes in each step of paths (B, T, 2), from 0 (eight pixels back) to 4: (B, T-1, 2)."""
+    """How fast each axis goes in each step of paths (B, T, 2): (B, T-1, 2), 0 is eight pixels back, 4 eight on."""
     return torch.from_numpy((np.diff(corners, axis=1) + max(SPEEDS)) // STEP)
 
 

@@ -74,4 +74,5 @@ I3D = Space(
     ),
     open=i3d,
     cuts_clips=True,
+    fewest_frames=FEWEST_FRAMES,
 )

@@ -23,10 +23,11 @@ class Space:
     labels of the same classes.
 
     `data` is the data set that the network was trained on. It is the reference where none is given, and the names of
-    metrics on such a space always state it, as they do one that is `stated`: a distance on Inception's features may be
-    called FID, one on these may not. `train` trains that network anew. With `cuts_clips` a metric's name states frames
-    and stride, and samples are cut to them. A `backbone` is a network of timm, on which every distance of plain rows is
-    defined. `label` is added to the names of distances that stand beside those on other spaces in one table.
+    metrics on such a space always state it, as they do one that is `stated`: a distance on Inception's features may
+    be called FID, one on these may not. `train` trains that network anew. With `cuts_clips` a metric's name states
+    frames and stride, and samples are cut to them: the network takes `fewest_frames` or more, in multiples of
+    `frame_multiple`. A `backbone` is a network of timm, on which every distance of plain rows is defined. `label`
+    is added to the names of distances that stand beside those on other spaces in one table.
     """
 
     name: str
@@ -39,5 +40,7 @@ class Space:
     train: Callable[[], torch.nn.Module] | None = None
     classes: int | None = None
     cuts_clips: bool = False
+    fewest_frames: int = 1
+    frame_multiple: int = 1
     backbone: bool = False
     label: str = ""

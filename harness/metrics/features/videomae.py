@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from harness.metrics.features.extractor import Extractor
 
+TUBELET = 2
+"""Frames of a token."""
 FILE = "vit_g_hybrid_pt_1200e_ssv2_ft"
 URL = f"https://pjlab-gvm-data.oss-cn-shanghai.aliyuncs.com/internvideo/videomaev2/{FILE}.pth"
 
@@ -39,4 +41,6 @@ VIDEOMAE = Space(
     ),
     open=_open,
     cuts_clips=True,
+    fewest_frames=TUBELET,
+    frame_multiple=TUBELET,
 )

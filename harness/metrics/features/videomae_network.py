@@ -16,10 +16,9 @@ from torch.nn import functional
 
 from harness.metrics.features.extractor import Extractor, exact_arithmetic, rgb
 from harness.metrics.features.state_dicts import state_dict
+from harness.metrics.features.videomae import TUBELET
 from harness.metrics.features.weights import Weights
 
-TUBELET = 2
-"""Frames of a token."""
 FRAMES = 16
 """Of the clips that the network learnt from."""
 BATCH = 16  # cd-fvd's
@@ -85,9 +84,9 @@ def positions(frames: int, grid: int, width: int) -> Tensor:
 
 
 def converted(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' state dict without the classifier, each attention's biases of queries and values in one.
+    """The authors' state dict without the classifier, in float32.
 
-    Keys have no bias. In float32.
+    The biases of an attention's queries and values become one tensor, with zeros between them for its keys.
     """
     found = {name: tensor.float() for name, tensor in state.items() if not name.startswith("head.")}
     for name in [name for name in found if name.endswith(".q_bias")]:

@@ -53,8 +53,9 @@ class WeightFile:
             return Path(found.submodule_search_locations[0]) / self.file
         if self.had_at is not None:
             folder = weights_directory(directory)
-            places = [folder / f"{self.file}{suffix}" for suffix in SUFFIXES]
-            return next((place for place in places if place.is_file()), places[0])
+            places = {suffix: folder / f"{self.file}{suffix}" for suffix in SUFFIXES}
+            there = [place for place in places.values() if place.is_file()]
+            return there[0] if there else places.get(Path(self.had_at()).suffix, places[SUFFIXES[0]])
         return PACKAGED / self.file if self.url is None else weights_directory(directory) / self.file
 
     def find(self, path: Path | None, directory: Path | None) -> Path:
