@@ -72,14 +72,14 @@ def positions(frames: int, grid: int, width: int) -> Tensor:
 
     Those of clips of other lengths are interpolated as cd-fvd does it: by the scale (T/2 + 0.1) / 8.
     """
-    learnt, wanted = FRAMES // TUBELET, frames // TUBELET
-    place = torch.arange(learnt * grid * grid, dtype=torch.float64)[:, None]
+    usual, wanted = FRAMES // TUBELET, frames // TUBELET
+    place = torch.arange(usual * grid * grid, dtype=torch.float64)[:, None]
     angle = place / 10_000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
     table = torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1).float()[None]  # (1, N, D)
-    if wanted == learnt:
+    if wanted == usual:
         return table
-    volume = table.transpose(1, 2).unflatten(2, (learnt, grid, grid))
-    volume = functional.interpolate(volume, scale_factor=((wanted + 0.1) / learnt, 1, 1), mode="trilinear")
+    volume = table.transpose(1, 2).unflatten(2, (usual, grid, grid))
+    volume = functional.interpolate(volume, scale_factor=((wanted + 0.1) / usual, 1, 1), mode="trilinear")
     return volume.flatten(2).transpose(1, 2)
 
 
