@@ -22,22 +22,22 @@ PHOTOGRAPHS = {7: "guidance", 2: "training steps", 6: "size, at patch 4", 5: "pa
 """The tables of quality on photographs, in the order in which they are measured, and what they vary."""
 
 
-def clip_scores(records: Sequence[Record]) -> str:
-    """The measured side of Table 3 on clips of digits, each family at its own best, and the score of real clips."""
+def clip_scores(records: Sequence[Record], name: str) -> str:
+    """The measured side of Table 3 of a suite of clips, as far as it is measured, and the score of real clips."""
     from harness.report.quality import quality_table
     from harness.report.tuning import floor
-    from harness.suites.catalogue import CLIPS, suite
+    from harness.suites.catalogue import suite
 
-    found = suite(CLIPS, records)
+    found = suite(name, records)
     return f"{grid(*_measured_side(quality_table(3, found, records)))}\n\n{floor(found, records)}"
 
 
-def clip_verdicts(records: Sequence[Record]) -> str:
-    """Which family has the lower Fréchet distance on clips of digits, and how sure that is."""
+def clip_verdicts(records: Sequence[Record], name: str) -> str:
+    """Which family has the lower Fréchet distance in a suite of clips, and how sure that is."""
     from harness.report.claims import RULE
-    from harness.suites.catalogue import CLIPS, suite
+    from harness.suites.catalogue import suite
 
-    compared = _compared(PAPER[3], suite(CLIPS, records), records, "fvd")
+    compared = _compared(PAPER[3], suite(name, records), records, "fvd")
     rows = [_verdict_cells(pair, p) for pair, p in compared]
     header = ["model", "baseline", "difference of FVD (95 % interval)", "relative", "verdict"]
     return f"{grid(header, rows)}\n\n{RULE}"
@@ -116,17 +116,18 @@ def photograph_verdicts(records: Sequence[Record]) -> str:
     return f"{grid(header, rows)}\n\n{RULE} {within}" if rows else ""
 
 
-def chosen_settings(records: Sequence[Record]) -> str:
-    """The settings of each family on photographs, at the models that they were chosen at, as far as they are."""
+def chosen_settings(records: Sequence[Record], name: str) -> str:
+    """The settings of each family in a suite, at the models that they were chosen at, as far as they are."""
     from harness.report.tuning import TITLES
-    from harness.suites.catalogue import FASHION, suite
+    from harness.suites.catalogue import suite
 
     chosen: dict[str, dict[str, str]] = {}
-    for choice in suite(FASHION, records).choices:
+    for choice in suite(name, records).choices:
         made = choice.made(records)
         chosen.setdefault(choice.tuned, {})[choice.setting] = "" if made is None else f"{made:g}"
-    rows = [[model, *(settings.get(name, "") for name in TITLES)] for model, settings in chosen.items()]
-    return grid(["chosen at", *TITLES.values()], rows)
+    titles = {setting: title for setting, title in TITLES.items() if any(setting in made for made in chosen.values())}
+    rows = [[model, *(made.get(setting, "") for setting in titles)] for model, made in chosen.items()]
+    return grid(["chosen at", *titles.values()], rows)
 
 
 def family_scores(records: Sequence[Record]) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from harness.core.records import Record
 from harness.report import document_costs, document_quality
+from harness.suites.catalogue import BOUNCING, CLIPS, FASHION
 
 MADE = re.compile(r"(<!-- made: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
@@ -40,11 +42,14 @@ PARTS: dict[str, Callable[[Sequence[Record]], str]] = {
     "published-costs": document_costs.published_costs,
     "measured-crossovers": document_costs.measured_crossovers,
     "measured-memory": document_costs.measured_memory,
-    "clip-scores": document_quality.clip_scores,
-    "clip-verdicts": document_quality.clip_verdicts,
+    "clip-scores": partial(document_quality.clip_scores, name=CLIPS),
+    "clip-verdicts": partial(document_quality.clip_verdicts, name=CLIPS),
+    "bouncing-scores": partial(document_quality.clip_scores, name=BOUNCING),
+    "bouncing-settings": partial(document_quality.chosen_settings, name=BOUNCING),
+    "bouncing-verdicts": partial(document_quality.clip_verdicts, name=BOUNCING),
     "photograph-scores": document_quality.photograph_scores,
     "photograph-verdicts": document_quality.photograph_verdicts,
-    "chosen-settings": document_quality.chosen_settings,
+    "chosen-settings": partial(document_quality.chosen_settings, name=FASHION),
     "seed-distances": document_quality.seed_distances,
     "family-scores": document_quality.family_scores,
     "family-verdicts": document_quality.family_verdicts,
