@@ -30,6 +30,7 @@ from harness.report.lines import Line, lines_of
 from harness.report.variance import components
 from harness.report.verdict import contests
 from harness.suites import suite
+from harness.suites.budget import training_macs
 
 
 def test_the_components_of_variance_are_those_of_the_table_by_hand():
@@ -174,11 +175,11 @@ def test_all_families_stand_in_one_table_each_compared_with_the_dit_of_its_size_
 
 
 def test_a_document_shows_the_chosen_settings_of_each_family(records):
-    rows = chosen_settings(records).splitlines()
+    rows = chosen_settings(records, "fashion").splitlines()
     assert rows[0] == "| chosen at | learning rate | EMA decay | guidance scale |"
     assert "| DiT-N/4 | 0.004 | 0.998 | 2 |" in rows
     assert "| DiM-U/4-matched | 0.002 | 0.998 |  |" in rows, "guidance is chosen at one size"
-    assert "| DiT-N/4 |  |  |  |" in chosen_settings([]).splitlines(), "nothing is chosen yet"
+    assert "| DiT-N/4 |  |" in chosen_settings([], "fashion").splitlines(), "nothing is chosen yet"
 
 
 def test_a_suite_without_all_families_has_no_table_of_them():
@@ -236,6 +237,23 @@ def test_the_frontier_is_fitted_through_models_at_the_end_of_training_alone(reco
     assert left.get_xlabel() == f"training, $10^{{{math.log10(unit):.0f}}}$ FLOP"
     middle, *_ = power_law([one.flops / unit for one in ends], [one.distance for one in ends], fit.get_xdata())
     np.testing.assert_allclose(fit.get_ydata(), middle)
+
+
+def test_your_scores_stand_in_the_frontier_over_the_flops_of_their_training_and_over_no_time(records):
+    found = suite("fashion", records)
+    score = next(one for row in found.rows if row.part == "table6" for one in row.scores if one.run.model == "DiT-U/4")
+    known = next(record for record in records if record.quantity == "fd" and score.matches(record))
+    task = {"dataset": "fashion-mnist", "autoencoder": "identity", "num_classes": 10}
+    other = {**known.workload, "source": "mine", "step": 5000, "training": {**known.workload["training"], **task}}
+    mine = dataclasses.replace(known, value=123.0, workload=other)
+    yours, left_out = report.own_rows(records, [mine], found)
+    assert not left_out
+    panels = report.figure("frontier", records, found, yours=yours).axes
+    marks = [[line for line in axes.lines if line.get_label() == "mine (DiT-U/4), yours"] for axes in panels]
+    assert [len(several) for several in marks] == [1, 0]
+    power = int(panels[0].get_xlabel().partition("{")[2].partition("}")[0])
+    trained_flops = 2 * training_macs(score.run) / score.run.config.steps * 5000
+    assert marks[0][0].get_xydata().tolist() == [[pytest.approx(trained_flops / 10**power), 123]]
 
 
 def test_welchs_test_is_of_trainings_not_of_draws(records):

@@ -138,3 +138,26 @@ def test_a_point_of_several_seeds_is_their_mean_and_deviation(records):
     assert len(point.values) == len(SEEDS)
     assert (point.mean, point.deviation) == (10, 1)
     assert (point.size, point.patch) == ("P", 4)
+
+
+def test_your_scores_are_marked_over_their_exact_cost_where_they_follow_the_protocol(records):
+    task = {"dataset": "digits", "autoencoder": "identity", "num_classes": 10, "depth": 0, "frames": 0}
+    fits = record("DiM-N/2-matched", 0, 5.0, source="mine", training=task)
+    mine = [fits, record("DiT-N/2", 0, 4.0, n_samples=9)]
+    yours, left_out = report.own_rows(records, mine, SUITE)
+    assert [line.label for line in yours] == ["mine (DiM-N/2-matched), yours"]
+    assert left_out == ["left out: runs/DiT-N/2-0 (DiT-N/2): n_samples of fd is 9, here 1000."]
+    counted = exact_cost(row(6, "DiM-N/2-matched", None, "c").scores[0].run)
+    costs = {"quality-vs-params": counted.params / 1e3, "quality-vs-gmacs": counted.macs / 1e6}
+    assert set(costs) < set(report.WITH_OWN)
+    for name, cost in costs.items():
+        ((x, y),) = lines(report.figure(name, records, SUITE, yours=yours).axes[0])["mine (DiM-N/2-matched), yours"]
+        assert (x, y) == (pytest.approx(cost), 5)
+        assert "yours" not in str(lines(report.figure(name, records, SUITE).axes[0]))
+
+
+def test_include_of_figures_that_show_no_scores_of_yours_names_those_that_do(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        plots.main(["--figure", "figure1", "--include", "mine.jsonl", "--output", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert "quality-vs-gmacs, quality-vs-params, frontier" in capsys.readouterr().err

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.cost.published import agrees, published, published_costs
     from harness.report.contents import TABLES, TUNING, tables
     from harness.report.cost import cost_table, costs, count_tables, table, table_notes
-    from harness.report.drawing import FIGURES, count_figures, drawn, figure
+    from harness.report.drawing import FIGURES, WITH_OWN, count_figures, drawn, figure, own_rows
     from harness.report.figures.contact_sheets import SAMPLES
     from harness.report.figures.style import save
     from harness.report.latency import latency_table
@@ -41,6 +41,7 @@ __all__ = [
     "SAMPLES",
     "TABLES",
     "TUNING",
+    "WITH_OWN",
     "Block",
     "Bold",
     "Recorded",
@@ -56,6 +57,7 @@ __all__ = [
     "latency_table",
     "load",
     "memory_table",
+    "own_rows",
     "published",
     "published_costs",
     "quality_table",
@@ -74,7 +76,7 @@ _HOMES = {
     "harness.cost.published": "agrees published published_costs",
     "harness.report.contents": "TABLES TUNING tables",
     "harness.report.cost": "cost_table costs count_tables table table_notes",
-    "harness.report.drawing": "FIGURES count_figures drawn figure",
+    "harness.report.drawing": "FIGURES WITH_OWN count_figures drawn figure own_rows",
     "harness.report.figures.contact_sheets": "SAMPLES",
     "harness.report.figures.style": "save",
     "harness.report.own_scores": "included",

@@ -67,13 +67,8 @@ def table_of(table: TableSpec, suite: Suite, records: Iterable[Record], own: Ite
     """
     own, records = list(own), list(records)
     columns = measured_columns(table, suite, own)
-    measured = lines_of(table, suite, records)
-    labelled = [(line.label, record) for line in measured for record in line.records]
-    chosen_settings = {choice.setting for choice in suite.choices}
-    free = {f"training.{name}" for name in chosen_settings} | {f"sampling.{name}" for name in chosen_settings}
-    shared = protocol.requested(table, suite) | protocol.common(table, labelled, free)
-    fit, left_out = fitting(table, own, columns, shared)
-    lines = measured + included_lines(table, fit, columns, measured)
+    measured, yours, shared, left_out = _rows(table, suite, records, own)
+    lines = measured + yours
     if any(line.records for line in lines):
         stated = protocol.words(shared, (seed for line in lines for seed in line.seeds))
     else:
@@ -94,6 +89,31 @@ def table_of(table: TableSpec, suite: Suite, records: Iterable[Record], own: Ite
         claim=claim,
         claim_heading="The paper's claim" if table.rows else "Comparisons",
     )
+
+
+def own_lines(
+    table: TableSpec, suite: Suite, records: Iterable[Record], own: Iterable[ScoreRecord]
+) -> tuple[list[Line], list[str]]:
+    """A user's scores as rows of a table, and a line for each checkpoint that is left out: what differs.
+
+    Raises ValueError as `table_of`.
+    """
+    _, yours, _, left_out = _rows(table, suite, list(records), list(own))
+    return yours, left_out
+
+
+def _rows(
+    table: TableSpec, suite: Suite, records: Sequence[Record], own: Sequence[ScoreRecord]
+) -> tuple[list[Line], list[Line], protocol.Values, list[str]]:
+    """A suite's rows and a user's own, the protocol that they share, and what is left out of it."""
+    columns = measured_columns(table, suite, own)
+    measured = lines_of(table, suite, records)
+    labelled = [(line.label, record) for line in measured for record in line.records]
+    chosen_settings = {choice.setting for choice in suite.choices}
+    free = {f"training.{name}" for name in chosen_settings} | {f"sampling.{name}" for name in chosen_settings}
+    shared = protocol.requested(table, suite) | protocol.common(table, labelled, free)
+    fit, left_out = fitting(table, own, columns, shared)
+    return measured, included_lines(table, fit, columns, measured), shared, left_out
 
 
 def _block(lines: Sequence[Line], printed: list[str], columns: list[str]) -> Block:

@@ -12,7 +12,8 @@ from harness.core.paper import BASELINE, CHALLENGER
 from harness.core.records import Record
 from harness.report.cells import NAMES, cell_of_row, evaluations
 from harness.report.figures import style
-from harness.suites.budget import training_macs
+from harness.report.figures.quality import draw_own
+from harness.suites.budget import BACKWARD, training_macs
 from harness.suites.rows import SEQUENCE
 from harness.suites.scales import GUIDANCE
 from harness.suites.steps import step_seconds
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from harness.report.lines import Line
     from harness.suites.rows import Suite
 
     Array = NDArray[np.float64]
@@ -93,10 +95,19 @@ def power_law(x: Sequence[float], y: Sequence[float], at: Array) -> tuple[Array,
     return np.exp(middle), np.exp(middle - reach), np.exp(middle + reach)
 
 
-def frontier_figure(suite: Suite, records: Iterable[Record]) -> Figure:
+def own_training_flops(line: Line) -> float | None:
+    """What the training of a user's row cost up to its step; None where its records do not state its task and batch."""
+    training, step = line.records[0].get("training") or {}, line.records[0].get("step")
+    if not line.gmacs or not training.get("batch") or not step:
+        return None
+    return 2 * BACKWARD * 1e9 * line.gmacs * float(training["batch"]) * float(step)
+
+
+def frontier_figure(suite: Suite, records: Iterable[Record], yours: Sequence[Line] = ()) -> Figure:
     """A panel a cost; a point a model and step, and a family's power law with its band over the models that ended.
 
-    Milestones of one training depend on each other, so they are drawn, but not fitted.
+    Milestones of one training depend on each other, so they are drawn, but not fitted. A user's rows stand over their
+    FLOPs alone: their time is of another machine.
 
     Raises ValueError where no training time is recorded.
     """
@@ -104,12 +115,13 @@ def frontier_figure(suite: Suite, records: Iterable[Record]) -> Figure:
     timed = [one for one in found if one.seconds]
     if len({one.model for one in timed}) < 2:
         raise ValueError(f"the frontier needs records with the seconds of training, and suite {suite.name} has none")
-    drawing, (left, right) = style.sheet(style.PAGE, 2.8, 1, 2, sharey=True)
+    drawing, (left, right) = style.sheet(style.PAGE, 3.0, 1, 2, sharey=True)
     power = 3 * int(math.log10(max(one.flops for one in found)) // 3)
     _panel(left, [(one, one.flops / 10**power) for one in found], f"training, $10^{{{power}}}$ FLOP")
+    draw_own(left, [(line, flops / 10**power) for line in yours if (flops := own_training_flops(line))])
     _panel(right, [(one, float(one.seconds or math.nan)) for one in timed], "training, seconds")
     left.set_ylabel(f"{NAMES.get(found[0].quantity, found[0].quantity)} (lower is better)")
-    left.legend()
+    drawing.legend(loc="outside upper center", ncols=3 if yours else 5, handles=left.get_legend_handles_labels()[0])
     drawing.supxlabel(
         "mean over training seeds; small: before the end of training\n"
         f"line and 95 % band (from {FEWEST} models of {BASELINE} and of {CHALLENGER} on): power law of a family at the "

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from harness.report.lines import Line
     from harness.suites.rows import Suite
 
 LABELS = {"fid": "FID", "fd": "FD"}
@@ -181,17 +182,18 @@ def _quality(chosen: Sequence[Point]) -> str:
 
 @dataclass(frozen=True)
 class AgainstCost:
-    """Quality of the models of a part, one patch and several sizes, against an amount.
+    """Quality of the models of a part, one patch and several sizes, against an amount, with a user's own beside them.
 
-    `units` are a large and a small one, with their size.
+    `units` are a large and a small one, with their size; `of_line` is the amount of a row of a table.
     """
 
     part: str
     amount: Callable[[Point], int]
     label: str
     units: tuple[tuple[float, str], tuple[float, str]]
+    of_line: Callable[[Line], float | None]
 
-    def __call__(self, suite: Suite, records: Iterable[Record]) -> Figure:
+    def __call__(self, suite: Suite, records: Iterable[Record], yours: Sequence[Line] = ()) -> Figure:
         chosen = _last(_usual(points(suite, records, self.part)))
         _need(chosen, suite, f"quality against {self.label}", lambda point: point.model)
         largest = max(map(self.amount, chosen))
@@ -208,16 +210,25 @@ class AgainstCost:
             below = -1 if style.look(*point.kind)["marker"] == "^" else 0  # the middle of a triangle is lower
             where |= {"xytext": (0, below), "textcoords": "offset points"}
             axes.annotate(point.size, (x(point), point.mean), weight="bold", zorder=5, **where)
+        draw_own(axes, [(line, amount / size) for line in yours if (amount := self.of_line(line))])
         style.plain_log(axes, "x", (1, 2, 5))
         style.plain_log(axes, "y")
         axes.set(xlabel=f"{self.label} ({unit})", ylabel=_quality(chosen))
         drawing.legend(
             loc="outside upper center",
-            ncols=2,
+            ncols=1 if yours else 2,
             title=f"patch {chosen[0].patch}, {chosen[0].step:,} steps; letters: size",
         )
         drawing.supxlabel(_seeds(chosen), fontsize=6.5, color=style.GREY)
         return drawing
+
+
+def draw_own(axes: Axes, several: Sequence[tuple[Line, float]]) -> None:
+    """A mark for each of a user's rows that has a Fréchet distance, at what is given with it."""
+    for (line, x), look in zip(several, style.own_looks(len(several)), strict=True):
+        mean = line.cells["fid"].mean
+        if mean is not None:
+            axes.plot([x], [mean], label=line.label, **look)
 
 
 def guidance_figure(suite: Suite, records: Iterable[Record]) -> Figure:
@@ -264,7 +275,12 @@ gmacs_figure = AgainstCost(
     lambda point: point.macs,
     "exact cost of a forward pass",
     ((1e9, "GMAC"), (1e6, "MMAC")),
+    lambda line: line.gmacs and 1e9 * line.gmacs,
 )
 params_figure = AgainstCost(
-    TABLES[6].part, lambda point: point.params, "parameters", ((1e6, "million"), (1e3, "thousand"))
+    TABLES[6].part,
+    lambda point: point.params,
+    "parameters",
+    ((1e6, "million"), (1e3, "thousand")),
+    lambda line: line.params_m and 1e6 * line.params_m,
 )

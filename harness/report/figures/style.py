@@ -37,6 +37,8 @@ WORDS = {"matched": ", equal parameters", "equal-macs": ", equal multiply-adds"}
 """What a variant adds to the name of its family."""
 FURTHER = ("v", "P", "X", "*", "<", ">")
 """Markers of further sizes of a family and variant."""
+OWN = ("*", "P", "X", "D", "v", "<", ">")
+"""Markers of a user's own models."""
 OTHERS = ((ORANGE, "v"), (SKY, "P"), (BLACK, "X"), (YELLOW, "*"))
 """Colours and markers of further families, in their order; a variant differs in its line."""
 
@@ -75,6 +77,12 @@ def look(family: str, variant: str = "") -> dict[str, Any]:
     else:
         colour, marker, line = KINDS.get((family, variant), EQUAL_MACS)
     return {"color": colour, "marker": marker, "linestyle": line}
+
+
+def own_looks(count: int) -> list[dict[str, Any]]:
+    """How a user's own models are drawn: hollow, each with a marker of its own, above all others."""
+    hollow = {"color": BLACK, "markerfacecolor": "white", "markersize": 6, "linestyle": "none", "zorder": 6}
+    return [hollow | {"marker": OWN[place % len(OWN)]} for place in range(count)]
 
 
 def words(family: str, variant: str = "") -> str:
