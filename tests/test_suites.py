@@ -162,6 +162,28 @@ def test_all_averages_of_a_checkpoint_are_of_earlier_weights_if_one_of_them_is()
     assert of_earlier_weights(records) == {"a"}
 
 
+def test_scores_of_one_run_from_two_files_of_weights_are_missing_whichever_average_they_are_of(tmp_path):
+    run = dataclasses.replace(RUN, further_decays=(0.9,))
+    score = dataclasses.replace(SCORE, metrics=("fd1k@digits",), run=run)
+    scores = [score, dataclasses.replace(score, ema_decay=0.9)]
+    plan = Plan(suite=suite("smoke"), runs=tmp_path, results=tmp_path)
+
+    def missing(*known):
+        left = plan.left(run, scores, [_from(name, one) for name, one in known])
+        return left.scores if left else []
+
+    def _from(name, one):
+        source = f"somewhere/{name}/checkpoints/milestone-0000500.pt"
+        return dataclasses.replace(one, workload={**one.workload, "source": source})
+
+    own, average = of_weights("a", 1), of_weights("a", 1, ema_decay=0.9)
+    later = of_weights("b", 2, ema_decay=0.9)
+    assert missing((run.name, own), (run.name, average)) == []
+    assert missing((run.name, own), (run.name, later)) == [score], "a comparison of two averages is of one training"
+    assert missing((run.name, own), (run.name, average), (run.name, later)) == [score]
+    assert missing((run.name, own), ("another run", later)) == [], "whose folder is another's was trained by itself"
+
+
 def test_a_run_that_is_trained_anew_is_scored_anew_at_its_checkpoint(tmp_path):
     plan = Plan(suite=suite("smoke"), runs=tmp_path, results=tmp_path)
     run, scores = next(iter(plan.suite.runs().items()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -215,14 +215,17 @@ def of_kind(records: Iterable[Record], kind: type[R]) -> list[R]:
     return [record for record in records if isinstance(record, kind)]
 
 
-def of_earlier_weights(records: Iterable[Record]) -> set[str]:
+def of_earlier_weights(
+    records: Iterable[Record], run: Callable[[ScoreRecord], object] = lambda record: frozen(record.get("training"))
+) -> set[str]:
     """The digests of checkpoints whose run was trained anew, and scored, since.
 
     One training gives other weights on another machine, and what is compared of one training must be of one file. Files
-    are told apart by their digest, so that weights which come out the same count as trained anew, too.
+    are told apart by their digest, so that weights which come out the same count as trained anew, too. `run` tells
+    trainings apart: by their settings, each average by itself, or as the caller knows them.
     """
     trained = [
-        (frozen((record.get("training"), record.get("step"))), record.weights_sha256)
+        ((run(record), record.get("step")), record.weights_sha256)
         for record in sorted(of_kind(records, ScoreRecord), key=lambda one: one.provenance.time)
         if record.weights_sha256 and record.get("training")
     ]

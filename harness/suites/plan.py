@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.core import paper, paths, store
 from harness.core.files import sha256
-from harness.core.records import Record
+from harness.core.records import Record, ScoreRecord, of_earlier_weights, of_kind
 from harness.suites.budget import fitted, scoring_macs, training_macs
 from harness.suites.catalogue import suite
 from harness.suites.launch import Launch
@@ -146,7 +146,11 @@ class Plan:
         """What is left of some scores of a run, if anything.
 
         Where that trains the run anew, what is recorded of the same checkpoints is left, too: it is of other weights.
+        So is what an earlier checkpoint of this run gave, whichever of its averages.
         """
+        own = [one for one in of_kind(recorded, ScoreRecord) if run.name in Path(str(one.get("source"))).parts]
+        earlier = of_earlier_weights(own, lambda _: run.name)
+        recorded = [one for one in recorded if not (isinstance(one, ScoreRecord) and one.weights_sha256 in earlier)]
 
         def known(score: Score) -> bool:
             return not score.missing(self._comparable(score, recorded))
