@@ -137,6 +137,79 @@ def test_a_checkpoint_is_scored_without_a_file_of_images(run, trained, tmp_path,
     assert kept[0]["workload"]["samples_sha256"] == again[0]["workload"]["samples_sha256"]
 
 
+def test_networks_that_score_one_checkpoint_see_one_drawing_which_is_gone_afterwards(
+    run, trained, tmp_path, monkeypatch
+):
+    from harness.suites import checkpoint_source
+
+    drawn = []
+
+    def counted(trained, config, indices, *how):
+        drawn.extend(indices)
+        return generate(trained, config, indices, *how)
+
+    generate = checkpoint_source.generate
+    monkeypatch.setattr(checkpoint_source, "generate", counted)
+    sampling = ["--steps", 3, "--cfg-scale", 1, "--seed", 5]
+    both = ["fd50@digits", "fd50@efficientnet-lite0"]
+    images = ["--ref", save(tmp_path / "real.npz", noisy_digits(60))]
+    together = run("--ckpt", trained, "--metric", *both, *sampling, *images)
+    assert sorted(drawn) == list(range(50))
+    assert not list(tmp_path.rglob("*.png"))
+    apart = [run("--ckpt", trained, "--metric", one, *sampling, *images, work="other")[0] for one in both]
+    assert sorted(drawn) == sorted([*range(50)] * 3)
+    assert [one["value"] for one in together] == [one["value"] for one in apart]
+    run("--ckpt", trained, "--metric", *both, *sampling, *images, "--bootstrap", 5)
+    assert len(drawn) == 150, "features that are there need no samples"
+
+
+def test_what_was_drawn_before_a_stop_is_not_drawn_again(run, trained, tmp_path, monkeypatch):
+    from harness.metrics import evaluation
+    from harness.suites import checkpoint_source
+
+    drawn = []
+    generate = checkpoint_source.generate
+
+    def counted(trained, config, indices, *how):
+        drawn.extend(indices)
+        return generate(trained, config, indices, *how)
+
+    monkeypatch.setattr(checkpoint_source, "generate", counted)
+    command_line = ["--ckpt", trained, "--metric", "fd50@digits", "fd50@efficientnet-lite0", "--steps", 3]
+    command_line += ["--ref", save(tmp_path / "real.npz", noisy_digits(60))]
+
+    def stopped(compared):
+        raise RuntimeError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "results_of", stopped)
+        with pytest.raises(RuntimeError, match="stopped"):
+            run(*command_line)
+    assert len(list(tmp_path.rglob("0*.png"))) == 50
+    del drawn[:]
+    run(*command_line)
+    assert not drawn
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_what_does_not_fit_is_refused_before_samples_are_drawn_to_be_kept(refused, trained, tmp_path):
+    other = save(tmp_path / "other.npz", np.zeros((60, 16, 16, 3), np.uint8))
+    kept = ["--save-samples", tmp_path / "kept"]
+    flags = ["--ckpt", trained, "--steps", 3, "--metric", "fd50@digits", "--ref", other, *kept]
+    assert "samples are 8 x 8, the reference" in refused(*flags)
+    assert not list(tmp_path.rglob("*.png"))
+    small = save(tmp_path / "small.npz", noisy_digits(500))
+    kid = refused("--samples", save(tmp_path / "s.npz", noisy_digits(1000)), "--metric", "kid1k@digits", "--ref", small)
+    assert f"kid1k@digits compares with at least 1,000 real items; {small} has 500" in kid
+
+
+def test_a_reference_of_an_npz_is_not_resized(refused, tmp_path):
+    images = save(tmp_path / "s.npz", noisy_digits(16))
+    flags = ["--data", images, "--ref-resolution", 4, "--features", "digits", "--out", tmp_path / "out.npz"]
+    assert "is taken as it is" in refused("reference", *flags)
+
+
+
 def test_noise_is_further_from_digits_and_swapping_the_sets_changes_the_answer(run, tmp_path):
     near = save(tmp_path / "near.npz", noisy_digits(400, sigma=20))
     far = save(tmp_path / "far.npz", noisy_digits(400, seed=1, sigma=120))

@@ -18,8 +18,9 @@ from harness.core.distributed import Ranks
 from harness.core.locks import locked
 from harness.data.digits import Digits
 from harness.data.sources import ArraySource
-from harness.metrics import ClipProtocol, Extraction, Settings, evaluate, parse, shards, statistics
+from harness.metrics import ClipProtocol, Extraction, Settings, checks, evaluate, parse, shards, statistics
 from harness.metrics.evaluation import Evaluation
+from harness.metrics.moments import Gaussian
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -55,10 +56,10 @@ def reads(monkeypatch):
     """How often each shard file has been read."""
     counts = collections.Counter()
 
-    def read(path):
+    def read(path, streams):
         if path.is_file():
             counts[path] += 1
-        return shards.read(path)
+        return shards.read(path, streams)
 
     monkeypatch.setattr(statistics, "read", read)
     return counts
@@ -337,3 +338,11 @@ def test_a_resolution_of_a_reference_that_is_taken_as_it_is_is_refused(digits, t
     extraction = Extraction(work_dir=tmp_path / "work", offline=True, ref_resolution=16)
     with pytest.raises(ValueError, match=r"--ref-resolution crops .*reference\.npz is taken as it is"):
         evaluate(digits[0], tmp_path / "reference.npz", ["fd64@digits"], extraction=extraction, device="cpu")
+
+
+def test_stored_moments_of_another_width_than_inceptions_are_refused():
+    fid, sfid, fd = (parse([name])[0] for name in ("fid5k", "sfid5k", "fd5k@digits"))
+    for recipe, stream, width in ((fid, "pool", 2048), (sfid, "spatial", 2023), (fd, "pool", 64)):
+        checks.widths(recipe, "adm.npz", {stream: Gaussian(np.zeros(width), np.eye(width), None)})
+    with pytest.raises(ValueError, match=r"pytorch-fid.npz holds moments of 768 features, and fid5k compares 2,048"):
+        checks.widths(fid, "pytorch-fid.npz", {"pool": Gaussian(np.zeros(768), np.eye(768), None)})

@@ -448,10 +448,10 @@ def reads(monkeypatch):
     """How often each shard file has been read."""
     counts = collections.Counter()
 
-    def read(path):
+    def read(path, streams):
         if path.is_file():
             counts[path] += 1
-        return shards.read(path)
+        return shards.read(path, streams)
 
     monkeypatch.setattr(statistics, "read", read)
     return counts

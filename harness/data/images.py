@@ -22,6 +22,8 @@ def open_rgb(path: Path) -> Image.Image:
             if file.format == "PNG":  # decoding alone takes no notice of them
                 file.verify()
         with Image.open(path) as file:
+            if file.mode == "F" or file.mode.startswith("I"):
+                raise ValueError(f"it has more than 8 bits a channel (mode {file.mode}); convert it first")
             return file.convert("RGB")
     except Exception as error:  # a damaged file can raise anything at all from inside a decoder
         raise ValueError(f"corrupt image {path}: {error}") from error

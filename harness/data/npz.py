@@ -123,7 +123,11 @@ def _header(file: IO[bytes]) -> Header:
     """Raises ValueError for what is no array of numbers or text."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
+    try:
+        shape, fortran, dtype = read(file)
+    except Exception as error:  # numpy's parser of a damaged header can raise anything at all
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"its header is damaged: {reason}") from error
     if dtype.hasobject:
         raise ValueError("it holds Python objects, not numbers")
     if any(size < 0 for size in shape):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -99,6 +100,12 @@ class Album:
                 images.append(np.asarray(file.convert("RGB")))
                 label = int(file.info["class"])
         return np.stack(images).reshape(self.shape), label
+
+    def clear(self) -> None:
+        """Remove the samples and their settings."""
+        (self.folder / SETTINGS).unlink(missing_ok=True)
+        for path in self.folder.glob("[0-9]*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def first(self, count: int) -> Iterator[tuple[NDArray[np.uint8], int]]:
         return (self.read(index) for index in range(count))

@@ -5,7 +5,7 @@ Flags of the command are named; from Python they are fields of the settings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,12 @@ from harness.metrics.settings import TIMM, ClipProtocol, Extraction, Settings
 
 if TYPE_CHECKING:
     from harness.data.sources import Source
+    from harness.metrics.moments import Gaussian
     from harness.metrics.statistics import Statistics
+
+
+INCEPTIONS = {"pool": 2048, "spatial": 2023}
+"""Features of the published Inception by stream: of the last pool, and of 7 channels of 17 x 17."""
 
 
 def together(recipes: Sequence[Recipe], reference: object, clips: ClipProtocol) -> None:
@@ -69,6 +74,23 @@ def enough(recipe: Recipe, source: Source, repeats: int) -> None:
     if source.count is not None and source.count < needed:
         times = f" x {repeats} repeats" if repeats > 1 else ""
         raise ValueError(f"{recipe.name} needs {recipe.count:,} samples{times}; {source.name} has {source.count:,}")
+
+
+def widths(recipe: Recipe, reference: str, gaussians: Mapping[str, Gaussian]) -> None:
+    """Moments of as many features as the published Inception has, where they are compared with it."""
+    for stream, gaussian in gaussians.items() if recipe.space.name == "inception" else ():
+        if len(gaussian.mean) != INCEPTIONS[stream]:
+            raise ValueError(
+                f"{reference} holds moments of {len(gaussian.mean):,} features, and {recipe.name} compares "
+                f"{INCEPTIONS[stream]:,}"
+            )
+
+
+def enough_real(recipe: Recipe, reference: Source | None) -> None:
+    """As many items of the reference as a distance of rows is defined on."""
+    count, fewest = reference.count if reference else None, recipe.distance.fewest
+    if reference and count is not None and count < fewest:
+        raise ValueError(f"{recipe.name} compares with at least {fewest:,} real items; {reference.name} has {count:,}")
 
 
 def labels(recipe: Recipe, source: Source, count: int) -> NDArray[Any] | None:

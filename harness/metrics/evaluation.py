@@ -65,18 +65,22 @@ class Evaluation:
         A source that draws its samples states what they follow from, in `origin` and `seed`.
         """
         what = named(samples, "samples")
-        whole = [recipe for recipe in self.recipes if not recipe.frames]
-        scored: list[Scored] = []
-        if whole:
-            source = self._source(what, whole)
+        whole, scored = self._whole, list[Scored]()
+        source = self._source(what, whole) if whole else None
+        cuts = {
+            recipe: cut(what, recipe, self.clips.resolved(recipe.stride).stride_fake)
+            for recipe in self.recipes
+            if recipe.frames
+        }
+        if source is not None:
             self.require(source, whole)
+        for recipe, clips in cuts.items():
+            self.require(clips, [recipe])
+        if source is not None:
             for space in dict.fromkeys(recipe.space for recipe in whole):
                 scored += self._items(self._of(space), source)
-        for recipe in self.recipes:
-            if recipe.frames:
-                source = cut(what, recipe, self.clips.resolved(recipe.stride).stride_fake)
-                self.require(source, [recipe])
-                scored += self._clips(recipe, source)
+        for recipe, clips in cuts.items():
+            scored += self._clips(recipe, clips)
         scored += panel.of(scored)
         origin, seed = getattr(samples, "origin", {}), getattr(samples, "seed", None)
         return [
@@ -84,6 +88,16 @@ class Evaluation:
             for results, about in scored
             for result in results
         ]
+
+    @property
+    def _whole(self) -> list[Recipe]:
+        """The recipes of images, and of clips in their whole length."""
+        return [recipe for recipe in self.recipes if not recipe.frames]
+
+    @property
+    def readings(self) -> int:
+        """How many times samples are read whose features are not there yet: once a network, or a length of clips."""
+        return len({recipe.space.name for recipe in self._whole}) + sum(bool(recipe.frames) for recipe in self.recipes)
 
     def require(self, samples: Source, recipes: Sequence[Recipe] | None = None) -> None:
         """Raise ValueError for what would not fit these samples: kind, count, classes, size; networks, the reference.
@@ -104,7 +118,9 @@ class Evaluation:
             else:
                 found = self.opened.beside(self._of(recipe.space), samples)
             if isinstance(found, MomentFile):
-                found.gaussians()
+                checks.widths(recipe, found.name, found.gaussians())
+            if recipe.needs_images:
+                checks.enough_real(recipe, found.images if isinstance(found, MomentFile) else found)
             if found is not None:
                 checks.same_side(samples, found.name, side_of(found))
 

@@ -145,6 +145,8 @@ def build(data: str, space: Space, out: Path, extraction: Extraction, here: Rank
         out.exists() and Path(data).exists() and out.samefile(data)
     ):
         raise ValueError(f"--out would replace what is read: {out} and {data} are one file")
+    if extraction.ref_resolution is not None and Path(data).suffix == ".npz":
+        raise ValueError(f"--ref-resolution crops and resizes folders and data sets; {data} is taken as it is")
     source = open_images(data, extraction.ref_resolution)
     assert source.count is not None, "a set on disk has an end"
     extractor = open_extractor(space, extraction, here)

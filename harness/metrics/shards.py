@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,8 +138,8 @@ class ShardFolder:
         write_atomically(self.file(span), lambda file: file.write(content))
 
 
-def read(path: Path) -> Shard | None:
-    """A shard whose hash holds, or None where there is none; a damaged one is named in a warning."""
+def read(path: Path, streams: Collection[str] = ()) -> Shard | None:
+    """A shard whose hash holds and that has these streams, or None; a damaged one is named in a warning."""
     if not path.is_file():
         return None
     try:
@@ -152,7 +152,8 @@ def read(path: Path) -> Shard | None:
     if not whole:
         warnings.warn(f"{path} is damaged; it will be made again", stacklevel=2)
         return None
-    return Shard(tensors, tensors.pop("keys"), metadata["images_sha256"])
+    shard = Shard(tensors, tensors.pop("keys"), metadata["images_sha256"])
+    return shard if set(streams) <= shard.streams.keys() else None  # a network may have had fewer
 
 
 def _hash(tensors: Mapping[str, NDArray[Any]]) -> str:

@@ -96,6 +96,7 @@ def gather_each(
     """
     folder = ShardFolder(source, extractor, root, here)
     parts = {whole: set(spans(*whole)) for whole in wanted}
+    streams = frozenset[str]().union(*(needs.moments | needs.rows for needs in wanted.values()))
     stops: dict[int, list[int]] = {}  # by where shards start: a set may end within a shard of another
     for start, stop in sorted(set().union(*parts.values())):
         stops.setdefault(start, []).append(stop)
@@ -116,7 +117,7 @@ def gather_each(
             kept = _make_share(folder, stops, here, bar.update)
             barrier()
         for start, ends in stops.items() if here.first else ():
-            shards = _shards(folder, start, ends, kept, bar.update)
+            shards = _shards(folder, start, ends, kept, bar.update, streams)
             for whole, needs in wanted.items():
                 for span in shards.keys() & parts[whole]:
                     collectors.setdefault(whole, Collector(whole[1] - whole[0], needs)).add(shards[span])
@@ -125,12 +126,17 @@ def gather_each(
 
 
 def _shards(
-    folder: ShardFolder, start: int, stops: Sequence[int], kept: dict[Span, Shard], advance: Callable[[int], object]
+    folder: ShardFolder,
+    start: int,
+    stops: Sequence[int],
+    kept: dict[Span, Shard],
+    advance: Callable[[int], object],
+    streams: frozenset[str],
 ) -> dict[Span, Shard]:
-    """The shards from `start` to each of `stops`: those kept, else those on disk that are whole, else made."""
+    """The shards from `start` to each of `stops`: those kept, else whole ones on disk with these streams, else made."""
     found: dict[Span, Shard] = {}
     for span in ((start, stop) for stop in stops):
-        shard = kept.pop(span, None) or read(folder.file(span))
+        shard = kept.pop(span, None) or read(folder.file(span), streams)
         if shard is not None:
             found[span] = shard
     absent = [stop for stop in stops if (start, stop) not in found]

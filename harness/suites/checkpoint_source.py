@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.distributed import Ranks, barrier, exclusively
+from harness.core.locks import locked
 from harness.diffusion.album import Album
 from harness.diffusion.flags import open_sampling
 from harness.diffusion.generate import QUANTISER, draw_labels, generate, slots_of
@@ -28,7 +33,8 @@ BATCH = 64
 class CheckpointSource:
     """`count` samples of a checkpoint, as harness.data.sources.Source: item i is sample i of the configuration.
 
-    Those in an `album` are read from there, the others drawn when they are read.
+    Those in an `album` are read from there; the others are drawn when they are read, and kept in the album if there is
+    one.
     """
 
     name: str
@@ -76,11 +82,14 @@ class CheckpointSource:
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Samples [start, stop)."""
-        if self.album is not None:
-            return np.stack([self.album.read(index)[0] for index in range(start, stop)])
-        alone = Ranks(0, 1, self.here.device)
-        made = generate(self.trained, self.config, range(start, stop), BATCH, alone)
-        return np.concatenate([samples.images for samples in made])
+        album, span = self.album, range(start, stop)
+        missing = [index for index in span if album is None or not album.present(index)]
+        drawn: dict[int, NDArray[np.uint8]] = {}
+        for samples in generate(self.trained, self.config, missing, BATCH, Ranks(0, 1, self.here.device)):
+            if album is not None:
+                album.write(samples)
+            drawn |= zip(samples.indices, samples.images, strict=True)
+        return np.stack([drawn[i] if i in drawn or album is None else album.read(i)[0] for i in span])
 
     def save(self, folder: Path) -> CheckpointSource:
         """This source with its samples in a folder: those that are missing are drawn, each process its share.
@@ -94,6 +103,25 @@ class CheckpointSource:
             barrier()
             album.fill(self.trained, self.config, self.count, BATCH, self.here)
         return dataclasses.replace(self, album=album)
+
+
+    @contextmanager
+    def kept(self, root: Path) -> Iterator[CheckpointSource]:
+        """This source with a folder below `root` that keeps what is read, so that several networks see one drawing.
+
+        The folder is emptied at the end. If the work is stopped before, the same command continues with what is there;
+        a second command that draws the same waits.
+        """
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        album = Album.of(self.trained, root / f"drawn-{digest[:16]}")
+        with locked(album.folder, wait=True) if self.here.first else nullcontext():
+            if self.here.first:
+                album.begin(self.settings)
+            barrier()
+            yield dataclasses.replace(self, album=album)
+            barrier()
+            if self.here.first:
+                album.clear()
 
 
 def open_checkpoint(ckpt: Path, sampling: argparse.Namespace, evaluation: Evaluation) -> CheckpointSource:

@@ -75,4 +75,11 @@ class ScoreRequest:
 
         for ckpt in self.ckpt:
             source = open_checkpoint(ckpt, sampling, evaluation)
-            yield source.save(self.save_samples) if self.save_samples else source
+            evaluation.require(source)
+            if self.save_samples:
+                yield source.save(self.save_samples)
+            elif evaluation.readings > 1:
+                with source.kept(evaluation.extraction.directory) as kept:
+                    yield kept
+            else:
+                yield source
