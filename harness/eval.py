@@ -18,6 +18,9 @@ from collections.abc import Sequence
 from harness.core.command import Parser, only_with, run, threads, writable
 from harness.core.options import add_options, from_arguments
 from harness.metrics import ClipProtocol, Extraction, Settings, space
+from harness.metrics.distances.inception_score import INCEPTION_SCORE
+from harness.metrics.distances.precision_recall import PRECISION_RECALL
+from harness.metrics.recipes import Recipe
 from harness.suites.scoring import ScoreRequest
 
 
@@ -60,11 +63,28 @@ def add_reference_flags(parser: Parser) -> None:
     parser.add_argument("--out", type=writable, required=True, metavar="FILE.npz")
 
 
+def refuse_idle(recipes: Sequence[Recipe], given: set[str]) -> None:
+    """Raise ValueError for a flag that changes nothing of these metrics."""
+    names = {recipe.distance.name for recipe in recipes}
+    compares = any(recipe.needs_reference for recipe in recipes)
+    moments = any(recipe.distance.reads == "moments" for recipe in recipes)
+    for flag, read, what in (
+        ("--ref", compares, "that compare with a reference"),
+        ("--ref-resolution", compares, "that compare with a reference"),
+        ("--arithmetic", PRECISION_RECALL.name in names, "of precision and recall"),
+        ("--permute-seed", INCEPTION_SCORE.name in names, "of the Inception Score"),
+        ("--extrapolate", moments, "of the Fréchet distance"),
+    ):
+        if flag in given and not read:
+            raise ValueError(f"{flag} is for metrics {what}; {', '.join(recipe.name for recipe in recipes)} is none")
+
+
 def score(flags: argparse.Namespace, given: set[str]) -> None:
     """Score each set of samples against one reference; the first process records and prints."""
     if flags.samples is not None:
         only_with("--samples", given & sampling_flags(), not_with=True)
     request, settings = from_arguments(ScoreRequest, flags), from_arguments(Settings, flags)
+    refuse_idle(request.recipes, given)
     clips, extraction = from_arguments(ClipProtocol, flags), from_arguments(Extraction, flags)
     if extraction.directory.exists() and not extraction.directory.is_dir():
         raise ValueError(f"--work-dir is a folder, and {extraction.directory} is a file")

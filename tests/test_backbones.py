@@ -243,7 +243,7 @@ def test_every_network_of_a_published_metric_is_one_that_timm_has_weights_of():
         ("fd2@timm:test_vit.r160_in1k#1a2b", "give 8 to 64 hexadecimal digits"),
         ("fd2@digits#1a2b3c4d", "digits is of one known file: leave out #1a2b3c4d"),
         ("fid2@timm:test_vit.r160_in1k", "is not FID; use fd2@timm:test_vit.r160_in1k"),
-        ("cmmd2@timm:test_vit.r160_in1k", "cmmd is defined on timm:vit_large_patch14_clip_quickgelu_336.openai"),
+        ("cmmd2@timm:test_vit.r160_in1k", "cmmd is defined on cmmd-clip features"),
         ("sfd2@timm:test_vit.r160_in1k", "sfd is defined on efficientnet-lite0 features"),
         ("panel2@digits", "panel is of images, on features of its own, as in panel50k"),
         ("fdr2@efficientnet-lite0", "fdr is defined on panel-convnextv2"),

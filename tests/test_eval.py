@@ -413,6 +413,10 @@ def samples(tmp_path):
 def test_bad_samples_end_with_one_line_and_code_2(refused, samples, tmp_path):
     digits = ["--metric", "fd50@digits"]
     assert "--cfg-scale changes nothing with --samples" in refused("--samples", samples, *digits, "--cfg-scale", 7)
+    for flag in (["--ref", "digits"], ["--arithmetic", "adm_fp16"], ["--extrapolate"]):
+        said = refused("--samples", samples, "--metric", "is50@digits", *flag)
+        assert f"{flag[0]} is for metrics" in said
+        assert said.endswith("; is50@digits is none")
     assert "must be at most 1024, not '100000'" in refused("--samples", samples, *digits, "--threads", 100_000)
     assert "--batch: must be at most 4096" in refused("--samples", samples, *digits, "--batch", 10**9)
     assert "fd60@digits needs 60 samples; " in refused("--samples", samples, "--metric", "fd60@digits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 import subprocess
 import sys
@@ -346,3 +347,31 @@ def test_stored_moments_of_another_width_than_inceptions_are_refused():
         checks.widths(recipe, "adm.npz", {stream: Gaussian(np.zeros(width), np.eye(width), None)})
     with pytest.raises(ValueError, match=r"pytorch-fid.npz holds moments of 768 features, and fid5k compares 2,048"):
         checks.widths(fid, "pytorch-fid.npz", {"pool": Gaussian(np.zeros(768), np.eye(768), None)})
+
+
+def test_a_reference_may_be_any_object_with_the_properties_of_a_source(score, digits):
+    @dataclasses.dataclass
+    class Mine:  # it has no hash
+        array: np.ndarray
+        name: str = "mine"
+        labels: None = None
+
+        @property
+        def count(self):
+            return len(self.array)
+
+        @property
+        def shape(self):
+            return self.array.shape[1:]
+
+        @property
+        def identity(self):
+            return {"kind": "mine"}
+
+        def read(self, start, stop):
+            return self.array[start:stop]
+
+    metrics = ["fd50@digits", "pr50@digits"]
+    pixels = np.repeat(digits[0][:150, :, :, None], 3, axis=3)
+    own, array = (score(pixels[:50], metrics, reference) for reference in (Mine(pixels[50:]), pixels[50:]))
+    assert [one.value for one in own] == [one.value for one in array]

@@ -279,6 +279,40 @@ def test_a_damaged_stream_of_a_compressed_member_is_named(tmp_path):
             read("arr_0")
 
 
+@pytest.mark.parametrize(("old", "new"), [(b", }", b",  "), (b"(5000,)", b"(5000,'"), (b"'descr'", b"[desc] ")])
+def test_a_damaged_header_is_named_whatever_numpy_raises(tmp_path, old, new):
+    np.savez(tmp_path / "a.npz", arr_0=np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8))
+    content = (tmp_path / "a.npz").read_bytes()
+    assert content.count(old) == 1
+    (tmp_path / "a.npz").write_bytes(content.replace(old, new))
+    with pytest.raises(ValueError, match=r"a\.npz: cannot read arr_0: its header is damaged: "):
+        Npz(tmp_path / "a.npz").array("arr_0")
+
+
+def test_pictures_of_more_than_8_bits_are_refused_not_clipped(tmp_path):
+    Image.fromarray(np.full((8, 8), 500, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match=r"deep\.png: it has more than 8 bits a channel"):
+        open_images(str(tmp_path)).read(0, 1)
+
+
+def test_a_data_set_whose_name_a_folder_has_says_which_is_read(tmp_path, monkeypatch):
+    (tmp_path / "digits").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "digits" / "0.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match=r"digits is the data set; .* write \./digits"):
+        assert open_images("digits").count == 1797
+    assert open_images("./digits").count == 1
+
+
+def test_a_shard_of_a_network_that_had_fewer_streams_is_made_again(images, tmp_path):
+    whole, source = averages(), ArraySource("images", images)
+    fewer = replace(whole, extract=lambda x: {"pool": whole.extract(x)["pool"]})
+    span, root = (0, 100), tmp_path / "w"
+    gather(source, fewer, {span: Needs(frozenset({"pool"}))}, root, ALONE)
+    found = gather(source, whole, {span: Needs(frozenset({"spatial"}))}, root, ALONE)
+    assert found[span].moments["spatial"].count == 100
+
+
 MOMENTS = {
     "not square": ({"sigma": np.eye(4)}, r"mu and sigma have shapes \(7,\) and \(4, 4\), not \(D,\) and \(D, D\)"),
     "no vector": ({"mu": np.zeros((7, 1))}, r"mu and sigma have shapes \(7, 1\)"),

@@ -239,7 +239,9 @@ def test_a_panel_that_lacks_a_file_names_it_before_any_work(networks):
 
 def test_names_of_the_newer_metrics_are_recipes():
     clip, monge, dino = parse(["cmmd30k", "mind5k", "fd50k@timm:vit_large_patch14_dinov2.lvd142m"])
-    assert clip.space.name == "timm:vit_large_patch14_clip_quickgelu_336.openai"
+    assert (clip.space.name, clip.space.weights.file) == ("cmmd-clip", "vit_large_patch14_clip_quickgelu_336.openai")
+    (own,) = parse([f"fd10k@timm:{clip.space.weights.file}"])
+    assert own.space is not clip.space, "a network by its name in timm has that network's own preprocessing"
     assert (monge.space.name, monge.reference_rows, clip.reference_rows) == ("inception", 5000, 30_000)
     assert (dino.count, dino.space.label) == (50_000, "dinov2")
     assert [recipe.name for recipe in parse(["panel2k"])][:3] == [

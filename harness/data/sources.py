@@ -150,6 +150,8 @@ def open_images(text: str, resolution: int | None = None, frames: int | None = N
     if not text:
         raise ValueError(f"no images at '': give an .npz, a folder, or a data set ({', '.join(NAMED)})")
     if is_named(text):
+        if Path(text).exists():
+            warnings.warn(f"{text} is the data set; {text!r} in this folder is not read: write ./{text}", stacklevel=2)
         return _by_name(text, resolution, frames)
     path = Path(text).expanduser()
     folder, _, part = text.rpartition(":") if not path.exists() else (text, "", "")

@@ -47,7 +47,9 @@ class Opened:
         if key is None:
             return None
         if key not in self._found:
-            what, space, resolution, frames = key
+            space, resolution, frames = key
+            what = self.what if self.what is not None else space.data
+            assert what is not None, "checked with the metrics"
             self._found[key] = references.find(what, group, self.extractor(space), resolution, frames)
         return self._found[key]
 
@@ -61,8 +63,8 @@ class Opened:
             self._references[key] = references.reduce(found, group, extractor, self.extraction.directory, self.here)
         return self._references[key]
 
-    def _key(self, group: Sequence[Recipe], samples: Source) -> tuple[Any, Space, int | None, int | None] | None:
-        """What is to be opened: where it is, for which space, at which resolution, of how many frames."""
+    def _key(self, group: Sequence[Recipe], samples: Source) -> tuple[Space, int | None, int | None] | None:
+        """For which space what is compared with is to be opened, at which resolution, of how many frames."""
         space = group[0].space
         if not any(recipe.needs_reference for recipe in group):
             return None
@@ -74,7 +76,7 @@ class Opened:
             raise ValueError(f"--ref-resolution crops and resizes folders and data sets; {name} is taken as it is")
         if resolution is None and isinstance(what, str) and is_named(what):
             resolution = samples.shape[-3]
-        return what, space, resolution, samples.shape[0] if len(samples.shape) == 4 else None
+        return space, resolution, samples.shape[0] if len(samples.shape) == 4 else None
 
     @property
     def cut_already(self) -> bool:

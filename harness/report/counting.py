@@ -22,6 +22,8 @@ Fields = dict[str, Any]
 
 OF_MFU = ("--step-seconds", "--peak-tflops", "--card", "--arithmetic", "--action")
 OF_PER = ("--guidance", "--sampling-steps", "--training-steps", "--training-batch", "--recompute")
+OF_PASSES = ("--convention", "--details", "--full", "--by-op", "--table", "--input", "--records")
+"""What a table of forward passes is made by, and what multiples and utilisation do not read."""
 
 
 def refuse_idle(given: Collection[str]) -> None:
@@ -30,6 +32,12 @@ def refuse_idle(given: Collection[str]) -> None:
     for mode, flags in (("--mfu", OF_MFU), ("--per", OF_PER)):
         if mode not in given:
             only_with(mode, given & set(flags))
+    if "--card" not in given:
+        only_with("--card", given & {"--arithmetic"})
+    if "--mfu" in given:
+        only_with("--mfu", given & {"--model", "--per", *OF_PASSES}, not_with=True)
+    if "--per" in given:
+        only_with("--per", given & {"--batch", *OF_PASSES}, not_with=True)
     if "--published" in given:
         only_with("--published", given - {"--published", "--format", "--output", "--records"}, not_with=True)
     if "--table" in given:

@@ -97,7 +97,7 @@ def _space(name: str, protocol: Protocol, label: str = "", stated: bool = True) 
 
 
 DINOV2_SPACE = _space(f"{TIMM}{FD_DINOV2.network}", FD_DINOV2, label="dinov2")
-CLIP_SPACE = _space(f"{TIMM}{CMMD.network}", CMMD, stated=False)
+CLIP_SPACE = _space("cmmd-clip", CMMD, stated=False)  # a name of its own: timm:NAME is a network's own protocol
 PANEL_SPACES = tuple(_space(name, protocol, label=name.replace("-", "_")) for name, protocol in PANEL.items())
 
 
