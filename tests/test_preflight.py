@@ -1,13 +1,16 @@
 """What a plan would stop at after days is found before it begins: data, autoencoders, networks, references, sizes."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 from networks import random_i3d
+from test_autoencoder import tiny_vae
 from videos import numbered, write_tree, write_video
 
 from harness import reproduce
+from harness.data.autoencoder import StableDiffusion
 from harness.data.fashion_mnist import FILES
 from harness.suites import Plan, Run, Score, Suite, execution, preflight, suite
 from harness.suites.launch import Launch
@@ -141,3 +144,25 @@ def test_a_score_that_its_records_do_not_answer_is_a_failure(tmp_path, monkeypat
     (failure,) = execution.carry_out(plan_of(IMAGES, tmp_path), execution.Workers(Launch(), 1), 1)
     assert failure == f"{IMAGES.run.name} was scored, and no record in {tmp_path}/results/measurements/smoke.jsonl " \
         "answers fd8@digits"
+
+
+def test_an_autoencoder_that_decodes_is_opened_first_and_compared_with_the_latents_that_are_learnt(
+    tmp_path, monkeypatch
+):
+    first, second = (tiny_vae(tmp_path / name, seed) for seed, name in enumerate(("one", "two")))
+    run = Run(preset="digits", model="DiT-P/2", milestones=(1,), changes=(("vae", str(first)), ("resolution", 8)))
+    score = dataclasses.replace(IMAGES, run=run)
+    plan = plan_of(score, tmp_path, stages=("score",))
+    preflight.require_inputs(plan)
+    assert "--vae" not in plan.score([score])
+    moved = plan_of(score, tmp_path, stages=("score",), vae=str(second))
+    assert moved.score([score])[-2:] == moved.draw(score)[-3:-1] == ["--vae", str(second)]
+    preflight.require_inputs(moved)
+    config = plan.directory(run) / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text(json.dumps({"autoencoder": StableDiffusion(str(first)).name}))
+    with pytest.raises(ValueError, match=r"its latents are of one#.*, and two#.* has other weights \(--vae WHERE"):
+        preflight.require_inputs(moved)
+    gone = plan_of(score, tmp_path, stages=("score",), vae=str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"would stop: no autoencoder at .*nowhere"):
+        preflight.require_inputs(gone)

@@ -197,7 +197,7 @@ def test_a_damaged_list_of_jobs_is_refused(answers, tmp_path, text):
         submission.look(tmp_path)
 
 
-def queue_of(tmp_path, last):
+def queue_of(tmp_path, last, **how):
     """A plan's queue, of which these jobs are known, and the batches that it submits."""
     sent: list[Batch] = []
 
@@ -205,7 +205,7 @@ def queue_of(tmp_path, last):
         sent.append(batch)
         return str(100 + len(sent))
 
-    plan = Plan(suite=suite("smoke"), parts=("table7",), runs=tmp_path / "runs", results=tmp_path)
+    plan = Plan(suite=suite("smoke"), parts=("table7",), runs=tmp_path / "runs", results=tmp_path, **how)
     queue = submission.Queue(plan, submit, last=last)
     assert queue.fill() == len(SMOKE)
     return sent, queue.lines
@@ -227,6 +227,13 @@ def test_what_waits_or_runs_is_left_alone_and_what_failed_is_submitted_again_alo
     gone = {(SMOKE[2], "score"): Job(8, 2, "s", "NODE_FAIL")}  # its training still runs
     sent, _ = queue_of(tmp_path, train | score | gone | report)
     assert [(batch.stage, batch.dependency) for batch in sent] == [("score", "afterok:7_2")]
+
+
+def test_no_score_is_submitted_of_a_run_that_nothing_trains(tmp_path):
+    training = {(SMOKE[0], "train"): Job(7, 0, "t", "RUNNING")}
+    sent, lines = queue_of(tmp_path, training, stages=("score",))
+    assert [(batch.stage, batch.runs, batch.dependency) for batch in sent] == [("score", (SMOKE[0],), "afterok:7_0")]
+    assert lines[1:] == [f"{run}: not trained yet" for run in SMOKE[1:]]
 
 
 def test_tables_that_are_left_are_a_job_of_their_own_and_shown_when_it_failed(tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ from harness.diffusion.losses import LossLog
 from harness.diffusion.numerics import set_precision
 from harness.diffusion.sample_config import WeightsConfig
 from harness.diffusion.trained import load_trained
+from harness.suites.fitting import fit
 from models import ModelSpec, create_model, spec
 from models.denoiser import Denoiser
 
@@ -356,6 +357,11 @@ def test_a_failing_disk_ends_the_run_with_code_1(tmp_path, monkeypatch, capsys):
 def test_dry_run_prints_the_configuration_and_writes_nothing(tmp_path, capsys):
     assert run(tmp_path / "run", "--preset", "digits", "--dry-run") == 0
     assert json.loads(capsys.readouterr().out)["learning_rate"] == PRESETS["digits"].learning_rate
+    how = ["--further-ema-decays", 0.9, "--checkpoint-every", 7, "--batch", 256, "--auto-fit", "--card-gib", 0.01]
+    assert run(tmp_path / "run", "--preset", "digits", "--dry-run", *how) == 0
+    chosen = json.loads(capsys.readouterr().out)["execution"]
+    assert (chosen["further_ema_decays"], chosen["checkpoint_every"]) == ([0.9], 7)
+    assert chosen["activation_checkpointing"] is True, "what --auto-fit has chosen"
     assert not (tmp_path / "run").exists()
 
 
@@ -822,9 +828,9 @@ def test_one_process_cannot_share(tmp_path, capsys):
 def test_auto_fit_recomputes_and_then_takes_parts_by_prediction(tmp_path, capsys):
     fitted = ["--model", "DiT-N/2", "--batch", 64, "--steps", 1, "--auto-fit"]
     assert run(tmp_path / "whole", *fitted) == 0
-    assert "auto-fit: no flag; a process takes" in capsys.readouterr().out
+    assert "auto-fit: no flag; a process takes" in capsys.readouterr().err
     assert run(tmp_path / "less", *fitted, "--card-gib", 0.02) == 0
-    assert "auto-fit: --checkpoint-activations; a process takes" in capsys.readouterr().out
+    assert "auto-fit: --checkpoint-activations; a process takes" in capsys.readouterr().err
     assert curve(tmp_path / "less") == pytest.approx(curve(tmp_path / "whole"))
     with pytest.raises(SystemExit, match="2"):
         run(tmp_path, *fitted, "--accumulate", 2)
@@ -832,6 +838,16 @@ def test_auto_fit_recomputes_and_then_takes_parts_by_prediction(tmp_path, capsys
     with pytest.raises(SystemExit, match="2"):
         run(tmp_path, "--card-gib", 1)
     assert "--card-gib is of --auto-fit" in capsys.readouterr().err
+
+
+def test_a_prediction_counts_each_further_average_as_the_weights():
+    config = dataclasses.replace(PRESETS["digits"], model="DiT-N/2")
+    model = config.spec(channels=1, downsample=1)
+    weights = 4 * sum(p.numel() for p in create_model(model, config.resolution, device="meta").parameters())
+    for processes, nbytes, share in ((1, 1e12, 1), (2, 0, 2)):  # nothing fits in 0 bytes: the last way shares
+        alone, three = (fit(config, model, processes, nbytes, further_averages=n) for n in (0, 3))
+        assert three.shared == (processes > 1)
+        assert three.nbytes - alone.nbytes == pytest.approx(3 * weights / share, rel=0.01)  # buffers beside them
 
 
 def test_a_run_that_is_past_what_is_requested_is_finished(tmp_path, capsys):
@@ -847,4 +863,5 @@ def test_a_milestone_of_the_present_step_is_written_and_one_of_an_earlier_step_c
     with pytest.raises(SystemExit) as stopped:
         run(tmp_path, "--steps", 4, "--checkpoint-at", 2, 4)
     assert stopped.value.code == 2
-    assert "is at step 4, and its milestone of step 2 is gone; remove" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "is at step 4 and has no checkpoint of its step 2: leave 2 out of --checkpoint-at, or remove" in error

@@ -10,7 +10,7 @@ from harness.core import store
 from harness.core.provenance import Provenance
 from harness.core.records import ScoreRecord
 from harness.report.tuning import tuning_table
-from harness.suites import SCALES, Plan, Run, Score, Suite, execution, suite
+from harness.suites import SCALES, Assumptions, Plan, Run, Score, Suite, execution, script, suite
 from harness.suites.launch import Launch
 from harness.suites.rows import Row
 from harness.suites.tuning import FIRST_SEED, Choice
@@ -143,6 +143,22 @@ def test_records_alone_continue_a_suite(whole, tmp_path):
     assert (work.run, work.train, work.scores[0]) == (lost.run, True, lost)
     of_one_checkpoint = [score for score in done if (score.run, score.step) == (lost.run, lost.step)]
     assert sorted(map(repr, work.scores)) == sorted(map(repr, of_one_checkpoint))
+
+
+def test_a_plan_trains_each_run_once_and_is_of_its_stages_alone(whole, tmp_path):
+    tuned = [record for record in whole[0] if "training" not in record.workload
+             or record.workload["training"]["seed"] >= FIRST_SEED]  # fmt: skip
+    plan = Plan(suite=suite("fashion", tuned), runs=tmp_path / "runs", results=tmp_path)
+    store.append(plan.records, tuned)
+    runs = {work.run for work in plan.work()}
+    assert len(runs) < len(plan.work()), "some runs have scores of more and of less need"
+    assert sum(work.train for work in plan.work()) == len(runs)
+    for stages in (("train",), ("score",), ("train", "score")):
+        lines = list(script(dataclasses.replace(plan, stages=stages), Assumptions()))
+        trained, scored = (sum(f"harness.{name} " in line for line in lines) for name in ("train", "eval"))
+        assert trained == len(runs) * ("train" in stages)
+        assert bool(scored) == ("score" in stages)
+        assert lines[-1].startswith(f"# {len(runs)} runs, ")
 
 
 def test_a_candidate_without_a_score_leaves_the_choice_open(whole):

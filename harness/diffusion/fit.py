@@ -75,7 +75,8 @@ def fit(
     passed = distributed.from_first([one for one in sorted(execution.milestones) if _is_passed(directory, one, step)])
     if [one for one in passed if one < step]:
         raise ValueError(
-            f"{run} is at step {step}, and its milestone of step {passed[0]} is gone; remove {run} to train it anew"
+            f"{run} is at step {step} and has no checkpoint of its step {passed[0]}: leave {passed[0]} out of "
+            f"--checkpoint-at, or remove {run} to train it anew"
         )
     if ranks.first:
         run.mkdir(parents=True, exist_ok=True)

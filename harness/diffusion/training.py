@@ -71,7 +71,8 @@ def train(
         record = describe(config, dataset, autoencoder, spec)
         if here.first:
             shown = {key: value for key, value in record.items() if key not in ("spec", "classes")}
-            announce({**shown, "run": str(run), "device": str(here.device), "processes": here.world})
+            how = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(execution).items()}
+            announce({**shown, "run": str(run), "device": str(here.device), "processes": here.world, "execution": how})
         if dry_run:
             return Training(run, 0, config.steps)
         require_memory_for(config, parts, spec)

@@ -49,4 +49,4 @@ def scoring_macs(score: Score) -> int:
 
 def fitted(run: Run, processes: int, card_gib: float) -> Fitting:
     """How a run fits cards of so many GiB."""
-    return fit(run.config, run.spec, processes, card_gib * GIB)
+    return fit(run.config, run.spec, processes, card_gib * GIB, further_averages=len(run.further_decays))

@@ -67,13 +67,15 @@ class Workers:
             elif number == signal.SIGINT:
                 child.kill()
 
-    def run(self, command: Command, log: Path, lock: int | None, home: Path) -> str:
+    def run(self, command: Command, log: Path, lock: int | None, home: Path, alone: bool = False) -> str:
         """One command; its output goes to `log`. Returns "" or why it failed. The child keeps the lock if we die.
+
+        One that is not for several processes is started `alone`.
 
         It has a session of its own, where it gets each signal once, from here: torchrun breaks off at the second.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
-        child = self.start(command, log, lock, home)
+        child = self.start(command, log, lock, home, Launch() if alone else self.launch)
         self.children.add(child)
         if self.stopped.is_set():
             child.terminate()
@@ -84,11 +86,11 @@ class Workers:
         lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
         return f"{shlex.join(command)} ended with {code}: {lines[-1].split(chr(13))[-1]} ({log})"
 
-    def start(self, command: Command, log: Path, lock: int | None, home: Path) -> Child:
+    def start(self, command: Command, log: Path, lock: int | None, home: Path, launch: Launch) -> Child:
         """Begin a command."""
         with log.open("ab") as file:
             return subprocess.Popen(
-                [*self.launch.command(), *command], stdout=file, stderr=subprocess.STDOUT, env=self.environment(home),
+                [*launch.command(), *command], stdout=file, stderr=subprocess.STDOUT, env=self.environment(home),
                 pass_fds=[] if lock is None else [lock], start_new_session=True,
             )  # fmt: skip
 
@@ -308,6 +310,6 @@ def finish(plan: Plan, workers: Workers) -> list[str]:
     for command in plan.report():
         if not workers.stopped.is_set():
             with claimed(plan, REPORT, workers) as lock:
-                failure = workers.run(command, plan.runs / "report.txt", lock, plan.results)
+                failure = workers.run(command, plan.runs / "report.txt", lock, plan.results, alone=True)
                 failures += [failure] if failure else []
     return failures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -43,8 +44,12 @@ class Fitting:
         return dataclasses.replace(execution, **chosen)  # type: ignore[arg-type]
 
 
-def fit(config: TrainConfig, spec: ModelSpec, processes: int, nbytes: float, device: str = "cuda") -> Fitting:
+def fit(
+    config: TrainConfig, spec: ModelSpec, processes: int, nbytes: float, device: str = "cuda", further_averages: int = 0
+) -> Fitting:
     """The first way to train that fits so many bytes a process, or where none does, the last.
+
+    Each of the `further_averages` takes as much as the weights.
 
     In order: as it is; activations recomputed; the batch in as many parts as it takes; and then, of several processes,
     the same with parameters, gradients and optimizer shared.
@@ -62,6 +67,7 @@ def fit(config: TrainConfig, spec: ModelSpec, processes: int, nbytes: float, dev
         )
         peak = predicted(step, device)
         taken = shared_bytes(peak, step, processes) if shared else kept_bytes(peak, parts > 1 or processes > 1)
+        taken += further_averages * peak.parts["weights"] // (processes if shared else 1)
         found = Fitting(checkpointing, parts, shared, taken)
         if taken <= nbytes:
             break
@@ -124,13 +130,14 @@ def auto_fit(
         from harness.core.distributed import free_bytes, from_first
 
         there = card_gib * GIB if card_gib else SPARE * free_bytes(here.device)
-        fitting = from_first(fit(config, spec, here.world, there, here.device.type))
+        averages = len(execution.further_ema_decays)
+        fitting = from_first(fit(config, spec, here.world, there, here.device.type, averages))
         if first_process():
             how = " ".join(fitting.flags) or "no flag"
             verb = "fits" if fitting.nbytes <= there else "does not fit"
             needed, available = fitting.nbytes / GIB, there / GIB
             takes = f"a process takes {needed:.3g} GiB, predicted, which {verb} {available:.3g}"
-            print(f"auto-fit: {how}; {takes}", flush=True)
+            print(f"auto-fit: {how}; {takes}", file=sys.stderr, flush=True)
         return fitting.of(execution)
 
     return chosen

@@ -134,9 +134,13 @@ class Plan:
 
     def work(self) -> list[Work]:
         """Runs with something left to do, in order of need."""
-        recorded = self.recorded()
-        meant = [(run, scores) for run, scores in self.suite.stages(self.parts) if self.means(run)]
-        return [left for run, scores in meant if (left := self.left(run, scores, recorded))]
+        recorded, trained = self.recorded(), set[Run]()
+        works = []
+        for run, scores in self.suite.stages(self.parts):
+            if self.means(run) and (left := self.left(run, scores, recorded)):
+                works.append(replace(left, train=left.train and run not in trained))  # once, for scores of any need
+                trained |= {run} if left.train else set()
+        return works
 
     def means(self, run: Run) -> bool:
         """Whether the plan is of this run."""
@@ -189,6 +193,11 @@ class Plan:
         found = {"data": self.data[run.preset]} if run.preset in self.data else {}
         return found | ({"vae": self.vae} if self.vae and run.config.vae != "identity" else {})
 
+    def _autoencoder(self, run: Run) -> list[str]:
+        """For a command that draws: where the autoencoder is now, if it is not where training found it."""
+        vae = self.opened(run).get("vae")
+        return ["--vae", vae] if vae else []
+
     def train(self, run: Run) -> Command:
         data = [part for name, where in self.opened(run).items() for part in (f"--{name}", where)]
         if run.small:  # memory is no matter, and times are compared: each family at its fastest
@@ -224,7 +233,7 @@ class Plan:
         features += [part for name, value in self.extraction for part in (f"--{name.replace('_', '-')}", str(value))]
         where = ["--ckpt", *milestones, *(["--ref", ref] if ref else [])]
         where += ["--ref-resolution", str(resolution)] if resolution else []
-        return ["-m", "harness.eval", *where, *first.flags(), *features]
+        return ["-m", "harness.eval", *where, *first.flags(), *features, *self._autoencoder(first.run)]
 
     def floor(self) -> Command | None:
         """What scores real images as if they were samples; None where nothing is to be scored."""
@@ -241,7 +250,7 @@ class Plan:
         how = ["--cfg-scale", str(score.cfg_scale), "--steps", str(score.sampling_steps), "--classes", "balanced"]
         how += ["--sampler", score.sampler] if score.sampler != "ddpm" else []
         how += ["--seed", str(score.sample_seed), "--num-samples", str(SHOWN)]
-        return ["-m", "harness.sample", *where, *how, *(["--npz"] if score.run.small else [])]
+        return ["-m", "harness.sample", *where, *how, *self._autoencoder(score.run), *["--npz"] * score.run.small]
 
     @property
     def tables(self) -> Path:

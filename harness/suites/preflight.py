@@ -10,12 +10,15 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.core.files import read_json
 from harness.data import is_named
+from harness.data.autoencoder import Identity, StableDiffusion, digest_in
 from harness.suites.plan import SCORE, TRAIN, Plan
 from harness.suites.run import Run
 from harness.suites.score import Score
@@ -67,37 +70,58 @@ def require_inputs(plan: Plan) -> None:
 
     here = Ranks(0, 1, torch.device("cpu"))
     opened: set[object] = set()
+    learnt: dict[object, str] = {}
+    autoencoders: dict[str, str] = {}
     for work in plan.work():
+        key: object = tuple(getattr(work.run.config, name) for name in OF_THE_DATA)
         if work.train and TRAIN in plan.stages:
-            key: object = tuple(getattr(work.run.config, name) for name in OF_THE_DATA)
-            with _of(work.run):
+            with _of(work.run, f"--data or --ref {work.run.preset}=WHERE"):
                 work.run.spec.grid(work.run.config.resolution)
-                if key not in opened:
-                    _open_data(plan, work.run, here)
-                    opened.add(key)
+                if key not in learnt:
+                    learnt[key] = _open_data(plan, work.run, here)
+        if work.scores and SCORE in plan.stages and work.run.config.vae != Identity.name:
+            with _of(work.run, "--vae WHERE"):
+                latents = learnt[key] if work.train and key in learnt else _learnt(plan.directory(work.run))
+                _open_autoencoder(plan.vae or work.run.config.vae, latents, autoencoders)
         for score in work.scores if SCORE in plan.stages else ():
             key = (score.metrics, plan.reference(score), score.protocol, Planned.of(score).shape)
             if key not in opened:
-                with _of(work.run, "--data" if score.ref and is_named(score.ref) else "--data or --ref"):
+                flags = "--data" if score.ref and is_named(score.ref) else "--data or --ref"
+                with _of(work.run, f"{flags} {work.run.preset}=WHERE"):
                     _open_reference(plan, score, here)
                 opened.add(key)
 
 
 @contextmanager
-def _of(run: Run, flags: str = "--data or --ref") -> Iterator[None]:
-    """Name the run, and the flags and preset by which its data and reference are given, in what is raised."""
+def _of(run: Run, flags: str) -> Iterator[None]:
+    """Name the run, and the flags by which what it opens is given, in what is raised."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{run.name} would stop: {error} ({flags} {run.preset}=WHERE)") from error
+        raise ValueError(f"{run.name} would stop: {error} ({flags})") from error
 
 
-def _open_data(plan: Plan, run: Run, here: Ranks) -> None:
+def _learnt(directory: Path) -> str:
+    """The autoencoder whose latents a run has learnt, where it says so."""
+    path = directory / "config.json"
+    return str(read_json(path).get("autoencoder", "")) if path.is_file() else ""
+
+
+def _open_autoencoder(where: str, learnt: str, opened: dict[str, str]) -> None:
+    """Open what decodes samples, once a place, and compare its weights with those whose latents are learnt."""
+    if where not in opened:
+        opened[where] = StableDiffusion(where).name
+    if digest_in(learnt) not in ("", digest_in(opened[where])):
+        raise ValueError(f"its latents are of {learnt}, and {opened[where]} has other weights")
+
+
+def _open_data(plan: Plan, run: Run, here: Ranks) -> str:
+    """Returns the autoencoder whose latents are learnt."""
     from harness.diffusion.config import Execution
     from harness.diffusion.training import open_data
 
     config = dataclasses.replace(run.config, **plan.opened(run))  # type: ignore[arg-type]
-    open_data(config, Execution(), here, verify=False)
+    return open_data(config, Execution(), here, verify=False)[1].name
 
 
 def _open_reference(plan: Plan, score: Score, here: Ranks) -> None:

@@ -10,13 +10,14 @@ from tqdm import tqdm
 from harness.core.capacity import GIB
 from harness.suites.budget import fitted, macs_per_item, scoring_macs, training_macs
 from harness.suites.estimate import Assumptions, Cluster, estimate
-from harness.suites.plan import Plan, grouped
+from harness.suites.plan import SCORE, TRAIN, Plan, Work, grouped
 
 
 def script(plan: Plan, assumed: Assumptions, at_a_time: int = 1) -> Iterator[str]:
-    """Line by line. Times are of so many runs at a time, each on the plan's nodes."""
+    """Line by line, of the plan's stages. Times are of so many runs at a time, each on the plan's nodes."""
     launch, cluster, hours = plan.launch, Cluster(at_a_time), 0.0
-    todo = plan.work()
+    todo = [Work(work.run, work.train and TRAIN in plan.stages, work.scores if SCORE in plan.stages else [])
+            for work in plan.work() if plan.tasks(work)]  # fmt: skip
     if todo:
         yield f"# assumed: {assumed.text}"
     for work in tqdm(todo, desc="planning", unit="run", disable=None, leave=False):
@@ -43,4 +44,5 @@ def script(plan: Plan, assumed: Assumptions, at_a_time: int = 1) -> Iterator[str
             yield f"{launch.words} {shlex.join(plan.score(alike))}"
     count = sum(len(work.scores) for work in todo)
     layout = f"nodes: {at_a_time * launch.nodes}, processes on each: {launch.processes}, runs at a time: {at_a_time}"
-    yield f"# {len(todo)} runs, {count} scores, {hours:.4g} GPU-hours; wall time {cluster.text} ({layout})"
+    runs = len({work.run for work in todo})
+    yield f"# {runs} runs, {count} scores, {hours:.4g} GPU-hours; wall time {cluster.text} ({layout})"

@@ -67,9 +67,11 @@ class Queue:
             if self.plan.tasks(left):
                 work[left.run.name] = left.train or work.get(left.run.name, False)
         train = [run for run, new in work.items() if new and TRAIN in stages and not self.active(run, TRAIN)]
-        score = [run for run in work if SCORE in stages and not self.active(run, SCORE)]
+        idle = {run for run, new in work.items() if new and TRAIN not in stages and not self.active(run, TRAIN)}
+        score = [run for run in work if SCORE in stages and run not in idle and not self.active(run, SCORE)]
         for run, untrained in work.items():
-            self.lines.append(f"{run}: {self.describe(run, TRAIN if untrained else SCORE)}")
+            state = "not trained yet" if run in idle else self.describe(run, TRAIN if untrained else SCORE)
+            self.lines.append(f"{run}: {state}")
         trained_by = self.send(TRAIN, train) if train else ""
         waited_for = {str(job.number) for run in work if (job := self.active(run, SCORE))}
         together = len(train) > 1 and [run for run in score if run in train] == train

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from harness.suites.batch import be
 from harness.suites.execution import Child, Workers
+from harness.suites.launch import Launch
 from harness.suites.plan import Command
 
 IMPORTED = (
@@ -54,8 +55,8 @@ class WarmChild:
 class WarmWorkers(Workers):
     """Workers of one process a command."""
 
-    def start(self, command: Command, log: Path, lock: int | None, home: Path) -> Child:
-        """Begin a command. It holds no lock: whoever started it is waited for."""
+    def start(self, command: Command, log: Path, lock: int | None, home: Path, launch: Launch) -> Child:
+        """Begin a command, as one process. It holds no lock: whoever started it is waited for."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(IMPORTED))
         process = context.Process(target=_be, args=(command[1:], str(log), self.environment(home)))
